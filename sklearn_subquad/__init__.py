@@ -1,0 +1,1 @@
+"""Very wide multi-layer perceptrons for scikit-learn."""

@@ -1,0 +1,51 @@
+"""The Levenberg-Marquardt damping: where it starts and how it adapts.
+
+Damping is relative: the shift of the normal equations is damping times the mean diagonal of J J^T.
+"""
+
+import numpy as np
+
+# The starting damping is this many times the optimum of the first step's leave-one-out error, and at least
+# the floor: one step that is right on its own is too long as the first of many.
+_START_FACTOR = 3.0
+_START_FLOOR = 0.3
+_START_CEILING = 100.0
+_MIN_DAMPING = 1e-3
+
+ACCEPT_RATIO = 0.1
+_GOOD_RATIO = 0.75
+_REJECTED_FACTOR = 4.0
+_GOOD_FACTOR = 0.5
+
+
+def starting_damping(error_at):
+    """Damping of the first step.
+
+    Parameters
+    ----------
+    error_at : callable
+        Leave-one-out error of a first step, as a function of the damping. The dampings are tried upwards
+        until the error has risen twice in a row.
+    """
+    best, optimum, risen = np.inf, 0.0, 0
+    for damping in np.geomspace(_START_FLOOR, _START_CEILING, 16) / _START_FACTOR:
+        error = error_at(damping)
+        if error < best:
+            best, optimum, risen = error, damping, 0
+        else:
+            risen += 1
+        if risen == 2:
+            break
+    return max(_START_FACTOR * optimum, _START_FLOOR)
+
+
+def after_rejection(damping):
+    """Damping to try next after a step that was not good enough."""
+    return _REJECTED_FACTOR * damping
+
+
+def after_acceptance(damping, ratio):
+    """Damping of the next step, given the ratio of actual to predicted decrease of this one."""
+    if ratio <= _GOOD_RATIO:
+        return damping
+    return max(_GOOD_FACTOR * damping, min(damping, _MIN_DAMPING))

@@ -1,0 +1,298 @@
+"""The shifted-ReLU network: its parameters, its forward pass, and how a step changes it.
+
+With x the network input of a row (features and a constant), layer inputs g_0 = x and g_l = [h_l, x] (skip
+connections) or g_l = h_l:
+
+    z_l = W_l g_{l-1},    h_l = gain_l * sparsify(z_l - shift_l),    f = A^T g_L.
+
+The parts of W_l that meet h_{l-1} (m_l x m_{l-1}) are `LazyWeights`; the parts that meet x are dense.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+from sklearn_subquad._kernels import LANES
+from sklearn_subquad._matmul import PackedMatrix, with_values
+from sklearn_subquad._sparsifier import SPARSIFIERS, calibrate_shift
+from sklearn_subquad._weights import LazyWeights
+
+# From this scale of the output weights on the random start would drown the targets: the last layer
+# is then mirrored, so that the network starts at zero.
+MIRROR_INIT_SCALE = 0.3
+
+
+@dataclass
+class Activations:
+    """What a forward pass leaves behind, for n rows.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n, n_features + 1)
+    hidden : list of csr_array of shape (n, m_l)
+        h_1 to h_L; their patterns are the active sets.
+    output : ndarray of shape (n, n_outputs)
+    """
+
+    x: np.ndarray
+    hidden: list
+    output: np.ndarray
+
+
+@dataclass
+class Step:
+    """A change of all parameters, with the hidden-to-hidden parts as factors.
+
+    Attributes
+    ----------
+    cotangents : list of csr_array of shape (n, m_l)
+        U_l, the derivatives of the combined outputs by z_l.
+    hidden : list of csr_array of shape (n, m_l)
+        h_l of the linearisation point; W_{l+1}'s hidden part changes by ``U_{l+1}.T @ h_l``.
+    input_changes : list of ndarray of shape (m_l, n_features + 1), or None
+    output_changes : tuple of ndarray or None
+        Changes of the output weights that meet h_L and x.
+    shrink : float
+        What the total change since the start is multiplied by before the step is added.
+    """
+
+    cotangents: list
+    hidden: list
+    input_changes: list
+    output_changes: tuple
+    shrink: float = 1.0
+
+
+@dataclass
+class Layer:
+    """One hidden layer; `hidden_weights` is None in the first, `input_weights` where nothing meets x."""
+
+    width: int
+    density: float
+    hidden_weights: LazyWeights | None
+    input_weights: np.ndarray | None
+    shift: float = 0.0
+    gain: float = 1.0
+    start_input_weights: np.ndarray | None = None
+
+
+@dataclass
+class _Undo:
+    step: Step
+    input_weights: list
+    output_weights: tuple
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is fixed before any data is seen."""
+
+    widths: tuple
+    densities: tuple
+    sparsifier: str = "shifted_relu"
+    skip_connections: bool = True
+    init_scale: float = 0.07
+    max_rank: int | str = "auto"
+    matmul: str = "auto"
+    keep_start: bool = False
+
+
+@dataclass
+class Network:
+    """Parameters and forward pass; created by `initialise` or `from_state`.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    layers : list of Layer
+    output_weights : tuple (ndarray of shape (m_L, k), ndarray of shape (n_features + 1, k) or None)
+    """
+
+    architecture: Architecture
+    layers: list
+    output_weights: tuple
+    start_output_weights: tuple = field(default=(None, None))
+
+    @classmethod
+    def initialise(cls, architecture, x, sample_weight, n_outputs, seed):
+        """Random weights, with shifts and gains calibrated on the rows x layer by layer.
+
+        Parameters
+        ----------
+        architecture : Architecture
+        x : ndarray of shape (n, n_features + 1)
+            Network inputs; their dtype is that of all weights.
+        sample_weight : ndarray of shape (n,), positive
+        n_outputs : int
+        seed : int
+            The same seed gives the same weights, whatever the rows and the dtype.
+        """
+        rng = np.random.default_rng(seed)
+        mirrored = architecture.init_scale >= MIRROR_INIT_SCALE
+        network = cls(architecture, [], (None, None))
+        hidden, n_layers = None, len(architecture.widths)
+        for depth, (width, density) in enumerate(
+            zip(architecture.widths, architecture.densities, strict=True)
+        ):
+            mirror = mirrored and depth == n_layers - 1
+            hidden_weights = input_weights = None
+            if depth > 0:
+                start = _normal_tiles(rng, width, architecture.widths[depth - 1], x.dtype, mirror)
+                hidden_weights = LazyWeights(
+                    start,
+                    max_rank=architecture.max_rank,
+                    matmul=architecture.matmul,
+                    keep_start=architecture.keep_start,
+                )
+            if depth == 0 or architecture.skip_connections:
+                input_weights = _normal(rng, (width, x.shape[1]), x.dtype)
+                if mirror:
+                    input_weights[1::2] = input_weights[: width - width % 2 : 2]
+            layer = Layer(width, density, hidden_weights, input_weights)
+            if architecture.keep_start:
+                layer.start_input_weights = input_weights
+            hidden = network._calibrate(layer, hidden, x, sample_weight)
+            network.layers.append(layer)
+        A = architecture.init_scale * _normal(rng, (architecture.widths[-1], n_outputs), x.dtype)
+        if mirrored:
+            A[1::2] = -A[: len(A) - len(A) % 2 : 2]
+            if len(A) % 2:
+                A[-1] = 0
+        inputs = None
+        if architecture.skip_connections:
+            inputs = np.zeros((x.shape[1], n_outputs), dtype=x.dtype)
+        network.output_weights = (A.astype(x.dtype, copy=False), inputs)
+        network.start_output_weights = network.output_weights
+        return network
+
+    def _calibrate(self, layer, hidden, x, sample_weight):
+        """Set the layer's shift and gain from the rows; returns its activations."""
+        z = self._preactivation(layer, hidden, x)
+        mean_square = np.average((z.astype(np.float64) ** 2).mean(axis=1), weights=sample_weight)
+        layer.shift = calibrate_shift(layer.density, mean_square)
+        rows = SPARSIFIERS[self.architecture.sparsifier](z, layer.shift, layer.density)
+        norms = with_values(rows, rows.data.astype(np.float64) ** 2).sum(axis=1)
+        norm = np.average(norms, weights=sample_weight)
+        # A narrow layer may have no active neuron on any row.
+        layer.gain = 1.0 / np.sqrt(norm) if norm > 0 else 1.0
+        return with_values(rows, rows.data * rows.dtype.type(layer.gain))
+
+    @staticmethod
+    def _preactivation(layer, hidden, x):
+        if layer.hidden_weights is None:
+            return x @ layer.input_weights.T
+        z = layer.hidden_weights.forward(hidden)
+        if layer.input_weights is not None:
+            z += x @ layer.input_weights.T
+        return z
+
+    def forward(self, x):
+        """Activations of network inputs x (n x (n_features + 1)). Allocates n x m numbers a layer."""
+        sparsify = SPARSIFIERS[self.architecture.sparsifier]
+        hidden, previous = [], None
+        for layer in self.layers:
+            rows = sparsify(self._preactivation(layer, previous, x), layer.shift, layer.density)
+            previous = with_values(rows, rows.data * rows.dtype.type(layer.gain))
+            hidden.append(previous)
+        A, inputs = self.output_weights
+        output = previous @ A
+        if inputs is not None:
+            output += x @ inputs
+        return Activations(x, hidden, output)
+
+    def apply(self, step):
+        """Add a step; returns what `revert` needs. Dense parts are replaced, never changed in place."""
+        undo = _Undo(step, [layer.input_weights for layer in self.layers], self.output_weights)
+        for depth, layer in enumerate(self.layers):
+            if layer.hidden_weights is not None:
+                if step.shrink != 1.0:
+                    layer.hidden_weights.scale_change(step.shrink)
+                layer.hidden_weights.push(step.cotangents[depth], step.hidden[depth - 1])
+            layer.input_weights = _moved(
+                layer.input_weights, layer.start_input_weights, step.input_changes[depth], step.shrink
+            )
+        self.output_weights = tuple(
+            _moved(*parts, step.shrink)
+            for parts in zip(
+                self.output_weights, self.start_output_weights, step.output_changes, strict=True
+            )
+        )
+        return undo
+
+    def revert(self, undo):
+        """Take back a step: to the bit while its factors are pending, to rounding once they were flushed."""
+        for depth, layer in enumerate(self.layers):
+            if layer.hidden_weights is not None:
+                layer.hidden_weights.retract(undo.step.cotangents[depth], undo.step.hidden[depth - 1])
+                if undo.step.shrink != 1.0:
+                    layer.hidden_weights.scale_change(1.0 / undo.step.shrink)
+            layer.input_weights = undo.input_weights[depth]
+        self.output_weights = undo.output_weights
+
+    def lazy_weights(self):
+        """The hidden-to-hidden weights of all layers but the first."""
+        return [layer.hidden_weights for layer in self.layers if layer.hidden_weights is not None]
+
+    def to_state(self):
+        """Parameters as a dict of arrays and lists, everything pending folded in; nothing is copied."""
+        return {
+            "tiles": [weights.packed().tiles for weights in self.lazy_weights()],
+            "input_weights": [layer.input_weights for layer in self.layers],
+            "shifts": [layer.shift for layer in self.layers],
+            "gains": [layer.gain for layer in self.layers],
+            "output_weights": list(self.output_weights),
+        }
+
+    @classmethod
+    def from_state(cls, architecture, state):
+        """A network on the arrays of `to_state`."""
+        tiles = iter(state["tiles"])
+        layers = []
+        for depth, (width, density) in enumerate(
+            zip(architecture.widths, architecture.densities, strict=True)
+        ):
+            hidden_weights = None
+            if depth > 0:
+                hidden_weights = LazyWeights(
+                    PackedMatrix(next(tiles), width),
+                    max_rank=architecture.max_rank,
+                    matmul=architecture.matmul,
+                )
+            layers.append(
+                Layer(
+                    width,
+                    density,
+                    hidden_weights,
+                    state["input_weights"][depth],
+                    state["shifts"][depth],
+                    state["gains"][depth],
+                )
+            )
+        return cls(architecture, layers, tuple(state["output_weights"]))
+
+
+def _moved(weights, start, change, shrink):
+    """start + shrink * (weights - start) + change, or None where there are no weights."""
+    if weights is None:
+        return None
+    if shrink != 1.0:
+        weights = start + weights.dtype.type(shrink) * (weights - start)
+    return weights + change
+
+
+def _normal(rng, shape, dtype):
+    """Standard normal numbers, drawn in single precision so that every dtype gets the same ones."""
+    return rng.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
+
+
+def _normal_tiles(rng, n_out, n_in, dtype, mirrored):
+    """Standard normal weights drawn in packed form; mirrored: neurons 2j and 2j + 1 have equal ones."""
+    tiles = _normal(rng, (PackedMatrix.n_panels(n_out), n_in, LANES), dtype)
+    if mirrored:
+        tiles[:, :, 1::2] = tiles[:, :, ::2]
+    used = n_out - (len(tiles) - 1) * LANES
+    tiles[-1, :, used:] = 0
+    return PackedMatrix(tiles, n_out)
+
+

@@ -1,0 +1,70 @@
+"""Threads for work that is split into independent panels.
+
+`worker_threads` opens a pool for the length of a fit or a prediction; `for_panels` finds it, wherever in
+the call tree it is called, and runs inline where there is none. Kernels and BLAS stay within one limit.
+
+The pool is a `concurrent.futures.ThreadPoolExecutor`: one call of joblib's threading backend was measured
+at 10 ms (it polls for results), a hundred times the executor's, and a fit makes thousands of short calls.
+"""
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import joblib
+from threadpoolctl import ThreadpoolController
+
+# Panels below this number are not worth handing to another thread.
+_MIN_PANELS_PER_THREAD = 2
+
+_pool = ContextVar("sklearn_subquad_pool", default=None)
+
+
+@functools.cache
+def _controller():
+    """The process's BLAS libraries; finding them takes tens of milliseconds, asking them microseconds."""
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _blas_limit():
+    """Threads that BLAS may use now, hence what a caller of threadpool_limits or loky allows us."""
+    limits = [library["num_threads"] for library in _controller().info()]
+    return min(limits, default=joblib.cpu_count())
+
+
+@contextmanager
+def worker_threads(n_jobs=None):
+    """Run `for_panels` calls in the body on a pool of threads, and BLAS on as many.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        Number of threads as in joblib (-1: all processors). None follows the limit that BLAS has at the
+        moment, so that ``threadpoolctl.threadpool_limits`` and joblib's worker processes govern it.
+    """
+    n_threads = _blas_limit() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+    with _controller().limit(limits=n_threads):
+        if n_threads == 1:
+            yield
+            return
+        with ThreadPoolExecutor(n_threads, thread_name_prefix="sklearn_subquad") as pool:
+            token = _pool.set((pool, n_threads))
+            try:
+                yield
+            finally:
+                _pool.reset(token)
+
+
+def for_panels(work, n_panels):
+    """Call ``work(first, last)`` on ranges that cover ``range(n_panels)``, in parallel where a pool is open."""
+    pool, n_threads = _pool.get() or (None, 1)
+    n_threads = min(n_threads, n_panels // _MIN_PANELS_PER_THREAD)
+    if n_threads <= 1:
+        work(0, n_panels)
+        return
+    bounds = [n_panels * t // n_threads for t in range(n_threads + 1)]
+    others = [pool.submit(work, *bounds[t : t + 2]) for t in range(1, n_threads)]
+    work(*bounds[:2])
+    for other in others:
+        other.result()
