@@ -68,7 +68,7 @@ class PackedMatrix:
     def from_dense(cls, W):
         packed = cls.zeros(*W.shape, W.dtype)
         whole = W.shape[0] // LANES
-        packed.tiles[:whole] = W[: whole * LANES].reshape(whole, LANES, -1).transpose(0, 2, 1)
+        packed.tiles[:whole] = W[: whole * LANES].reshape(whole, LANES, W.shape[1]).transpose(0, 2, 1)
         if whole < len(packed.tiles):
             packed.tiles[whole, :, : W.shape[0] - whole * LANES] = W[whole * LANES :].T
         return packed

@@ -230,6 +230,10 @@ class Network:
             layer.input_weights = undo.input_weights[depth]
         self.output_weights = undo.output_weights
 
+    @property
+    def dtype(self):
+        return self.output_weights[0].dtype
+
     def lazy_weights(self):
         """The hidden-to-hidden weights of all layers but the first."""
         return [layer.hidden_weights for layer in self.layers if layer.hidden_weights is not None]

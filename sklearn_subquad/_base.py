@@ -1,0 +1,302 @@
+"""What both estimators share: parameters, validation, fitting, fitted attributes, chunked prediction."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn import get_config
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklearn_subquad._compat import Interval, Options, StrOptions, check_sample_weight
+from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network
+from sklearn_subquad._matmul import MATMUL_ROUTES, PackedMatrix
+from sklearn_subquad._network import Architecture, Network
+from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
+from sklearn_subquad._sketch import SKETCHES
+from sklearn_subquad._solver import SolverOptions
+from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density
+
+# init_scale="auto" is this over sqrt(m): 0.05 at m = 2048.
+_AUTO_INIT_SCALE = 0.05 * np.sqrt(2048)
+
+
+class BaseSubquadMLP(BaseEstimator):
+    """Base class; the public estimators document the parameters."""
+
+    _parameter_constraints = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "sparsifier": [StrOptions(set(SPARSIFIERS))],
+        "density": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), "array-like"],
+        "skip_connections": ["boolean"],
+        "init_scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "max_rank": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
+        "matmul": [StrOptions(set(MATMUL_ROUTES))],
+        "preconditioner": [StrOptions({"auto", "gram", "sketch", "none"})],
+        "sketch": [StrOptions(set(SKETCHES))],
+        "sketch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "cg_tol": [Interval(Real, 0, 1, closed="neither")],
+        "max_cg_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, 1, closed="left")],
+        "early_stopping": [StrOptions({"auto", "loo", "validation"}), Options(bool, {False})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "standardize": ["boolean"],
+        "n_jobs": [None, Integral],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        hidden_layer_sizes=(1024, 1024),
+        sparsifier="shifted_relu",
+        density="auto",
+        skip_connections=True,
+        init_scale="auto",
+        damping="auto",
+        alpha=0.0,
+        max_rank="auto",
+        matmul="auto",
+        preconditioner="auto",
+        sketch="tensor_srht",
+        sketch_size="auto",
+        cg_tol=1e-2,
+        max_cg_iter=50,
+        max_iter=20,
+        tol=1e-3,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=3,
+        standardize=True,
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.sparsifier = sparsifier
+        self.density = density
+        self.skip_connections = skip_connections
+        self.init_scale = init_scale
+        self.damping = damping
+        self.alpha = alpha
+        self.max_rank = max_rank
+        self.matmul = matmul
+        self.preconditioner = preconditioner
+        self.sketch = sketch
+        self.sketch_size = sketch_size
+        self.cg_tol = cg_tol
+        self.max_cg_iter = max_cg_iter
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.standardize = standardize
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---- parameters ---------------------------------------------------------------------------------------
+
+    def _architecture(self):
+        widths = self._widths()
+        init_scale = self.init_scale
+        if init_scale == "auto":
+            init_scale = _AUTO_INIT_SCALE / np.sqrt(widths[-1])
+        return Architecture(
+            widths=widths,
+            densities=self._target_densities(widths),
+            sparsifier=self.sparsifier,
+            skip_connections=self.skip_connections,
+            init_scale=float(init_scale),
+            max_rank=self.max_rank,
+            matmul=self.matmul,
+            keep_start=self.alpha > 0,
+        )
+
+    def _widths(self):
+        widths = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
+        integral = widths.dtype.kind in "iu"
+        if widths.ndim != 1 or not len(widths) or not integral or widths.min() < 1:
+            raise ValueError(
+                "hidden_layer_sizes must be a positive integer or a non-empty sequence of them, one per hidden "
+                f"layer; got {self.hidden_layer_sizes!r}."
+            )
+        return tuple(int(width) for width in widths)
+
+    def _target_densities(self, widths):
+        if isinstance(self.density, str):
+            return tuple(auto_density(width) for width in widths)
+        try:
+            densities = np.broadcast_to(np.asarray(self.density, dtype=np.float64), len(widths))
+        except (TypeError, ValueError):
+            densities = np.array([np.nan])
+        if not np.all((densities > 0) & (densities <= 0.5)):
+            raise ValueError(
+                "density must be 'auto', a number in (0, 0.5], or one such number per hidden layer "
+                f"({len(widths)} here); got {self.density!r}."
+            )
+        return tuple(float(density) for density in densities)
+
+    def _solver_options(self):
+        return SolverOptions(
+            damping=self.damping,
+            alpha=self.alpha,
+            preconditioner=self.preconditioner,
+            sketch=self.sketch,
+            sketch_size=self.sketch_size,
+            cg_tol=self.cg_tol,
+            max_cg_iter=self.max_cg_iter,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            n_iter_no_change=self.n_iter_no_change,
+            verbose=int(self.verbose),
+        )
+
+    # ---- fitting ------------------------------------------------------------------------------------------
+
+    def _fit_network(self, X, Y, sample_weight, *, unit_variance_targets, early_stopping, stratify=None):
+        """Fit on validated X and encoded targets Y (n x k), and set all fitted attributes."""
+        sample_weight = check_sample_weight(sample_weight, X)
+        options = FittingOptions(
+            architecture=self._architecture(),
+            solver=self._solver_options(),
+            standardize=self.standardize,
+            unit_variance_targets=unit_variance_targets,
+            early_stopping=early_stopping,
+            validation_fraction=self.validation_fraction,
+            seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
+        )
+        data = TrainingSet(X, Y, sample_weight)
+        counted = sample_weight > 0
+        if not counted.all():
+            data = data[counted]
+            stratify = None if stratify is None else stratify[counted]
+        if early_stopping == "validation" and len(data.X) < 2:
+            raise ValueError(
+                "early_stopping='validation' needs at least two rows of positive sample_weight; use 'loo'."
+            )
+        with worker_threads(self.n_jobs):
+            model = fit_network(data, options, stratify)
+            self._set_fitted(model, early_stopping)
+            self.densities_ = self._measure_densities(data.X)
+        return self
+
+    def _set_fitted(self, model, early_stopping):
+        network, result = model.network, model.result
+        self._architecture_ = {
+            "widths": network.architecture.widths,
+            "densities": network.architecture.densities,
+            "sparsifier": network.architecture.sparsifier,
+            "skip_connections": network.architecture.skip_connections,
+        }
+        self._state_ = network.to_state() | {
+            "input_mean": model.inputs.mean,
+            "input_scale": model.inputs.scale,
+            "target_mean": model.targets.mean,
+            "target_scale": model.targets.scale,
+        }
+        self.shifts_ = np.array([layer.shift for layer in network.layers])
+        self.gains_ = np.array([layer.gain for layer in network.layers])
+        self.n_layers_ = len(network.layers) + 2
+        self.n_outputs_ = network.output_weights[0].shape[1]
+        self.out_activation_ = "identity"
+        self.n_iter_ = result.best_iter if early_stopping == "validation" else result.n_iter
+        self.best_iter_ = result.best_iter
+        self.n_cg_iter_ = list(result.n_cg_iter)
+        self.damping_ = result.damping
+        self.loss_curve_ = list(result.loss_curve)
+        self.stop_reason_ = result.stop_reason.value
+        self.rank_ = max((weights.max_rank_seen for weights in network.lazy_weights()), default=0)
+        self.phase_times_ = result.phase_times
+        for name in ("loo_curve_", "validation_scores_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        if early_stopping == "loo":
+            self.loo_curve_ = list(result.error_curve)
+        elif early_stopping == "validation":
+            self.validation_scores_ = [1.0 - error for error in result.error_curve]
+
+    def _measure_densities(self, X):
+        network, inputs, _ = self._model()
+        active = np.zeros(len(network.layers))
+        for rows in self._row_batches(len(X)):
+            active += [h.nnz for h in network.forward(inputs.transform(X[rows])).hidden]
+        return active / (len(X) * np.array(network.architecture.widths))
+
+    # ---- prediction ---------------------------------------------------------------------------------------
+
+    def _model(self):
+        """The fitted network and its scalings, on the stored arrays."""
+        state = self._state_
+        network = Network.from_state(Architecture(**self._architecture_), state)
+        inputs = InputScaling(state["input_mean"], state["input_scale"])
+        return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
+
+    def _row_batches(self, n_rows):
+        """Slices of rows whose pre-activations fit in scikit-learn's `working_memory`."""
+        widest = max(self._architecture_["widths"])
+        # Pre-activations, their mask and the sparse rows: about four dense arrays of doubles at a time.
+        batch = int(get_config()["working_memory"] * 2**20 // (4 * 8 * widest))
+        return gen_batches(n_rows, max(1, min(n_rows, batch)))
+
+    def _outputs(self, X):
+        """Network outputs (n x k) in the target's units, for unvalidated X."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        network, inputs, targets = self._model()
+        out = np.empty((X.shape[0], self.n_outputs_), dtype=X.dtype)
+        with worker_threads(self.n_jobs):
+            for rows in self._row_batches(X.shape[0]):
+                x = inputs.transform(X[rows]).astype(network.dtype, copy=False)
+                out[rows] = targets.inverse_transform(network.forward(x).output)
+        return out
+
+    # ---- parameters of the network, as dense arrays ----------------------------------------------------------
+
+    @property
+    def coefs_(self):
+        """Weights in the layout of scikit-learn's MLP, built from the packed tiles at every access.
+
+        List of n_layers_ - 1 arrays. With skip connections, item l has shape
+        ``(m_l + n_features_in_, m_{l+1})``, where m_0 = 0: first the rows for the hidden layer before, then
+        those for the (standardised) features; the last item has n_outputs_ columns. Without, item 0 has
+        shape ``(n_features_in_, m_1)`` and item l has shape ``(m_l, m_{l+1})``.
+        """
+        return [hidden_and_features for hidden_and_features, _ in self._dense_layers()]
+
+    @property
+    def intercepts_(self):
+        """List of n_layers_ - 1 arrays of shape (m_l,): the constant input's share of each pre-activation.
+
+        The threshold `shifts_` is not part of it.
+        """
+        return [intercept for _, intercept in self._dense_layers()]
+
+    def _dense_layers(self):
+        state, widths = self._state_, self._architecture_["widths"]
+        hidden = [None, *(PackedMatrix(t, m).to_dense().T for t, m in zip(state["tiles"], widths[1:], strict=True))]
+        inputs = [None if weights is None else weights.T for weights in state["input_weights"]]
+        hidden.append(state["output_weights"][0])
+        inputs.append(state["output_weights"][1])
+        layers = []
+        for from_hidden, from_input in zip(hidden, inputs, strict=True):
+            parts = [] if from_hidden is None else [from_hidden]
+            width = (from_input if from_hidden is None else from_hidden).shape[1]
+            intercept = np.zeros(width, dtype=state["output_weights"][0].dtype)
+            if from_input is not None:
+                parts.append(from_input[:-1])
+                intercept = intercept.dtype.type(BIAS_FEATURE) * from_input[-1]
+            layers.append((np.concatenate(parts), intercept))
+        return layers
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_state_")
+
+
