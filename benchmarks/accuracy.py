@@ -26,9 +26,23 @@ from sklearn_subquad._kernels import simd_level
 
 REGRESSION = ("boston", "concrete", "energy", "yacht")
 CLASSIFICATION = (
-    "balance-scale breast-cancer-wisc-diag credit-approval dermatology ecoli energy-y1 energy-y2 glass "
-    "ionosphere iris libras pima statlog-australian-credit statlog-vehicle tic-tac-toe wine"
-).split()
+    "balance-scale",
+    "breast-cancer-wisc-diag",
+    "credit-approval",
+    "dermatology",
+    "ecoli",
+    "energy-y1",
+    "energy-y2",
+    "glass",
+    "ionosphere",
+    "iris",
+    "libras",
+    "pima",
+    "statlog-australian-credit",
+    "statlog-vehicle",
+    "tic-tac-toe",
+    "wine",
+)
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -80,8 +94,7 @@ def classification(data, names, options):
         accuracy, steps, seconds = np.array(rows).T
         means.append(accuracy.mean())
         print(
-            f"{name:28} accuracy {accuracy.mean():6.2f} %   {steps.mean():5.1f} steps kept "
-            f"{np.median(seconds):7.2f} s",
+            f"{name:28} accuracy {accuracy.mean():6.2f} %   {steps.mean():5.1f} steps kept {np.median(seconds):7.2f} s",
             flush=True,
         )
     print(f"{'mean over the sets':28} accuracy {np.mean(means):6.2f} %")

@@ -281,7 +281,10 @@ class BaseSubquadMLP(BaseEstimator):
 
     def _dense_layers(self):
         state, widths = self._state_, self._architecture_["widths"]
-        hidden = [None, *(PackedMatrix(t, m).to_dense().T for t, m in zip(state["tiles"], widths[1:], strict=True))]
+        hidden = [
+            None,
+            *(PackedMatrix(t, m).to_dense().T for t, m in zip(state["tiles"], widths[1:], strict=True)),
+        ]
         inputs = [None if weights is None else weights.T for weights in state["input_weights"]]
         hidden.append(state["output_weights"][0])
         inputs.append(state["output_weights"][1])
@@ -298,5 +301,3 @@ class BaseSubquadMLP(BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_state_")
-
-

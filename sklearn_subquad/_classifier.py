@@ -10,8 +10,169 @@ from sklearn_subquad._compat import check_sample_weight, fit_context
 
 
 class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
+    """Very wide multi-layer perceptron for classification, trained by Gauss-Newton at subquadratic cost.
+
+    Fits class indicators in the squared error by damped Gauss-Newton steps on all rows [1]_: one output for
+    two classes, one per class for more. There is no learning rate; a handful of steps is enough. One step
+    costs n * m * s operations per inner iteration for width m, s = density * m of which are active per row,
+    and no step forms anything of size m * m.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int, default=(1024, 1024)
+        Widths of the hidden layers. Wider is usually better and never needs another setting to be changed.
+    sparsifier : {"shifted_relu", "topk"}, default="shifted_relu"
+        Activation that keeps few neurons active per row: ``max(z - shift, 0)`` with a calibrated shift, or
+        the same on exactly the ``round(density * width)`` largest z of each row.
+    density : "auto", float or sequence of float, default="auto"
+        Fraction of active neurons aimed at, in (0, 0.5]; one number, or one per hidden layer. "auto" is
+        width^(-1/5) ([1]_, section 3), 0.25 at width 1024. 0.5 is the ordinary ReLU.
+    skip_connections : bool, default=True
+        Feed the features to every layer and to the output. Without them a sparse network generalises poorly.
+    init_scale : "auto" or float, default="auto"
+        Standard deviation of the output weights at the start, for class indicators (0 and 1). Small values let
+        the hidden layers learn features, values of 1 and more give kernel regression. "auto" is
+        0.05 * sqrt(2048 / width of the last layer).
+    damping : "auto" or float, default="auto"
+        Levenberg-Marquardt damping of the first step, relative to the mean diagonal of J J^T; it adapts from
+        there. "auto" is three times the leave-one-out optimum of the first step, and at least 0.3.
+    alpha : float, default=0.0
+        L2 penalty on the distance from the initial weights, relative to the mean diagonal of J J^T at the
+        start, so that it compares with `damping`. A positive value keeps a second copy of the weights.
+    max_rank : "auto" or int, default="auto"
+        Rank-one updates that a weight matrix holds as factors before they are folded in. "auto" is half the
+        number of its inputs. It changes the speed and, by rounding, the last digits.
+    matmul : {"auto", "scatter", "blas", "strassen"}, default="auto"
+        How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS.
+    preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
+        Preconditioner of the conjugate gradients in every step: the Gram matrix that all outputs share, a
+        sketch of it, or none. "auto" is "gram". With one output "gram" solves the system directly.
+    sketch : {"tensor_srht", "tensor_sketch"}, default="tensor_srht"
+        Kind of sketch for ``preconditioner="sketch"``.
+    sketch_size : "auto" or int, default="auto"
+        Columns of the sketch; "auto" is twice the number of rows.
+    cg_tol : float, default=1e-2
+        Relative residual at which the conjugate gradients stop.
+    max_cg_iter : int, default=50
+        Conjugate gradient iterations per step at most.
+    max_iter : int, default=20
+        Gauss-Newton steps at most. Every step uses all rows.
+    tol : float, default=1e-3
+        Relative improvement below which a step counts as no change.
+    early_stopping : {"auto", "loo", "validation"} or False, default="auto"
+        How the number of steps is chosen. "loo" follows an approximate leave-one-out error and returns the
+        best iterate. "validation" finds the best number of steps on a held-out part and then fits again on
+        all rows with that number. False takes steps until the training loss does not fall any more.
+        "auto" is "loo".
+    validation_fraction : float, default=0.1
+        Fraction of rows held out for ``early_stopping="validation"``.
+    n_iter_no_change : int, default=3
+        Steps without improvement after which the fit stops.
+    standardize : bool, default=True
+        Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
+        mean exceeds 6. Without it, features should be centred and of unit scale already.
+    n_jobs : int or None, default=None
+        Threads, as in joblib. None follows the present thread limit of BLAS, hence
+        ``threadpoolctl.threadpool_limits`` and joblib's worker processes.
+    random_state : int, RandomState instance or None, default=None
+        Determines the initial weights, the held-out part, probes and sketches.
+    verbose : int or bool, default=0
+        Print a line per step.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
+    coefs_ : list of ndarray
+        Weights, as dense arrays built at every access. With skip connections item l has shape
+        (m_l + n_features_in_, m_{l+1}), m_0 being 0: first the rows that meet the hidden layer before, then
+        those that meet the scaled features. Without, item 0 has shape (n_features_in_, m_1), the others
+        (m_l, m_{l+1}).
+    intercepts_ : list of ndarray of shape (m_{l+1},)
+        The constant's share of each layer's pre-activations; zero where nothing meets the features.
+    shifts_, gains_ : ndarray of shape (n_hidden_layers,)
+        Hidden layer l is ``gains_[l] * max(g @ coefs_[l] + intercepts_[l] - shifts_[l], 0)``.
+    densities_ : ndarray of shape (n_hidden_layers,)
+        Fraction of active neurons, measured on the training rows after the fit.
+    damping_ : float
+        Damping that the next step would have started from; nan if no step was tried.
+    n_iter_ : int
+        Steps taken; for ``early_stopping="validation"`` by the final fit.
+    best_iter_ : int
+        Steps behind the returned network.
+    n_cg_iter_ : list of int
+        Inner iterations of every step, rejected attempts included; a direct solve counts as one.
+    loss_curve_ : list of float
+        Mean squared error of the indicators, per row and output, after 0, 1, ... steps.
+    loo_curve_ : list of float
+        Leave-one-out error, in the units of `loss_curve_`. Only for ``early_stopping="loo"``.
+    validation_scores_ : list of float
+        One minus the mean squared error of the indicators on the held-out rows, after 0, 1, ... steps of
+        the search. Only for ``early_stopping="validation"``.
+    rank_ : int
+        Largest number of rank-one updates that a weight matrix held as factors during the fit.
+    phase_times_ : dict of str to float
+        Seconds by phase: init, forward, jacobian, solve, update, flush, stopping.
+    stop_reason_ : str
+        Why the fit (or the search for the number of steps) ended.
+    n_layers_ : int
+        Number of layers, with the input and output layers.
+    n_outputs_ : int
+        Number of network outputs: 1 for two classes, else the number of classes.
+    out_activation_ : str
+        "identity".
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where X has string column names.
+
+    See Also
+    --------
+    SubquadMLPRegressor : The same for regression.
+
+    Notes
+    -----
+    Computation follows the dtype of X: float32 stays float32 (but for n x n matrices), which halves memory
+    and time. A fit keeps several n x n matrices of doubles: some thousands of rows are its range.
+
+    References
+    ----------
+    .. [1] Z. Song, L. Zhang, R. Zhang, "Training Multi-Layer Over-Parametrized Neural Networks in
+       Subquadratic Time", arXiv:2112.07628, ITCS 2024.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn_subquad import SubquadMLPClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> model = SubquadMLPClassifier(hidden_layer_sizes=(256, 256), random_state=0).fit(X[:400], y[:400])
+    >>> model.score(X[400:], y[400:]) > 0.95
+    True
+    """
+
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
+        """Fit the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features; float32 is kept, anything else becomes float64. At least two rows.
+        y : array-like of shape (n_samples,)
+            Class labels, numbers or strings; at least two classes in rows of positive weight.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none.
+
+        Returns
+        -------
+        self : SubquadMLPClassifier
+
+        Raises
+        ------
+        ValueError
+            For missing or infinite values, lengths that differ, a single class, continuous labels, bad
+            weights or invalid parameters; the message says which.
+        """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
@@ -35,21 +196,64 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         )
 
     def decision_function(self, X):
+        """Scores whose sign or maximum decides the class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Two classes: the fitted indicator mapped to -1 and 1. More: the fitted indicator of each class.
+        """
         outputs = self._outputs(X)
         return 2 * outputs[:, 0] - 1 if len(self.classes_) == 2 else outputs
 
     def predict(self, X):
+        """Predict classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
         scores = self.decision_function(X)
         chosen = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[chosen]
 
     def predict_proba(self, X):
+        """Class probabilities: the probability vector nearest to the fitted indicators.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Non-negative, rows sum to one; columns in the order of `classes_`. They are not calibrated.
+        """
         outputs = self._outputs(X)
         if len(self.classes_) == 2:
             outputs = np.column_stack([1 - outputs[:, 0], outputs[:, 0]])
         return project_onto_simplex(outputs)
 
     def predict_log_proba(self, X):
+        """Logarithm of `predict_proba`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Minus infinity where a probability is zero.
+        """
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 

@@ -93,9 +93,7 @@ def _split(n, options, stratify):
         counts = np.unique(stratify, return_counts=True)[1]
         if counts.min() < 2 or len(counts) > min(n_held_out, n - n_held_out):
             stratify = None
-    return train_test_split(
-        np.arange(n), test_size=n_held_out, random_state=options.seed, stratify=stratify
-    )
+    return train_test_split(np.arange(n), test_size=n_held_out, random_state=options.seed, stratify=stratify)
 
 
 def _fit(data, options, held_out):
@@ -106,14 +104,10 @@ def _fit(data, options, held_out):
     network = Network.initialise(options.architecture, x, data.sample_weight, Y.shape[1], options.seed)
     criterion = None
     if held_out is not None:
-        criterion = HeldOutError(
-            inputs.transform(held_out.X), targets.transform(held_out.Y), held_out.sample_weight
-        )
+        criterion = HeldOutError(inputs.transform(held_out.X), targets.transform(held_out.Y), held_out.sample_weight)
     elif options.early_stopping == "loo":
         criterion = LeaveOneOutError(data.sample_weight, np.random.default_rng(options.seed))
-    solver = GaussNewtonSolver(
-        network, x, Y, data.sample_weight, options.solver, criterion, seed=options.seed
-    )
+    solver = GaussNewtonSolver(network, x, Y, data.sample_weight, options.solver, criterion, seed=options.seed)
     initialised = time.perf_counter() - start
     result = solver.solve()
     result.phase_times["init"] = initialised

@@ -54,9 +54,7 @@ class Jacobian:
         self.probes = probes.astype(dtype)
         self.n_rows, self.n_outputs = activations.output.shape
         self._x_columns = PackedMatrix.from_dense(activations.x.T)
-        self._entry_rows = [
-            np.repeat(np.arange(self.n_rows), np.diff(h.indptr)) for h in activations.hidden
-        ]
+        self._entry_rows = [np.repeat(np.arange(self.n_rows), np.diff(h.indptr)) for h in activations.hidden]
         self._hidden_grams = {}
         self._probe_cotangents = None
         self._gram = None
@@ -77,7 +75,7 @@ class Jacobian:
         -------
         list of csr_array of shape (n, m_l), with the patterns of the activations
         """
-        layers, hidden = self.network.layers, self.activations.hidden
+        layers = self.network.layers
         A, _ = self.network.output_weights
         U = [None] * len(layers)
         dense = C @ A.T
@@ -87,7 +85,7 @@ class Jacobian:
                 dense = layers[depth].hidden_weights.backward(U[depth])
         return U
 
-    def Jt(self, C):  # noqa: N802
+    def Jt(self, C):
         """The change of the parameters ``J^T C``, as a `Step`.
 
         Parameters
@@ -104,7 +102,7 @@ class Jacobian:
         _, inputs = self.network.output_weights
         return Step(U, hidden, input_changes, (hidden[-1].T @ C, None if inputs is None else x.T @ C))
 
-    def J(self, step):  # noqa: N802
+    def J(self, step):
         """The tangent ``J step`` (n x k) of the outputs along a `Step` of this linearisation."""
 
         def hidden_change(depth):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-
 from sklearn_subquad._kernels import LANES
 from sklearn_subquad._matmul import PackedMatrix, with_values
 from sklearn_subquad._sparsifier import SPARSIFIERS, calibrate_shift
@@ -132,9 +131,7 @@ class Network:
         mirrored = architecture.init_scale >= MIRROR_INIT_SCALE
         network = cls(architecture, [], (None, None))
         hidden, n_layers = None, len(architecture.widths)
-        for depth, (width, density) in enumerate(
-            zip(architecture.widths, architecture.densities, strict=True)
-        ):
+        for depth, (width, density) in enumerate(zip(architecture.widths, architecture.densities, strict=True)):
             mirror = mirrored and depth == n_layers - 1
             hidden_weights = input_weights = None
             if depth > 0:
@@ -214,9 +211,7 @@ class Network:
             )
         self.output_weights = tuple(
             _moved(*parts, step.shrink)
-            for parts in zip(
-                self.output_weights, self.start_output_weights, step.output_changes, strict=True
-            )
+            for parts in zip(self.output_weights, self.start_output_weights, step.output_changes, strict=True)
         )
         return undo
 
@@ -253,9 +248,7 @@ class Network:
         """A network on the arrays of `to_state`."""
         tiles = iter(state["tiles"])
         layers = []
-        for depth, (width, density) in enumerate(
-            zip(architecture.widths, architecture.densities, strict=True)
-        ):
+        for depth, (width, density) in enumerate(zip(architecture.widths, architecture.densities, strict=True)):
             hidden_weights = None
             if depth > 0:
                 hidden_weights = LazyWeights(
@@ -298,5 +291,3 @@ def _normal_tiles(rng, n_out, n_in, dtype, mirrored):
     used = n_out - (len(tiles) - 1) * LANES
     tiles[-1, :, used:] = 0
     return PackedMatrix(tiles, n_out)
-
-

@@ -12,8 +12,165 @@ _MIN_ROWS_FOR_VALIDATION = 200
 
 
 class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
+    """Very wide multi-layer perceptron for regression, trained by Gauss-Newton at subquadratic cost.
+
+    Minimises the squared error by damped Gauss-Newton steps on all rows [1]_. There is no learning rate; ten
+    to twenty steps are enough. One step costs n * m * s operations for width m, s = density * m of which are
+    active per row, and no step forms anything of size m * m.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int, default=(1024, 1024)
+        Widths of the hidden layers. Wider is usually better and never needs another setting to be changed.
+    sparsifier : {"shifted_relu", "topk"}, default="shifted_relu"
+        Activation that keeps few neurons active per row: ``max(z - shift, 0)`` with a calibrated shift, or
+        the same on exactly the ``round(density * width)`` largest z of each row.
+    density : "auto", float or sequence of float, default="auto"
+        Fraction of active neurons aimed at, in (0, 0.5]; one number, or one per hidden layer. "auto" is
+        width^(-1/5) ([1]_, section 3), 0.25 at width 1024. 0.5 is the ordinary ReLU.
+    skip_connections : bool, default=True
+        Feed the features to every layer and to the output. Without them a sparse network generalises poorly.
+    init_scale : "auto" or float, default="auto"
+        Standard deviation of the output weights at the start, for targets of unit variance. Small values let
+        the hidden layers learn features, values of 1 and more give kernel regression. "auto" is
+        0.05 * sqrt(2048 / width of the last layer).
+    damping : "auto" or float, default="auto"
+        Levenberg-Marquardt damping of the first step, relative to the mean diagonal of J J^T; it adapts from
+        there. "auto" is three times the leave-one-out optimum of the first step, and at least 0.3.
+    alpha : float, default=0.0
+        L2 penalty on the distance from the initial weights, relative to the mean diagonal of J J^T at the
+        start, so that it compares with `damping`. A positive value keeps a second copy of the weights.
+    max_rank : "auto" or int, default="auto"
+        Rank-one updates that a weight matrix holds as factors before they are folded in. "auto" is half the
+        number of its inputs. It changes the speed and, by rounding, the last digits.
+    matmul : {"auto", "scatter", "blas", "strassen"}, default="auto"
+        How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS.
+    preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
+        Preconditioner of the conjugate gradients in every step: the Gram matrix that all outputs share, a
+        sketch of it, or none. "auto" is "gram". With one output "gram" solves the system directly.
+    sketch : {"tensor_srht", "tensor_sketch"}, default="tensor_srht"
+        Kind of sketch for ``preconditioner="sketch"``.
+    sketch_size : "auto" or int, default="auto"
+        Columns of the sketch; "auto" is twice the number of rows.
+    cg_tol : float, default=1e-2
+        Relative residual at which the conjugate gradients stop.
+    max_cg_iter : int, default=50
+        Conjugate gradient iterations per step at most.
+    max_iter : int, default=20
+        Gauss-Newton steps at most. Every step uses all rows.
+    tol : float, default=1e-3
+        Relative improvement below which a step counts as no change.
+    early_stopping : {"auto", "loo", "validation"} or False, default="auto"
+        How the number of steps is chosen. "loo" follows an approximate leave-one-out error and returns the
+        best iterate. "validation" finds the best number of steps on a held-out part and then fits again on
+        all rows with that number. False takes steps until the training loss does not fall any more.
+        "auto" is "validation" for 200 rows or more, "loo" below.
+    validation_fraction : float, default=0.1
+        Fraction of rows held out for ``early_stopping="validation"``.
+    n_iter_no_change : int, default=3
+        Steps without improvement after which the fit stops.
+    standardize : bool, default=True
+        Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
+        mean exceeds 6. Without it, features should be centred and of unit scale already.
+    n_jobs : int or None, default=None
+        Threads, as in joblib. None follows the present thread limit of BLAS, hence
+        ``threadpoolctl.threadpool_limits`` and joblib's worker processes.
+    random_state : int, RandomState instance or None, default=None
+        Determines the initial weights, the held-out part, probes and sketches.
+    verbose : int or bool, default=0
+        Print a line per step.
+
+    Attributes
+    ----------
+    coefs_ : list of ndarray
+        Weights, as dense arrays built at every access. With skip connections item l has shape
+        (m_l + n_features_in_, m_{l+1}), m_0 being 0: first the rows that meet the hidden layer before, then
+        those that meet the scaled features. Without, item 0 has shape (n_features_in_, m_1), the others
+        (m_l, m_{l+1}).
+    intercepts_ : list of ndarray of shape (m_{l+1},)
+        The constant's share of each layer's pre-activations; zero where nothing meets the features.
+    shifts_, gains_ : ndarray of shape (n_hidden_layers,)
+        Hidden layer l is ``gains_[l] * max(g @ coefs_[l] + intercepts_[l] - shifts_[l], 0)``.
+    densities_ : ndarray of shape (n_hidden_layers,)
+        Fraction of active neurons, measured on the training rows after the fit.
+    damping_ : float
+        Damping that the next step would have started from; nan if no step was tried.
+    n_iter_ : int
+        Steps taken; for ``early_stopping="validation"`` by the final fit.
+    best_iter_ : int
+        Steps behind the returned network.
+    n_cg_iter_ : list of int
+        Inner iterations of every step, rejected attempts included; a direct solve counts as one.
+    loss_curve_ : list of float
+        Mean squared error in units of the targets' variance (1: as good as the mean), after 0, 1, ... steps.
+    loo_curve_ : list of float
+        Leave-one-out error, in the units of `loss_curve_`. Only for ``early_stopping="loo"``.
+    validation_scores_ : list of float
+        R² on the held-out rows after 0, 1, ... steps of the search. Only for ``early_stopping="validation"``.
+    rank_ : int
+        Largest number of rank-one updates that a weight matrix held as factors during the fit.
+    phase_times_ : dict of str to float
+        Seconds by phase: init, forward, jacobian, solve, update, flush, stopping.
+    stop_reason_ : str
+        Why the fit (or the search for the number of steps) ended.
+    n_layers_ : int
+        Number of layers, with the input and output layers.
+    n_outputs_ : int
+        Number of targets.
+    out_activation_ : str
+        "identity".
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where X has string column names.
+
+    See Also
+    --------
+    SubquadMLPClassifier : The same for classification.
+
+    Notes
+    -----
+    Computation follows the dtype of X: float32 stays float32 (but for n x n matrices), which halves memory
+    and time. A fit keeps several n x n matrices of doubles: some thousands of rows are its range.
+
+    References
+    ----------
+    .. [1] Z. Song, L. Zhang, R. Zhang, "Training Multi-Layer Over-Parametrized Neural Networks in
+       Subquadratic Time", arXiv:2112.07628, ITCS 2024.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn_subquad import SubquadMLPRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = SubquadMLPRegressor(hidden_layer_sizes=(256, 256), random_state=0).fit(X[:300], y[:300])
+    >>> model.score(X[300:], y[300:]) > 0.4
+    True
+    """
+
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
+        """Fit the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features; float32 is kept, anything else becomes float64. At least two rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none.
+
+        Returns
+        -------
+        self : SubquadMLPRegressor
+
+        Raises
+        ------
+        ValueError
+            For missing or infinite values, lengths that differ, bad weights or invalid parameters; the
+            message says which.
+        """
         X, y = validate_data(
             self,
             X,
@@ -38,5 +195,16 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         )
 
     def predict(self, X):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_targets)
+            In X's dtype for float32 and float64.
+        """
         outputs = self._outputs(X)
         return outputs[:, 0] if self._single_output else outputs

@@ -53,9 +53,7 @@ class TensorSketch:
         self._count_sketches = []
         for size in (n_u, n_g):
             buckets, signs = rng.integers(sketch_size, size=size), rng.choice([-1.0, 1.0], size=size)
-            self._count_sketches.append(
-                csr_array((signs, buckets, np.arange(size + 1)), shape=(size, sketch_size))
-            )
+            self._count_sketches.append(csr_array((signs, buckets, np.arange(size + 1)), shape=(size, sketch_size)))
 
     def __call__(self, u, g):
         """Sketches (n x sketch_size) of the row-wise tensor products of u (n x n_u) and g (n x n_g)."""

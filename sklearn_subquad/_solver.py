@@ -243,8 +243,7 @@ class GaussNewtonSolver:
                 data_loss = self._loss.value(self._Y, activations.output, self._sample_weight)
                 after = data_loss + 0.5 * self._penalty * solution.distance
                 predicted = before - 0.5 * (
-                    float(np.vdot(solution.model_residual, solution.model_residual))
-                    + self._penalty * solution.distance
+                    float(np.vdot(solution.model_residual, solution.model_residual)) + self._penalty * solution.distance
                 )
                 actual = before - after
                 if np.isfinite(after) and actual > 0 and actual >= _damping.ACCEPT_RATIO * predicted:

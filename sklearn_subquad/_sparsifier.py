@@ -46,7 +46,7 @@ def topk(z, shift, density):
     The shift makes the entry at the edge of the active set small, so that a neuron that enters or leaves it
     changes the row little; entries may be slightly negative. Ties are broken by position.
     """
-    n, m = z.shape
+    m = z.shape[1]
     n_active = min(m, max(1, round(density * m)))
     active = np.zeros(z.shape, dtype=bool)
     chosen = np.argpartition(z, m - n_active, axis=1)[:, m - n_active :]

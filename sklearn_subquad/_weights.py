@@ -125,9 +125,7 @@ class LazyWeights:
         if self._pending:
             factors_u, factors_g = zip(*self._pending, strict=True)
             self._pending = []
-            target.add_product(
-                vstack(factors_u, format="csr"), vstack(factors_g, format="csr"), self._matmul
-            )
+            target.add_product(vstack(factors_u, format="csr"), vstack(factors_g, format="csr"), self._matmul)
         if self._scale != 1.0:
             target.tiles *= self.dtype.type(self._scale)
             self._scale = 1.0

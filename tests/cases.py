@@ -23,9 +23,7 @@ class Case:
     def __str__(self):
         skip = "skip" if self.skip else "plain"
         pending = "pending" if self.pending else "folded"
-        return (
-            f"L{self.n_layers}-k{self.n_outputs}-{skip}-{self.sparsifier}-{self.density}-{self.dtype}-{pending}"
-        )
+        return f"L{self.n_layers}-k{self.n_outputs}-{skip}-{self.sparsifier}-{self.density}-{self.dtype}-{pending}"
 
 
 CASES = [

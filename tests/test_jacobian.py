@@ -85,9 +85,7 @@ def test_dense_jacobian_matches_central_differences(case):
     np.testing.assert_allclose(difference, tangent, rtol=1e-6, atol=1e-6 * np.abs(tangent).max())
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case.dtype == "float64" and case.density == 0.25], ids=str
-)
+@pytest.mark.parametrize("case", [case for case in CASES if case.dtype == "float64" and case.density == 0.25], ids=str)
 def test_along_total_change_is_J_times_the_change(case):
     start, x, _, _ = make_jacobian(case, keep_start=True)
     network, _, row_scale, jacobian = make_jacobian(case, keep_start=True)

@@ -14,9 +14,7 @@ from sklearn_subquad._sketch import JacobianSketch
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
 from sklearn_subquad._stopping import LeaveOneOutError, StopReason
 
-STEP_CASES = [
-    case for case in CASES if case.dtype == "float64" and case.density == 0.25 and case.n_layers < 3
-]
+STEP_CASES = [case for case in CASES if case.dtype == "float64" and case.density == 0.25 and case.n_layers < 3]
 PRECONDITIONERS = [
     ("none", "tensor_srht", "auto"),
     ("gram", "tensor_srht", "auto"),
@@ -38,9 +36,7 @@ def test_inner_solve_equals_a_dense_solve(case, name, sketch, size):
     rhs = np.random.default_rng(3).standard_normal((len(x), case.n_outputs))
     preconditioner = make_preconditioner(name, sketch=sketch, sketch_size=size, seed=0)
     preconditioner.factor(jacobian, shift)
-    inner = pcg(
-        lambda C: jacobian.J(jacobian.Jt(C)) + shift * C, rhs, preconditioner.apply, tol=1e-10, max_iter=500
-    )
+    inner = pcg(lambda C: jacobian.J(jacobian.Jt(C)) + shift * C, rhs, preconditioner.apply, tol=1e-10, max_iter=500)
     dense = DenseNetwork.of(network).jacobian(x) * row_scale[:, None, None]
     J = dense.reshape(rhs.size, -1)
     wanted = np.linalg.solve(J @ J.T + shift * np.eye(rhs.size), rhs.ravel()).reshape(rhs.shape)
@@ -93,9 +89,7 @@ def make_problem(n=60, k=1, alpha=0.0, widths=(96, 80), seed=0, dtype=np.float64
     x = np.column_stack([rng.standard_normal((n, 4)) / 2, np.full(n, 0.5)]).astype(dtype)
     Y = np.column_stack([np.sin(3 * x[:, 0]) + x[:, 1] * x[:, 2] + c * x[:, 3] for c in range(k)])
     Y = ((Y - Y.mean(axis=0)) / Y.std(axis=0)).astype(dtype)
-    architecture = Architecture(
-        widths, (0.25,) * len(widths), init_scale=0.1, max_rank=100_000, keep_start=alpha > 0
-    )
+    architecture = Architecture(widths, (0.25,) * len(widths), init_scale=0.1, max_rank=100_000, keep_start=alpha > 0)
     return Network.initialise(architecture, x, np.ones(n), k, seed), x, Y
 
 
@@ -103,37 +97,36 @@ def make_problem(n=60, k=1, alpha=0.0, widths=(96, 80), seed=0, dtype=np.float64
 @pytest.mark.parametrize("k", [1, 2])
 def test_a_step_minimises_the_damped_linear_model(alpha, k):
     # Against the primal normal equations, which know nothing of duals, factors or shrinking.
-    network, x, Y = make_problem(n=12, k=k, alpha=alpha, widths=(30, 20))
+    def problem():
+        return make_problem(n=12, k=k, alpha=alpha, widths=(30, 20))
+
+    def parameters(network):
+        return np.concatenate([part.ravel() for part in DenseNetwork.of(network).parts()])
+
+    network, x, Y = problem()
     weights = np.random.default_rng(5).uniform(0.5, 2, len(x))
-    damping, options = 0.7, SolverOptions(alpha=alpha, damping=0.7, cg_tol=1e-10, max_cg_iter=500)
-    start = np.concatenate([part.ravel() for part in DenseNetwork.of(network).parts()])
-    penalty = None
-    before = start
+    W = np.repeat(weights, k)
+    options = SolverOptions(alpha=alpha, damping=0.7, cg_tol=1e-10, max_cg_iter=500, tol=0.0)
+    start = parameters(network)
+    before, damping, penalty = start, options.damping, None
     for n_steps in (1, 2):
-        network, x, Y = make_problem(n=12, k=k, alpha=alpha, widths=(30, 20))
-        limited = dataclasses.replace(options, max_iter=n_steps, tol=0.0)
-        solver = GaussNewtonSolver(network, x, Y, weights, limited, None, seed=0)
-        if n_steps == 2:
-            # The damping of the second step is whatever the first one left behind.
-            damping = first_damping
-        reference, _, _ = make_problem(n=12, k=k, alpha=alpha, widths=(30, 20))
-        dense = DenseNetwork.of(reference).moved(before - start)
+        dense = DenseNetwork.of(problem()[0]).moved(before - start)
         out, _, _ = dense.forward(x)
         J = dense.jacobian(x).reshape(out.size, -1)
-        W = np.repeat(weights, k)
-        probed = make_probes(k, np.random.default_rng(0))
-        assert probed.shape[1] == k  # all outputs: the mean diagonal is exact
+        # All outputs are probed (k <= 3), so that the mean diagonal is exact.
         mean_diagonal = (W * (J**2).sum(axis=1)).sum() / W.sum()
         penalty = alpha * mean_diagonal if penalty is None else penalty
         lhs = (J.T * W) @ J + (damping * mean_diagonal + penalty) * np.eye(J.shape[1])
         rhs = J.T @ (W * (Y - out).ravel()) - penalty * (before - start)
         wanted = before + np.linalg.solve(lhs, rhs)
-        result = solver.solve()
+
+        network, _, _ = problem()
+        limited = dataclasses.replace(options, max_iter=n_steps)
+        result = GaussNewtonSolver(network, x, Y, weights, limited, None, seed=0).solve()
         assert result.n_iter == n_steps
-        first_damping = result.damping
-        now = np.concatenate([part.ravel() for part in DenseNetwork.of(network).parts()])
-        np.testing.assert_allclose(now, wanted, atol=1e-6 * np.abs(wanted - start).max())
-        before = now
+        np.testing.assert_allclose(parameters(network), wanted, atol=1e-6 * np.abs(wanted - start).max())
+        # The second step starts from the damping that the first one left behind.
+        before, damping = parameters(network), result.damping
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -156,9 +149,7 @@ def test_the_objective_falls_with_every_step(alpha, dtype):
 
 def test_tracked_distance_is_the_distance():
     network, x, Y = make_problem(alpha=0.3)
-    solver = GaussNewtonSolver(
-        network, x, Y, np.ones(len(x)), SolverOptions(alpha=0.3, max_iter=5), None, seed=0
-    )
+    solver = GaussNewtonSolver(network, x, Y, np.ones(len(x)), SolverOptions(alpha=0.3, max_iter=5), None, seed=0)
     start = np.concatenate([part.ravel() for part in DenseNetwork.of(network).parts()])
     solver.solve()
     now = np.concatenate([part.ravel() for part in DenseNetwork.of(network).parts()])
@@ -221,7 +212,7 @@ def test_a_loss_that_cannot_fall_stops_with_a_reason(monkeypatch):
 
 def test_leave_one_out_is_exact_for_one_linear_step():
     # In the linear model one step is ridge regression on the kernel; refit it without each row in turn.
-    network, x, Y = make_problem(n=25)
+    network, x, _ = make_problem(n=25)
     jacobian = Jacobian(network, network.forward(x), np.ones(len(x)), np.eye(1))
     shift = 0.5 * jacobian.mean_diagonal()
     error = LeaveOneOutError(np.ones(len(x)), np.random.default_rng(0))
