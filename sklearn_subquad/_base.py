@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_subquad._compat import Interval, Options, StrOptions, check_sample_weight
+from sklearn_subquad._compat import Interval, Options, StrOptions
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network
 from sklearn_subquad._matmul import MATMUL_ROUTES, PackedMatrix
 from sklearn_subquad._network import Architecture, Network
@@ -20,6 +20,8 @@ from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density
 
 # init_scale="auto" is this over sqrt(m): 0.05 at m = 2048.
 _AUTO_INIT_SCALE = 0.05 * np.sqrt(2048)
+# A fit on all rows keeps several matrices of rows x rows: about 60 bytes times the square of the rows.
+_MAX_ROWS = 16_384
 
 
 class BaseSubquadMLP(BaseEstimator):
@@ -46,7 +48,11 @@ class BaseSubquadMLP(BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "standardize": ["boolean"],
-        "n_jobs": [None, Integral],
+        "n_jobs": [
+            None,
+            Interval(Integral, None, -1, closed="right"),
+            Interval(Integral, 1, None, closed="left"),
+        ],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -161,11 +167,29 @@ class BaseSubquadMLP(BaseEstimator):
 
     # ---- fitting ------------------------------------------------------------------------------------------
 
-    def _fit_network(self, X, Y, sample_weight, *, unit_variance_targets, early_stopping, stratify=None):
-        """Fit on validated X and encoded targets Y (n x k), and set all fitted attributes."""
-        sample_weight = check_sample_weight(sample_weight, X)
+    def _fit_network(self, X, Y, sample_weight, *, architecture, unit_variance_targets, stratify=None):
+        """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end."""
+        data = TrainingSet(X, Y, sample_weight)
+        counted = sample_weight > 0
+        if not counted.all():
+            data = data[counted]
+            stratify = None if stratify is None else stratify[counted]
+        n_rows = len(data.X)
+        if n_rows > _MAX_ROWS:
+            raise ValueError(
+                f"X has {n_rows} rows; a fit takes at most {_MAX_ROWS}, because every step uses all rows at once and "
+                "keeps matrices of rows x rows. Fit a random subset, for example with "
+                "sklearn.utils.resample(X, y, replace=False, n_samples=...)."
+            )
+        early_stopping = self.early_stopping
+        if early_stopping == "auto":
+            early_stopping = self._auto_early_stopping(n_rows)
+        if early_stopping == "validation" and n_rows < 2:
+            raise ValueError(
+                "early_stopping='validation' needs at least two rows of positive sample_weight; use 'loo'."
+            )
         options = FittingOptions(
-            architecture=self._architecture(),
+            architecture=architecture,
             solver=self._solver_options(),
             standardize=self.standardize,
             unit_variance_targets=unit_variance_targets,
@@ -173,15 +197,6 @@ class BaseSubquadMLP(BaseEstimator):
             validation_fraction=self.validation_fraction,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )
-        data = TrainingSet(X, Y, sample_weight)
-        counted = sample_weight > 0
-        if not counted.all():
-            data = data[counted]
-            stratify = None if stratify is None else stratify[counted]
-        if early_stopping == "validation" and len(data.X) < 2:
-            raise ValueError(
-                "early_stopping='validation' needs at least two rows of positive sample_weight; use 'loo'."
-            )
         with worker_threads(self.n_jobs):
             model = fit_network(data, options, stratify)
             self._set_fitted(model, early_stopping)
@@ -195,6 +210,7 @@ class BaseSubquadMLP(BaseEstimator):
             "densities": network.architecture.densities,
             "sparsifier": network.architecture.sparsifier,
             "skip_connections": network.architecture.skip_connections,
+            "init_scale": network.architecture.init_scale,
         }
         self._state_ = network.to_state() | {
             "input_mean": model.inputs.mean,

@@ -133,7 +133,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     Notes
     -----
     Computation follows the dtype of X: float32 stays float32 (but for n x n matrices), which halves memory
-    and time. A fit keeps several n x n matrices of doubles: some thousands of rows are its range.
+    and time. A fit keeps several n x n matrices of doubles: at most 16,384 rows are accepted.
 
     References
     ----------
@@ -173,27 +173,30 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             For missing or infinite values, lengths that differ, a single class, continuous labels, bad
             weights or invalid parameters; the message says which.
         """
+        architecture = self._architecture()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        counted = np.unique(codes[check_sample_weight(sample_weight, X) > 0])
+        sample_weight = check_sample_weight(sample_weight, X)
+        classes, codes = np.unique(y, return_inverse=True)
+        counted = np.unique(codes[sample_weight > 0])
         if len(counted) < 2:
             raise ValueError(
                 "y must hold at least two classes in rows of positive sample_weight; only class "
-                f"{self.classes_[counted[0]]!r} was found."
+                f"{classes[counted[0]]!r} was found."
             )
-        indicators = np.eye(len(self.classes_))[codes]
-        if len(self.classes_) == 2:
+        indicators = np.eye(len(classes))[codes]
+        if len(classes) == 2:
             indicators = indicators[:, 1:]
-        return self._fit_network(
-            X,
-            indicators,
-            sample_weight,
-            unit_variance_targets=False,
-            early_stopping="loo" if self.early_stopping == "auto" else self.early_stopping,
-            stratify=codes,
+        self._fit_network(
+            X, indicators, sample_weight, architecture=architecture, unit_variance_targets=False, stratify=codes
         )
+        self.classes_ = classes
+        return self
+
+    @staticmethod
+    def _auto_early_stopping(n_rows):
+        return "loo"
 
     def decision_function(self, X):
         """Scores whose sign or maximum decides the class.
@@ -265,10 +268,12 @@ def project_onto_simplex(rows):
     ----------
     J. Duchi et al., "Efficient projections onto the l1-ball for learning in high dimensions", ICML 2008.
     """
-    descending = -np.sort(-rows, axis=1)
+    # The projection does not see a constant added to a row; without large numbers nothing is lost to rounding.
+    shifted = rows.astype(np.float64) - rows.max(axis=1, keepdims=True)
+    descending = -np.sort(-shifted, axis=1)
     excess = np.cumsum(descending, axis=1) - 1
     counts = np.arange(1, rows.shape[1] + 1)
     support = np.count_nonzero(descending * counts > excess, axis=1)
     threshold = excess[np.arange(len(rows)), support - 1] / support
-    projected = np.maximum(rows - threshold[:, None], 0)
-    return projected / projected.sum(axis=1, keepdims=True)
+    projected = np.maximum(shifted - threshold[:, None], 0)
+    return (projected / projected.sum(axis=1, keepdims=True)).astype(rows.dtype)

@@ -1,7 +1,7 @@
 """Products of sparse rows with packed matrices, and fast rectangular products of sparse or dense factors.
 
-Sparse rows are ``scipy.sparse.csr_array`` with sorted int32 indices. Design: section 4 and 5 of the paper's
-"fast rectangular matrix multiplication" become one packed format and three routes to add a product of factors.
+Sparse rows are ``scipy.sparse.csr_array`` with sorted int32 indices. The paper's "fast rectangular matrix
+multiplication" (arXiv 2112.07628) is here one packed format, and three routes to add a product of factors to it.
 """
 
 import numpy as np
@@ -129,6 +129,8 @@ class PackedMatrix:
             dense panels with Strassen's algorithm over BLAS. "auto" takes "scatter" for a sparse G and
             "blas" otherwise.
         """
+        if not U.shape[0]:
+            return
         if route == "auto":
             route = "scatter" if G.nnz < _SCATTER_DENSITY * G.shape[0] * G.shape[1] else "blas"
         if route == "scatter":

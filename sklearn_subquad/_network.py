@@ -96,6 +96,22 @@ class Architecture:
     matmul: str = "auto"
     keep_start: bool = False
 
+    @property
+    def mirrored(self):
+        """Whether the last layer starts in pairs of equal neurons with opposite output weights.
+
+        An odd width leaves one neuron without a partner, with output weight zero. Under top-k it can push
+        one of a pair out of the active set, which leaves a small part of the random start.
+        """
+        return self.init_scale >= MIRROR_INIT_SCALE
+
+    def layers(self):
+        """Width and density of every layer; top-k keeps whole pairs of a mirrored layer."""
+        densities = list(self.densities)
+        if self.mirrored and self.sparsifier == "topk" and self.widths[-1] > 1:
+            densities[-1] = 2 * max(1, round(densities[-1] * self.widths[-1] / 2)) / self.widths[-1]
+        return list(zip(self.widths, densities, strict=True))
+
 
 @dataclass
 class Network:
@@ -128,11 +144,10 @@ class Network:
             The same seed gives the same weights, whatever the rows and the dtype.
         """
         rng = np.random.default_rng(seed)
-        mirrored = architecture.init_scale >= MIRROR_INIT_SCALE
         network = cls(architecture, [], (None, None))
         hidden, n_layers = None, len(architecture.widths)
-        for depth, (width, density) in enumerate(zip(architecture.widths, architecture.densities, strict=True)):
-            mirror = mirrored and depth == n_layers - 1
+        for depth, (width, density) in enumerate(architecture.layers()):
+            mirror = architecture.mirrored and depth == n_layers - 1
             hidden_weights = input_weights = None
             if depth > 0:
                 start = _normal_tiles(rng, width, architecture.widths[depth - 1], x.dtype, mirror)
@@ -152,7 +167,7 @@ class Network:
             hidden = network._calibrate(layer, hidden, x, sample_weight)
             network.layers.append(layer)
         A = architecture.init_scale * _normal(rng, (architecture.widths[-1], n_outputs), x.dtype)
-        if mirrored:
+        if architecture.mirrored:
             A[1::2] = -A[: len(A) - len(A) % 2 : 2]
             if len(A) % 2:
                 A[-1] = 0
@@ -167,7 +182,8 @@ class Network:
         """Set the layer's shift and gain from the rows; returns its activations."""
         z = self._preactivation(layer, hidden, x)
         mean_square = np.average((z.astype(np.float64) ** 2).mean(axis=1), weights=sample_weight)
-        layer.shift = calibrate_shift(layer.density, mean_square)
+        # Keeping whole pairs may take both neurons of a layer of width two.
+        layer.shift = calibrate_shift(min(layer.density, 0.5), mean_square)
         rows = SPARSIFIERS[self.architecture.sparsifier](z, layer.shift, layer.density)
         norms = with_values(rows, rows.data.astype(np.float64) ** 2).sum(axis=1)
         norm = np.average(norms, weights=sample_weight)
@@ -216,7 +232,7 @@ class Network:
         return undo
 
     def revert(self, undo):
-        """Take back a step: to the bit while its factors are pending, to rounding once they were flushed."""
+        """Take back a step: to rounding, and to the bit for one that did not shrink and was not flushed yet."""
         for depth, layer in enumerate(self.layers):
             if layer.hidden_weights is not None:
                 layer.hidden_weights.retract(undo.step.cotangents[depth], undo.step.hidden[depth - 1])
@@ -224,6 +240,10 @@ class Network:
                     layer.hidden_weights.scale_change(1.0 / undo.step.shrink)
             layer.input_weights = undo.input_weights[depth]
         self.output_weights = undo.output_weights
+
+    def clear_output(self):
+        """Let the network be zero everywhere."""
+        self.output_weights = tuple(None if part is None else np.zeros_like(part) for part in self.output_weights)
 
     @property
     def dtype(self):
@@ -248,7 +268,7 @@ class Network:
         """A network on the arrays of `to_state`."""
         tiles = iter(state["tiles"])
         layers = []
-        for depth, (width, density) in enumerate(zip(architecture.widths, architecture.densities, strict=True)):
+        for depth, (width, density) in enumerate(architecture.layers()):
             hidden_weights = None
             if depth > 0:
                 hidden_weights = LazyWeights(

@@ -44,16 +44,16 @@ def worker_threads(n_jobs=None):
         moment, so that ``threadpoolctl.threadpool_limits`` and joblib's worker processes govern it.
     """
     n_threads = _blas_limit() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-    with _controller().limit(limits=n_threads):
-        if n_threads == 1:
+    # The executor starts threads only for what is submitted: with n_threads = 1 there are none.
+    with (
+        _controller().limit(limits=n_threads),
+        ThreadPoolExecutor(n_threads, thread_name_prefix="sklearn_subquad") as pool,
+    ):
+        token = _pool.set((pool, n_threads))
+        try:
             yield
-            return
-        with ThreadPoolExecutor(n_threads, thread_name_prefix="sklearn_subquad") as pool:
-            token = _pool.set((pool, n_threads))
-            try:
-                yield
-            finally:
-                _pool.reset(token)
+        finally:
+            _pool.reset(token)
 
 
 def for_panels(work, n_panels):

@@ -43,16 +43,20 @@ def pcg(operator, rhs, preconditioner, *, tol, max_iter):
     """
     solution, residual = np.zeros_like(rhs), rhs.copy()
     target = tol * np.sqrt(_dot(rhs, rhs))
+    if not np.isfinite(target):
+        return PCGResult(solution, residual, 0, False)
     direction, rho = None, None
     for n_iter in range(max_iter):
         if np.sqrt(_dot(residual, residual)) <= target:
             return PCGResult(solution, residual, n_iter, True)
         z = preconditioner(residual)
         rho, previous = _dot(residual, z), rho
+        if not (np.isfinite(rho) and rho > 0):
+            return PCGResult(solution, residual, n_iter, False)
         direction = z if direction is None else z + rhs.dtype.type(rho / previous) * direction
         image = operator(direction)
         curvature = _dot(direction, image)
-        if not (np.isfinite(curvature) and curvature > 0 and np.isfinite(rho)):
+        if not (np.isfinite(curvature) and curvature > 0):
             return PCGResult(solution, residual, n_iter, False)
         length = rhs.dtype.type(rho / curvature)
         solution = solution + length * direction

@@ -5,7 +5,7 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from sklearn_subquad._base import BaseSubquadMLP
-from sklearn_subquad._compat import fit_context
+from sklearn_subquad._compat import check_sample_weight, fit_context
 
 # From this number of rows on a held-out part is large enough to choose the number of steps.
 _MIN_ROWS_FOR_VALIDATION = 200
@@ -131,7 +131,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     Notes
     -----
     Computation follows the dtype of X: float32 stays float32 (but for n x n matrices), which halves memory
-    and time. A fit keeps several n x n matrices of doubles: some thousands of rows are its range.
+    and time. A fit keeps several n x n matrices of doubles: at most 16,384 rows are accepted.
 
     References
     ----------
@@ -171,6 +171,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             For missing or infinite values, lengths that differ, bad weights or invalid parameters; the
             message says which.
         """
+        architecture = self._architecture()
         X, y = validate_data(
             self,
             X,
@@ -182,17 +183,19 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        self._single_output = y.ndim == 1
-        early_stopping = self.early_stopping
-        if early_stopping == "auto":
-            early_stopping = "validation" if len(X) >= _MIN_ROWS_FOR_VALIDATION else "loo"
-        return self._fit_network(
+        self._fit_network(
             X,
             y.reshape(len(X), -1).astype(np.float64),
-            sample_weight,
+            check_sample_weight(sample_weight, X),
+            architecture=architecture,
             unit_variance_targets=True,
-            early_stopping=early_stopping,
         )
+        self._single_output = y.ndim == 1
+        return self
+
+    @staticmethod
+    def _auto_early_stopping(n_rows):
+        return "validation" if n_rows >= _MIN_ROWS_FOR_VALIDATION else "loo"
 
     def predict(self, X):
         """Predict targets.

@@ -11,9 +11,21 @@ BIAS_FEATURE = 0.5
 _MAX_DEVIATION = 6.0
 
 
-def weighted_mean(values, sample_weight):
-    """Mean over rows, in double precision."""
-    return np.average(values, axis=0, weights=sample_weight)
+def _moments(values, sample_weight):
+    """Mean, standard deviation and largest deviation of every column, in double precision.
+
+    Deviations of constant columns are 1.
+    """
+    values = values.astype(np.float64, copy=False)
+    low, high = values.min(axis=0), values.max(axis=0)
+    # By range, not by deviation from the mean: over many rows the mean's own rounding looks like a deviation.
+    constant = high - low <= 10 * np.finfo(np.float64).eps * np.maximum(np.abs(low), np.abs(high))
+    mean = np.where(constant, low, np.average(values, axis=0, weights=sample_weight))
+    deviation = np.abs(values - mean)
+    largest = np.where(constant, 1.0, deviation.max(axis=0))
+    # Divided by the largest first: squares of very large or small numbers leave the range of the type.
+    relative = np.sqrt(np.average((deviation / largest) ** 2, axis=0, weights=sample_weight))
+    return mean, np.where(constant, 1.0, largest * relative), largest
 
 
 @dataclass
@@ -33,16 +45,8 @@ class InputScaling:
         n_features = X.shape[1]
         if not standardize:
             return cls(np.zeros(n_features), np.ones(n_features))
-        X = X.astype(np.float64, copy=False)
-        mean = weighted_mean(X, sample_weight)
-        deviation = np.abs(X - mean)
-        largest = deviation.max(axis=0)
-        # Scaled by the largest deviation first: squares of values near the limits of the type overflow.
-        safe = np.where(largest > 0, largest, 1.0)
-        scale = safe * np.sqrt(weighted_mean((deviation / safe) ** 2, sample_weight))
-        scale = np.maximum(scale, largest / _MAX_DEVIATION)
-        constant = largest <= 10 * np.finfo(np.float64).eps * np.abs(mean)
-        return cls(mean, np.where(constant, 1.0, scale))
+        mean, deviation, largest = _moments(X, sample_weight)
+        return cls(mean, np.maximum(deviation, largest / _MAX_DEVIATION))
 
     def transform(self, X):
         """Network inputs (n x (n_features + 1)) in X's floating dtype."""
@@ -66,13 +70,8 @@ class TargetScaling:
 
     @classmethod
     def fit(cls, Y, sample_weight, unit_variance):
-        mean = weighted_mean(Y, sample_weight)
-        scale = np.ones_like(mean)
-        if unit_variance:
-            deviation = np.sqrt(weighted_mean((Y - mean) ** 2, sample_weight))
-            constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
-            scale = np.where(constant, 1.0, deviation)
-        return cls(mean, scale)
+        mean, deviation, _ = _moments(Y, sample_weight)
+        return cls(mean, deviation if unit_variance else np.ones_like(mean))
 
     def transform(self, Y):
         return (Y - self.mean) / self.scale

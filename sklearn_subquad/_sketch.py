@@ -22,7 +22,7 @@ class TensorSRHT:
     """
 
     def __init__(self, n_u, n_g, sketch_size, rng):
-        self._scale = 1.0 / np.sqrt(sketch_size)
+        self._scale = sketch_size**-0.5
         self._factors = []
         for size in (n_u, n_g):
             padded = 1 << max(0, size - 1).bit_length()

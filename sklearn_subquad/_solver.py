@@ -161,7 +161,7 @@ class GaussNewtonSolver:
             self._print_header()
 
     def _mean_loss(self):
-        return 2 * self._data_loss / (self._sample_weight.sum() * self._Y.shape[1])
+        return 2 * self._data_loss / (float(self._sample_weight.sum()) * self._Y.shape[1])
 
     def _residual(self):
         return self._loss.residual(self._Y, self._activations.output)
@@ -246,12 +246,13 @@ class GaussNewtonSolver:
                     float(np.vdot(solution.model_residual, solution.model_residual)) + self._penalty * solution.distance
                 )
                 actual = before - after
-                if np.isfinite(after) and actual > 0 and actual >= _damping.ACCEPT_RATIO * predicted:
+                if np.isfinite(after) and predicted > 0 and actual > 0 and actual >= _damping.ACCEPT_RATIO * predicted:
                     self._accept(solution, undo, activations, data_loss)
                     self._damping = _damping.after_acceptance(self._damping, actual / predicted)
                     return True
                 self._network.revert(undo)
             self._damping = _damping.after_rejection(self._damping)
+        self._result.n_cg_iter.pop()
         return False
 
     def _accept(self, solution, undo, activations, data_loss):
@@ -290,7 +291,7 @@ class GaussNewtonSolver:
 
     def _stop_reason(self):
         """The reason to stop now, or None."""
-        if self._data_loss <= self._loss_floor:
+        if self._data_loss <= self._loss_floor or self._loss_floor == 0:
             return StopReason.INTERPOLATED
         if self._result.n_iter >= self._options.max_iter:
             return StopReason.MAX_ITER
@@ -301,10 +302,15 @@ class GaussNewtonSolver:
         return None
 
     def _finalise(self, reason):
-        """Go back to the best iterate and fold everything pending in."""
+        """Go back to the best iterate and fold everything pending in.
+
+        Where no step is better than any, the random start is replaced by zero: it is no better than the mean.
+        """
         with self._phase("update"):
             while self._undo_log:
                 self._network.revert(self._undo_log.pop())
+            if self._result.best_iter == 0:
+                self._network.clear_output()
         with self._phase("flush"):
             for weights in self._network.lazy_weights():
                 weights.flush()

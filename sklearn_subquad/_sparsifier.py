@@ -44,7 +44,7 @@ def topk(z, shift, density):
     """Sparse rows of ``z - shift`` on the ``max(1, round(density * m))`` largest z of each row.
 
     The shift makes the entry at the edge of the active set small, so that a neuron that enters or leaves it
-    changes the row little; entries may be slightly negative. Ties are broken by position.
+    changes the row little; entries may be slightly negative. Which of several equal z are kept is not specified.
     """
     m = z.shape[1]
     n_active = min(m, max(1, round(density * m)))

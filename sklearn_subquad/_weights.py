@@ -11,14 +11,14 @@ class LazyWeights:
 
     A Gauss-Newton step on n rows changes a weight matrix by a product of two sparse factors of n rows. The
     factors are queued; `forward` and `backward` answer from base and queue together, and `flush` folds the
-    queue into the base once its rank exceeds `max_rank`.
+    queue into the base.
 
     Parameters
     ----------
     start : PackedMatrix of shape (m_out, m_in)
         The initial weights. Without `keep_start` they are overwritten by flushes.
     max_rank : int or "auto"
-        Rank at which `push` flushes on its own. "auto" is m_in / 2: a query of the factors (two sparse
+        Rank beyond which `flush_if_full` flushes. "auto" is m_in / 2: a query of the factors (two sparse
         products) then costs as much as one of the base.
     matmul : {"auto", "scatter", "blas", "strassen"}
         How `flush` adds the factors, see `PackedMatrix.add_product`.
@@ -97,7 +97,10 @@ class LazyWeights:
         self.max_rank_seen = max(self.max_rank_seen, self.rank)
 
     def retract(self, U, G):
-        """Undo ``push(U, G)``: exact while it is the last one pending, to rounding once it was folded in."""
+        """Undo ``push(U, G)``: exact while it is the last one pending, to rounding once it was folded in.
+
+        A `scale_change` between the two must have been undone first.
+        """
         if self._pending and self._pending[-1][1] is G:
             self._pending.pop()
         else:

@@ -1,0 +1,21 @@
+import numpy as np
+import pytest
+from hypothesis import settings
+from scipy.sparse import csr_array
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=False)
+settings.load_profile("deterministic")
+
+
+@pytest.fixture(scope="session")
+def sparse_rows():
+    """Function of (rng, n_rows, n_columns, density, dtype) that draws normal values at random places."""
+
+    def draw(rng, n_rows, n_columns, density, dtype):
+        active = rng.random((n_rows, n_columns)) < density
+        rows = csr_array((active * rng.standard_normal((n_rows, n_columns))).astype(dtype))
+        rows.indptr, rows.indices = rows.indptr.astype(np.int32), rows.indices.astype(np.int32)
+        return rows
+
+    return draw

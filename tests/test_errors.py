@@ -1,0 +1,273 @@
+"""Bad input and bad parameters: what is raised, what the message names, and what is left behind."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_array
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import InvalidParameterError
+
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+
+N, D = 20, 3
+BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+
+
+def small(estimator_class, **parameters):
+    return estimator_class(**{"hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0} | parameters)
+
+
+def rows():
+    return np.random.default_rng(0).standard_normal((N, D))
+
+
+def targets():
+    """Fit for both estimators: two values."""
+    return np.arange(N) % 2
+
+
+def fitted_attributes(estimator):
+    return sorted(set(vars(estimator)) - set(estimator.get_params()))
+
+
+# ---- data ------------------------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize(("value", "named"), [(np.nan, "Input X contains NaN"), (np.inf, "Input X contains infinity")])
+@pytest.mark.parametrize("method", ["fit", "predict"])
+def test_non_finite_features_are_named(estimator_class, method, value, named):
+    bad = rows()
+    bad[3, 1] = value
+    estimator = small(estimator_class)
+    if method == "predict":
+        estimator.fit(rows(), targets())
+    with pytest.raises(ValueError, match=named):
+        getattr(estimator, method)(*(bad, targets())[: 2 if method == "fit" else 1])
+
+
+@BOTH
+@pytest.mark.parametrize(("value", "named"), [(np.nan, "y contains NaN"), (np.inf, "y contains infinity")])
+def test_non_finite_targets_are_named(estimator_class, value, named):
+    y = targets().astype(float)
+    y[3] = value
+    with pytest.raises(ValueError, match=named):
+        small(estimator_class).fit(rows(), y)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("X", "y", "error", "named"),
+    [
+        (rows()[0], targets(), ValueError, "Expected 2D array"),
+        (rows()[:, :0], targets(), ValueError, r"0 feature\(s\)"),
+        (rows()[:1], targets()[:1], ValueError, "minimum of 2"),
+        (rows()[:-1], targets(), ValueError, "inconsistent numbers of samples"),
+        (rows().astype(complex), targets(), ValueError, "Complex data not supported"),
+        (np.full((N, D), "a"), targets(), ValueError, "string to float"),
+        (csr_array(rows()), targets(), TypeError, "Sparse data"),
+        (rows(), None, ValueError, "requires y to be passed"),
+    ],
+    ids=["1d", "no_feature", "one_row", "lengths", "complex", "strings", "sparse", "no_y"],
+)
+def test_malformed_data_is_named(estimator_class, X, y, error, named):
+    with pytest.raises(error, match=named):
+        small(estimator_class).fit(X, y)
+
+
+@BOTH
+@pytest.mark.parametrize("n_features", [D - 1, D + 1])
+def test_wrong_number_of_features_at_predict_is_named(estimator_class, n_features):
+    estimator = small(estimator_class).fit(rows(), targets())
+    with pytest.raises(ValueError, match=f"X has {n_features} features, but .* expecting {D} features"):
+        estimator.predict(np.ones((4, n_features)))
+
+
+@BOTH
+def test_reordered_columns_at_predict_are_named(estimator_class):
+    frame = pd.DataFrame(rows(), columns=["a", "b", "c"])
+    estimator = small(estimator_class).fit(frame, targets())
+    with pytest.raises(ValueError, match="feature names should match"):
+        estimator.predict(frame[["c", "b", "a"]])
+
+
+@pytest.mark.parametrize("y", [np.full(N, "a"), np.full(N, "a", dtype=object)], ids=["str", "object"])
+def test_non_numeric_regression_targets_are_named(y):
+    with pytest.raises(ValueError, match="string to float"):
+        small(SubquadMLPRegressor).fit(rows(), y)
+
+
+def test_continuous_classification_targets_are_named():
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        small(SubquadMLPClassifier).fit(rows(), rows()[:, 0])
+
+
+def test_several_columns_of_labels_are_refused():
+    with pytest.raises(ValueError, match="y should be a 1d array"):
+        small(SubquadMLPClassifier).fit(rows(), np.eye(4, dtype=int)[np.arange(N) % 4])
+
+
+@pytest.mark.parametrize("label", [1, "spam"])
+def test_a_single_class_is_named(label):
+    with pytest.raises(ValueError, match=f"two classes .* only class .*{label}"):
+        small(SubquadMLPClassifier).fit(rows(), np.full(N, label))
+
+
+def test_a_single_class_of_positive_weight_is_named():
+    with pytest.raises(ValueError, match=r"two classes in rows of positive sample_weight; only class .*1"):
+        small(SubquadMLPClassifier).fit(rows(), targets(), sample_weight=targets())
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("sample_weight", "named"),
+    [
+        (np.r_[-1.0, np.ones(N - 1)], "Negative values in sample_weight"),
+        (np.ones(N + 1), r"sample_weight.shape == \(21,\), expected \(20,\)"),
+        (np.ones((N, 2)), "Sample weights must be 1D"),
+        (np.zeros(N), "(?i)sample.weight.*zero"),
+        (0.0, "(?i)sample.weight.*zero"),
+        (np.r_[np.nan, np.ones(N - 1)], "sample_weight contains NaN"),
+        (np.r_[np.inf, np.ones(N - 1)], "sample_weight contains infinity"),
+    ],
+    ids=["negative", "length", "2d", "zeros", "zero", "nan", "inf"],
+)
+def test_bad_sample_weight_is_named(estimator_class, sample_weight, named):
+    with pytest.raises(ValueError, match=named):
+        small(estimator_class).fit(rows(), targets(), sample_weight=sample_weight)
+
+
+def test_validation_needs_two_rows_that_count():
+    estimator = small(SubquadMLPRegressor, early_stopping="validation")
+    with pytest.raises(ValueError, match="early_stopping='validation' needs at least two rows"):
+        estimator.fit(rows(), targets(), sample_weight=np.eye(N)[0])
+
+
+@pytest.mark.parametrize(
+    ("estimator_class", "method"),
+    [
+        (SubquadMLPRegressor, "predict"),
+        (SubquadMLPClassifier, "predict"),
+        (SubquadMLPClassifier, "predict_proba"),
+        (SubquadMLPClassifier, "predict_log_proba"),
+        (SubquadMLPClassifier, "decision_function"),
+    ],
+)
+def test_prediction_before_fit_is_refused(estimator_class, method):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        getattr(small(estimator_class), method)(rows())
+
+
+@BOTH
+@pytest.mark.parametrize("attribute", ["coefs_", "intercepts_"])
+def test_weights_do_not_exist_before_fit(estimator_class, attribute):
+    assert not hasattr(small(estimator_class), attribute)
+
+
+# ---- parameters ------------------------------------------------------------------------------------------
+
+INVALID = {
+    "hidden_layer_sizes": [0, -3, 2.5, "64", None],
+    "sparsifier": ["relu", None, 1],
+    "density": [0, 0.6, -1, np.nan, "dense", None],
+    "skip_connections": ["yes", 2, None],
+    "init_scale": [0, -1.0, np.inf, np.nan, "small", None],
+    "damping": [0, -0.1, np.inf, np.nan, "none", None],
+    "alpha": [-1e-9, np.inf, np.nan, "auto", None],
+    "max_rank": [-1, 1.5, "all", None],
+    "matmul": ["gemm", None, 0],
+    "preconditioner": ["cholesky", None, False],
+    "sketch": ["gaussian", None],
+    "sketch_size": [0, -1, 10.5, "n", None],
+    "cg_tol": [0, 1, -1e-3, np.nan, "auto", None],
+    "max_cg_iter": [0, 1.5, np.inf, "auto", None],
+    "max_iter": [0, 1.5, np.inf, "auto", None],
+    "tol": [-1e-3, 1, np.nan, "auto", None],
+    "early_stopping": [True, "gcv", None, 0],
+    "validation_fraction": [0.0, 1.0, -0.1, 5, "auto", None],
+    "n_iter_no_change": [0, 1.5, "auto", None],
+    "standardize": ["yes", 2, None],
+    "n_jobs": [1.5, "all"],
+    "random_state": [-1, 1.5, "seed"],
+    "verbose": [-1, 0.5, "yes", None],
+}
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("parameter", "value"), [(name, value) for name, values in INVALID.items() for value in values]
+)
+def test_invalid_parameter_is_named_and_nothing_is_fitted(estimator_class, parameter, value):
+    estimator = small(estimator_class, **{parameter: value})
+    with pytest.raises(InvalidParameterError, match=f"The '{parameter}' parameter of {estimator_class.__name__}"):
+        estimator.fit(rows(), targets())
+    assert fitted_attributes(estimator) == []
+
+
+@BOTH
+def test_every_parameter_is_validated(estimator_class):
+    assert set(INVALID) == set(estimator_class().get_params())
+
+
+# What the declared constraints cannot say, because it takes more than one look at the value.
+INVALID_SEQUENCES = [
+    ("hidden_layer_sizes", ()),
+    ("hidden_layer_sizes", (8, 0)),
+    ("hidden_layer_sizes", (8, -3)),
+    ("hidden_layer_sizes", (8, 2.5)),
+    ("hidden_layer_sizes", ("8", "8")),
+    ("hidden_layer_sizes", ((8, 8), (8, 8))),
+    ("hidden_layer_sizes", (True, True)),
+    ("density", ()),
+    ("density", (0.2, 0.2)),
+    ("density", (0,)),
+    ("density", (0.6,)),
+    ("density", (-1,)),
+    ("density", (np.nan,)),
+    ("density", ("auto",)),
+    ("density", ((0.1, 0.2), (0.1, 0.2))),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("parameter", "value"), INVALID_SEQUENCES, ids=str)
+def test_invalid_sequence_is_named(estimator_class, parameter, value):
+    with pytest.raises(ValueError, match=f"^{parameter} must be"):
+        small(estimator_class, **{parameter: value}).fit(rows(), targets())
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("parameter", "value"), [("hidden_layer_sizes", ()), ("density", (0.2, 0.2)), ("n_jobs", 0)], ids=str
+)
+def test_refused_parameter_leaves_nothing_fitted(estimator_class, parameter, value):
+    estimator = small(estimator_class, **{parameter: value})
+    with pytest.raises(ValueError, match=parameter):
+        estimator.fit(rows(), targets())
+    assert fitted_attributes(estimator) == []
+
+
+@BOTH
+@pytest.mark.parametrize(("parameter", "value"), [("density", 0.6), ("density", (0.2, 0.2)), ("n_jobs", 0)], ids=str)
+def test_refused_parameter_at_a_refit_leaves_the_first_fit_usable(estimator_class, parameter, value):
+    estimator = small(estimator_class).fit(rows(), targets())
+    valid = estimator.get_params()
+    before = estimator.predict(rows())
+    estimator.set_params(**{parameter: value})
+    with pytest.raises(ValueError, match=parameter):
+        estimator.fit(rows()[:, :2], targets() + 5)
+    np.testing.assert_array_equal(estimator.set_params(**valid).predict(rows()), before)
+
+
+@BOTH
+def test_constructors_take_keywords_only(estimator_class):
+    with pytest.raises(TypeError, match="positional"):
+        estimator_class((8, 8))
+
+
+@pytest.mark.parametrize("y", [np.ones(N), rows()[:, 0]], ids=["single_class", "continuous"])
+def test_bad_labels_leave_no_classes(y):
+    estimator = small(SubquadMLPClassifier)
+    with pytest.raises(ValueError, match=r"class|label"):
+        estimator.fit(rows(), y)
+    assert not hasattr(estimator, "classes_")

@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+
+from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
+
+DTYPES = [np.float32, np.float64]
+
+
+def data(n=50, d=3, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((n, d)) * [1.0, 30.0, 0.01][:d] + [0.0, 100.0, -5.0][:d]).astype(dtype)
+
+
+def integer_weights(n=50):
+    return np.random.default_rng(1).integers(1, 5, n).astype(float)
+
+
+def fit_inputs(X, sample_weight=None, standardize=True):
+    sample_weight = np.ones(len(X)) if sample_weight is None else sample_weight
+    return InputScaling.fit(X, sample_weight, standardize)
+
+
+def fit_targets(Y, sample_weight=None, unit_variance=True):
+    sample_weight = np.ones(len(Y)) if sample_weight is None else sample_weight
+    return TargetScaling.fit(Y, sample_weight, unit_variance)
+
+
+FITS = [pytest.param(fit_inputs, id="inputs"), pytest.param(fit_targets, id="targets")]
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_moments_are_computed_in_double_precision(fit):
+    scaling = fit(data(dtype=np.float32))
+    assert scaling.mean.dtype == scaling.scale.dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("fit", FITS)
+def test_scaled_data_have_weighted_mean_zero_and_variance_one(fit, dtype):
+    X, w = data(dtype=dtype), integer_weights()
+    scaling = fit(X, w)
+    wide = X.astype(np.float64)
+    mean = (w[:, None] * wide).sum(axis=0) / w.sum()
+    variance = (w[:, None] * (wide - mean) ** 2).sum(axis=0) / w.sum()
+    assert scaling.mean.dtype == scaling.scale.dtype == np.float64
+    np.testing.assert_allclose(scaling.mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(scaling.scale, np.sqrt(variance), rtol=1e-12)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_integer_weight_is_a_row_repeated(fit):
+    X, w = data(), integer_weights()
+    weighted, repeated = fit(X, w), fit(np.repeat(X, w.astype(int), axis=0))
+    np.testing.assert_allclose(weighted.mean, repeated.mean, rtol=1e-12)
+    np.testing.assert_allclose(weighted.scale, repeated.scale, rtol=1e-12)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_weights_have_no_scale(fit):
+    X, w = data(), integer_weights()
+    small, large = fit(X, 1e-6 * w), fit(X, 1e6 * w)
+    np.testing.assert_allclose(small.mean, large.mean, rtol=1e-12)
+    np.testing.assert_allclose(small.scale, large.scale, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("standardize", [True, False])
+def test_network_inputs_are_scaled_features_and_the_bias(standardize, dtype):
+    X = data(dtype=dtype)
+    scaling = fit_inputs(X, standardize=standardize)
+    x = scaling.transform(X)
+    wide = X.astype(np.float64)
+    expected = (wide - wide.mean(axis=0)) / wide.std(axis=0) if standardize else wide
+    assert x.dtype == dtype
+    assert x.shape == (50, 4)
+    assert (x[:, 3] == BIAS_FEATURE).all()
+    tolerance = 10 * np.finfo(dtype).eps
+    np.testing.assert_allclose(x[:, :3], expected / np.sqrt(3), rtol=tolerance, atol=tolerance)
+
+
+def test_network_inputs_have_unit_mean_square_norm_before_the_bias():
+    X = data()
+    x = fit_inputs(X).transform(X)[:, :-1]
+    assert (x**2).sum(axis=1).mean() == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 10])
+@pytest.mark.parametrize("value", [0.0, 0.5, -3.0, 1e-300, 1e150])
+@pytest.mark.parametrize("fit", FITS)
+def test_constant_columns_become_zero(fit, value, n_rows):
+    X = np.column_stack([np.full(n_rows, value), np.arange(float(n_rows))])
+    scaling = fit(X)
+    assert scaling.scale[0] == 1.0
+    x = scaling.transform(X)
+    assert np.isfinite(x).all()
+    assert (x[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_constant_column_is_recognised_in_many_rows(fit):
+    # The mean of 0.1 over many rows is not 0.1 to the last bit.
+    X = np.column_stack([np.full(10_000, 0.1), np.arange(10_000.0)])
+    assert fit(X).scale[0] == 1.0
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rare_indicator_is_not_blown_up(weighted):
+    X = data(n=10_000)
+    X[:, 1] = 0
+    X[1234, 1] = 1
+    w = np.random.default_rng(1).uniform(0.5, 2, len(X)) if weighted else np.ones(len(X))
+    scaling = fit_inputs(X, w)
+    x = scaling.transform(X)
+    assert np.abs(x[:, 1]).max() == pytest.approx(6 / np.sqrt(3), rel=1e-12)
+    # One that is seen often keeps its standard deviation.
+    X[::2, 1] = 1
+    assert fit_inputs(X).scale[1] == pytest.approx(X[:, 1].std(), rel=1e-12)
+
+
+def test_new_data_use_the_fitted_mean_and_scale():
+    scaling = fit_inputs(data())
+    new = np.array([[1.0, 2.0, 3.0]])
+    expected = (new - data().mean(axis=0)) / data().std(axis=0) / np.sqrt(3)
+    np.testing.assert_allclose(scaling.transform(new)[:, :3], expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("factor", [1e150, 1e-100])
+@pytest.mark.parametrize("fit", FITS)
+def test_extreme_units_do_not_matter(fit, factor):
+    X = np.random.default_rng(0).standard_normal((50, 3)) + 1
+    expected = fit(X).transform(X)
+    scaled = fit(factor * X).transform(factor * X)
+    np.testing.assert_allclose(scaled, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("unit_variance", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_targets_survive_the_round_trip(dtype, unit_variance):
+    Y = data(dtype=dtype)
+    scaling = fit_targets(Y, integer_weights(), unit_variance)
+    Z = scaling.transform(Y).astype(dtype)
+    back = scaling.inverse_transform(Z)
+    assert back.dtype == dtype
+    tolerance = 10 * np.finfo(dtype).eps
+    assert (np.abs(back - Y) <= tolerance * (np.abs(Y) + np.abs(scaling.mean))).all()
+
+
+def test_targets_are_only_centred_without_unit_variance():
+    scaling = fit_targets(data(), unit_variance=False)
+    assert (scaling.scale == 1).all()
+    np.testing.assert_allclose(scaling.mean, data().mean(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_data_are_left_alone(fit):
+    X = data()
+    fit(X).transform(X)
+    np.testing.assert_array_equal(X, data())
