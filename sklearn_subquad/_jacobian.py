@@ -5,12 +5,14 @@ import scipy.linalg
 
 from sklearn_subquad._matmul import (
     PackedMatrix,
+    dense_product,
     packed_times_rows,
     rows_times_rows,
     transpose_rows,
     with_values,
 )
 from sklearn_subquad._network import Step
+from sklearn_subquad._parallel import blas_threads
 
 # Outputs (or random combinations of them) whose Gram matrices are averaged.
 MAX_PROBES = 3
@@ -78,7 +80,7 @@ class Jacobian:
         layers = self.network.layers
         A, _ = self.network.output_weights
         U = [None] * len(layers)
-        dense = C @ A.T
+        dense = dense_product(C, A.T)
         for depth in reversed(range(len(layers))):
             U[depth] = self._active(depth, dense)
             if depth > 0:
@@ -133,7 +135,7 @@ class Jacobian:
         x, hidden = self.activations.x, self.activations.hidden
         moved = None
         for depth, layer in enumerate(self.network.layers):
-            z = 0 if input_changes[depth] is None else x @ input_changes[depth].T
+            z = 0 if input_changes[depth] is None else dense_product(x, input_changes[depth].T)
             if depth > 0:
                 z = z + layer.hidden_weights.forward(moved)
                 z += hidden_change(depth)
@@ -181,7 +183,7 @@ class Jacobian:
         """
         if self._gram is None:
             x = self.activations.x
-            x_gram = x @ x.T
+            x_gram = dense_product(x, x.T)
             total = np.zeros((self.n_rows, self.n_rows))
             for depth, (h, inputs) in enumerate(self.layer_inputs()):
                 inner = np.zeros((self.n_rows, self.n_rows), dtype=self.dtype)
@@ -209,9 +211,11 @@ class Jacobian:
         if self._gram_factor[0] != shift:
             shifted = self.gram().copy()
             shifted.flat[:: self.n_rows + 1] += shift
-            factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+            with blas_threads(self.n_rows**3 / 3):
+                factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
             self._gram_factor = (shift, factor)
-        return scipy.linalg.cho_solve(self._gram_factor[1], R, check_finite=False)
+        with blas_threads(2 * self.n_rows**2 * R.shape[1]):
+            return scipy.linalg.cho_solve(self._gram_factor[1], R, check_finite=False)
 
     def mean_diagonal(self):
         """Mean over rows (by their sample weights) and probes of the diagonal of the unscaled J J^T."""

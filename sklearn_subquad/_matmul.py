@@ -14,6 +14,8 @@ from sklearn_subquad._parallel import for_panels
 # Outputs that the BLAS route adds at a time: wide enough for GEMM, far below a full n_out x n_in temporary.
 _BLAS_COLUMNS = 256
 _STRASSEN_COLUMNS = 2048
+# Rows of a block of a dense product.
+_DENSE_ROWS = 64
 # Strassen recurses while the smallest of the three dimensions is at least twice this.
 _STRASSEN_CUTOFF = 1024
 # Below this density of the right factor the sparse kernel adds a product in less time than dense BLAS does
@@ -158,6 +160,24 @@ class PackedMatrix:
             dense = panels.transpose(1, 0, 2).reshape(U.shape[0], -1)
             update = product(G_transposed, dense).reshape(len(G_transposed), len(panels), LANES)
             self.tiles[first : first + step] += update.transpose(1, 0, 2)
+
+
+def dense_product(A, B):
+    """``A @ B`` for dense matrices, on the pool of threads.
+
+    A is cut into blocks of rows of a fixed size, each multiplied by BLAS on one thread: the result does not
+    depend on the number of threads.
+    """
+    out = np.empty((A.shape[0], B.shape[1]), dtype=np.result_type(A, B))
+    blocks = -(-A.shape[0] // _DENSE_ROWS)
+
+    def multiply(first, last):
+        for block in range(first, last):
+            rows = slice(block * _DENSE_ROWS, (block + 1) * _DENSE_ROWS)
+            np.matmul(A[rows], B, out=out[rows])
+
+    for_panels(multiply, blocks)
+    return out
 
 
 def rows_times_rows(A, B):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._matmul import PackedMatrix, with_values
+from sklearn_subquad._matmul import PackedMatrix, dense_product, with_values
 from sklearn_subquad._sparsifier import SPARSIFIERS, calibrate_shift
 from sklearn_subquad._weights import LazyWeights
 
@@ -194,10 +194,10 @@ class Network:
     @staticmethod
     def _preactivation(layer, hidden, x):
         if layer.hidden_weights is None:
-            return x @ layer.input_weights.T
+            return dense_product(x, layer.input_weights.T)
         z = layer.hidden_weights.forward(hidden)
         if layer.input_weights is not None:
-            z += x @ layer.input_weights.T
+            z += dense_product(x, layer.input_weights.T)
         return z
 
     def forward(self, x):

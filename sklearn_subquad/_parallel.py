@@ -1,10 +1,12 @@
 """Threads for work that is split into independent panels.
 
 `worker_threads` opens a pool for the length of a fit or a prediction; `for_panels` finds it, wherever in
-the call tree it is called, and runs inline where there is none. Kernels and BLAS stay within one limit.
+the call tree it is called, and runs inline where there is none. Meanwhile BLAS runs on one thread, but for
+what `blas_threads` finds large enough: kernels and BLAS stay within one limit.
 
-The pool is a `concurrent.futures.ThreadPoolExecutor`: one call of joblib's threading backend was measured
-at 10 ms (it polls for results), a hundred times the executor's, and a fit makes thousands of short calls.
+Two measurements behind this, on 2 cores. One call of joblib's threading backend takes 10 ms (it polls for
+results), a hundred times a call of the executor used here, and a fit makes thousands of calls. OpenBLAS'
+threads go on spinning for tens of milliseconds after every product: kernels that follow took twice the time.
 """
 
 import functools
@@ -17,6 +19,8 @@ from threadpoolctl import ThreadpoolController
 
 # Panels below this number are not worth handing to another thread.
 _MIN_PANELS_PER_THREAD = 2
+# Operations of dense linear algebra from which more threads save more than their spinning costs afterwards.
+_MIN_BLAS_OPERATIONS = 4e9
 
 _pool = ContextVar("sklearn_subquad_pool", default=None)
 
@@ -35,7 +39,7 @@ def _blas_limit():
 
 @contextmanager
 def worker_threads(n_jobs=None):
-    """Run `for_panels` calls in the body on a pool of threads, and BLAS on as many.
+    """Run `for_panels` calls in the body on a pool of threads, and BLAS on one.
 
     Parameters
     ----------
@@ -46,7 +50,7 @@ def worker_threads(n_jobs=None):
     n_threads = _blas_limit() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
     # The executor starts threads only for what is submitted: with n_threads = 1 there are none.
     with (
-        _controller().limit(limits=n_threads),
+        _controller().limit(limits=1),
         ThreadPoolExecutor(n_threads, thread_name_prefix="sklearn_subquad") as pool,
     ):
         token = _pool.set((pool, n_threads))
@@ -54,6 +58,17 @@ def worker_threads(n_jobs=None):
             yield
         finally:
             _pool.reset(token)
+
+
+@contextmanager
+def blas_threads(n_operations):
+    """Let BLAS use all threads of the pool in the body, if so many operations are worth the spinning after."""
+    _, n_threads = _pool.get() or (None, 1)
+    if n_threads == 1 or n_operations < _MIN_BLAS_OPERATIONS:
+        yield
+        return
+    with _controller().limit(limits=n_threads):
+        yield
 
 
 def for_panels(work, n_panels):

@@ -6,6 +6,7 @@ from sklearn_subquad import _matmul
 from sklearn_subquad._matmul import (
     MATMUL_ROUTES,
     PackedMatrix,
+    dense_product,
     packed_times_rows,
     rows_times_rows,
     strassen,
@@ -275,3 +276,16 @@ def test_strassen_leaves_its_arguments_alone():
     before = A.copy()
     strassen(A, A, 2)
     np.testing.assert_array_equal(A, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 3, 5), (65, 0, 5), (200, 7, 130), (0, 4, 3)], ids=str)
+def test_dense_product_equals_the_plain_one_for_every_number_of_threads(shape, dtype):
+    rng = np.random.default_rng(0)
+    A, B = normal(rng, shape[:2], dtype), normal(rng, shape[1:], dtype)
+    products = []
+    for n_jobs in (1, 2, 4):
+        with worker_threads(n_jobs):
+            products.append(dense_product(A, B))
+    assert_equals_product(products[0], A, B)
+    assert all((product == products[0]).all() for product in products)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
+from sklearn_subquad._parallel import blas_threads as large_work
 from sklearn_subquad._parallel import for_panels, worker_threads
 
 
@@ -69,15 +70,22 @@ def test_without_a_pool_work_runs_inline():
 def test_default_follows_the_limit_of_blas(blas_limit_of_two):
     with worker_threads():
         assert len(ranges_of(100)[0]) == 2
-        assert blas_threads() == [2] * len(blas_threads())
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_blas_has_as_many_threads_and_then_its_old_limit(n_jobs, blas_limit_of_two):
+def test_blas_has_one_thread_and_then_its_old_limit(n_jobs, blas_limit_of_two):
     before = blas_threads()
     with worker_threads(n_jobs):
-        assert set(blas_threads()) == {n_jobs}
+        assert set(blas_threads()) == {1}
     assert blas_threads() == before
+
+
+@pytest.mark.parametrize(("n_jobs", "n_operations", "allowed"), [(2, 1e12, 2), (2, 1e6, 1), (1, 1e12, 1)])
+def test_blas_has_all_threads_for_large_work_only(n_jobs, n_operations, allowed, blas_limit_of_two):
+    with worker_threads(n_jobs):
+        with large_work(n_operations):
+            assert set(blas_threads()) == {allowed}
+        assert set(blas_threads()) == {1}
 
 
 def test_blas_limit_is_restored_after_an_exception(blas_limit_of_two):
