@@ -7,7 +7,7 @@ from sklearn_subquad._matmul import (
     PackedMatrix,
     dense_product,
     packed_times_rows,
-    rows_times_rows,
+    row_gram,
     transpose_rows,
     with_values,
 )
@@ -156,7 +156,7 @@ class Jacobian:
         """h_l h_l^T (n x n), packed and kept for this linearisation."""
         if depth not in self._hidden_grams:
             h = self.activations.hidden[depth]
-            self._hidden_grams[depth] = PackedMatrix.from_dense(rows_times_rows(h, h))
+            self._hidden_grams[depth] = PackedMatrix.from_dense(row_gram(h))
         return self._hidden_grams[depth]
 
     def probe_cotangents(self):
@@ -192,12 +192,13 @@ class Jacobian:
                 if inputs is not None:
                     inner += x_gram
                 if depth < len(self.network.layers):
-                    outer = sum(rows_times_rows(U[depth], U[depth]) for U in self.probe_cotangents())
+                    outer = sum(row_gram(U[depth]) for U in self.probe_cotangents())
                     inner *= outer / self.dtype.type(self.probes.shape[1])
                 total += inner
-            # The kernels sum in an order of their own: what is symmetric is so to rounding only.
             scale = self.row_scale.astype(np.float64)
-            self._gram = 0.5 * (total + total.T) * scale * scale.T
+            total *= scale
+            total *= scale.T
+            self._gram = total
         return self._gram
 
     def gram_solve(self, shift, R):

@@ -305,9 +305,11 @@ def _normal(rng, shape, dtype):
 
 def _normal_tiles(rng, n_out, n_in, dtype, mirrored):
     """Standard normal weights drawn in packed form; mirrored: neurons 2j and 2j + 1 have equal ones."""
-    tiles = _normal(rng, (PackedMatrix.n_panels(n_out), n_in, LANES), dtype)
-    if mirrored:
-        tiles[:, :, 1::2] = tiles[:, :, ::2]
-    used = n_out - (len(tiles) - 1) * LANES
-    tiles[-1, :, used:] = 0
-    return PackedMatrix(tiles, n_out)
+    packed = PackedMatrix.zeros(n_out, n_in, dtype)
+    for panel in packed.tiles:
+        panel[:] = _normal(rng, panel.shape, dtype)
+        if mirrored:
+            panel[:, 1::2] = panel[:, ::2]
+    used = n_out - (len(packed.tiles) - 1) * LANES
+    packed.tiles[-1, :, used:] = 0
+    return packed

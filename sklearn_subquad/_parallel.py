@@ -10,6 +10,7 @@ threads go on spinning for tens of milliseconds after every product: kernels tha
 """
 
 import functools
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -71,14 +72,20 @@ def blas_threads(n_operations):
         yield
 
 
-def for_panels(work, n_panels):
-    """Call ``work(first, last)`` on ranges that cover ``range(n_panels)``, in parallel where a pool is open."""
+def for_panels(work, n_panels, *, triangular=False):
+    """Call ``work(first, last)`` on ranges that cover ``range(n_panels)``, in parallel where a pool is open.
+
+    The ranges are of equal work: of equal length, or, if `triangular`, for work that falls linearly to zero.
+    """
     pool, n_threads = _pool.get() or (None, 1)
     n_threads = min(n_threads, n_panels // _MIN_PANELS_PER_THREAD)
     if n_threads <= 1:
         work(0, n_panels)
         return
-    bounds = [n_panels * t // n_threads for t in range(n_threads + 1)]
+    shares = [t / n_threads for t in range(n_threads + 1)]
+    if triangular:
+        shares = [1 - math.sqrt(1 - share) for share in shares]
+    bounds = [round(n_panels * share) for share in shares]
     others = [pool.submit(work, *bounds[t : t + 2]) for t in range(1, n_threads)]
     work(*bounds[:2])
     for other in others:

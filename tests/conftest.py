@@ -1,7 +1,14 @@
+import pathlib
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import settings
 from scipy.sparse import csr_array
+
+# `python -m pytest` puts the checkout on the path, whose package has no compiled kernels: the installed one counts.
+_CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:] = [entry for entry in sys.path if pathlib.Path(entry).resolve() != _CHECKOUT]
 
 # The same examples in every run, however slow the machine is.
 settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=False)

@@ -8,6 +8,7 @@ from sklearn_subquad._matmul import (
     PackedMatrix,
     dense_product,
     packed_times_rows,
+    row_gram,
     rows_times_rows,
     strassen,
     transpose_rows,
@@ -289,3 +290,18 @@ def test_dense_product_equals_the_plain_one_for_every_number_of_threads(shape, d
             products.append(dense_product(A, B))
     assert_equals_product(products[0], A, B)
     assert all((product == products[0]).all() for product in products)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (63, 40), (64, 300), (65, 2), (700, 90)], ids=str)
+@pytest.mark.parametrize("n_jobs", [1, 2, 4])
+def test_row_gram_is_the_product_with_itself_and_symmetric(shape, dtype, n_jobs, sparse_rows):
+    A = sparse_rows(np.random.default_rng(0), *shape, 0.3, dtype)
+    with worker_threads(n_jobs):
+        gram = row_gram(A)
+    assert_equals_product(gram, A, double(A).T)
+    assert (gram == gram.T).all()
+
+
+def test_tiles_start_at_a_cache_line():
+    assert all(PackedMatrix.zeros(65, n, np.float32).tiles.ctypes.data % 64 == 0 for n in range(1, 20))

@@ -144,3 +144,14 @@ def test_results_written_by_the_ranges_are_complete_on_return():
     with worker_threads(4):
         for_panels(work, 1000)
     np.testing.assert_array_equal(out, np.arange(1000))
+
+
+def test_triangular_ranges_cover_everything_with_equal_work():
+    with worker_threads(4):
+        ranges = []
+        for_panels(lambda first, last: ranges.append((first, last)), 1000, triangular=True)
+    ranges.sort()
+    assert [first for first, _ in ranges] == [0, *(last for _, last in ranges[:-1])]
+    assert ranges[-1][1] == 1000
+    work = [sum(1000 - p for p in range(*bounds)) for bounds in ranges]
+    assert max(work) < 1.02 * min(work)

@@ -13,6 +13,7 @@ def forward(
     out: np.ndarray,
     first: int,
     last: int,
+    lower: bool = False,
 ) -> None: ...
 def add_product(
     indptr: np.ndarray,

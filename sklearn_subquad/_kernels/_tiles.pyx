@@ -21,9 +21,9 @@ cdef extern from "tiles.h" nogil:
     ctypedef struct subquad_level:
         const char *name
         int (*multiply_f32)(const subquad_rows *, const float *, const float *, int64_t, int64_t, int,
-                            float *, int64_t, int64_t, int64_t, int64_t, int) noexcept nogil
+                            float *, int64_t, int64_t, int64_t, int64_t, int, int) noexcept nogil
         int (*multiply_f64)(const subquad_rows *, const double *, const double *, int64_t, int64_t, int,
-                            double *, int64_t, int64_t, int64_t, int64_t, int) noexcept nogil
+                            double *, int64_t, int64_t, int64_t, int64_t, int, int) noexcept nogil
 
     const subquad_level *subquad_select(const char *name)
 
@@ -83,7 +83,7 @@ cdef check_rows(const int32_t[::1] indptr, const int32_t[::1] indices, Py_ssize_
 cdef multiply(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
               const real[:, :, ::1] tiles, bint transposed, real *out, Py_ssize_t row_stride,
               Py_ssize_t panel_stride, Py_ssize_t n_out_panels, Py_ssize_t first, Py_ssize_t last,
-              bint accumulate):
+              bint accumulate, bint lower):
     cdef subquad_rows rows
     cdef Py_ssize_t n_panels = tiles.shape[0], n_in = tiles.shape[1]
     cdef int status
@@ -101,10 +101,10 @@ cdef multiply(const int32_t[::1] indptr, const int32_t[::1] indices, const real[
     with nogil:
         if real is float:
             status = level.multiply_f32(&rows, first_value, first_tile, n_panels, n_in, transposed, out,
-                                        row_stride, panel_stride, first, last, accumulate)
+                                        row_stride, panel_stride, first, last, accumulate, lower)
         else:
             status = level.multiply_f64(&rows, first_value, first_tile, n_panels, n_in, transposed, out,
-                                        row_stride, panel_stride, first, last, accumulate)
+                                        row_stride, panel_stride, first, last, accumulate, lower)
     if status != SUBQUAD_DONE:
         raise MemoryError(f"no memory to sort {values.shape[0]} sparse entries into blocks.")
 
@@ -115,13 +115,17 @@ cdef check_shape(name, tuple got, tuple wanted):
 
 
 def forward(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
-            const real[:, :, ::1] tiles, real[:, ::1] out, Py_ssize_t first, Py_ssize_t last):
-    """out = rows @ W.T for W packed in tiles, on the panels of out from first to last."""
+            const real[:, :, ::1] tiles, real[:, ::1] out, Py_ssize_t first, Py_ssize_t last,
+            bint lower=False):
+    """out = rows @ W.T for W packed in tiles, on the panels of out from first to last.
+
+    With `lower`, panel p is written from row 64 p on alone.
+    """
     cdef Py_ssize_t n_panels = tiles.shape[0]
     check_shape("tiles", (tiles.shape[2],), (SUBQUAD_LANES,))
     check_shape("out", (out.shape[0], out.shape[1]), (indptr.shape[0] - 1, n_panels * SUBQUAD_LANES))
     multiply(indptr, indices, values, tiles, False, &out[0, 0] if out.size else NULL, out.shape[1],
-             SUBQUAD_LANES, n_panels, first, last, False)
+             SUBQUAD_LANES, n_panels, first, last, False, lower)
 
 
 def backward(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
@@ -131,7 +135,7 @@ def backward(const int32_t[::1] indptr, const int32_t[::1] indices, const real[:
     check_shape("tiles", (tiles.shape[2],), (SUBQUAD_LANES,))
     check_shape("out", (out.shape[0], out.shape[1]), (indptr.shape[0] - 1, n_panels * SUBQUAD_LANES))
     multiply(indptr, indices, values, tiles, True, &out[0, 0] if out.size else NULL, out.shape[1],
-             SUBQUAD_LANES, n_panels, first, last, False)
+             SUBQUAD_LANES, n_panels, first, last, False, False)
 
 
 def add_product(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
@@ -141,4 +145,4 @@ def add_product(const int32_t[::1] indptr, const int32_t[::1] indices, const rea
     check_shape("factor", (factor.shape[2],), (SUBQUAD_LANES,))
     check_shape("tiles", (tiles.shape[0], tiles.shape[1], tiles.shape[2]), (n_panels, n_in, SUBQUAD_LANES))
     multiply(indptr, indices, values, factor, False, &tiles[0, 0, 0] if tiles.size else NULL,
-             SUBQUAD_LANES, n_in * SUBQUAD_LANES, n_panels, first, last, True)
+             SUBQUAD_LANES, n_in * SUBQUAD_LANES, n_panels, first, last, True, False)

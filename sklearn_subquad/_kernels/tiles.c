@@ -14,6 +14,7 @@
 
 /* Rows whose sums of one panel stay in the second level of cache. */
 #define CHUNK_ROWS 512
+#define CACHE_LINE 64
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)

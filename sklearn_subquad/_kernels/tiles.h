@@ -30,17 +30,18 @@ typedef struct {
  * The place of row i, panel p in `out` is i * row_stride + p * panel_stride, so that `out` can be
  * a row-major matrix or another packed matrix. Every element is summed in an order that depends
  * neither on the range of panels nor on the other rows: threads can share the work and the result
- * is the same to the bit. Returns SUBQUAD_DONE or SUBQUAD_NO_MEMORY. */
+ * is the same to the bit. With `lower`, panel p is computed for the rows from 64 p on alone: the
+ * lower triangle of a symmetric result, and the whole of its diagonal blocks. Returns SUBQUAD_DONE or SUBQUAD_NO_MEMORY. */
 typedef int (*subquad_multiply_f32)(const subquad_rows *rows, const float *values,
                                     const float *tiles, int64_t n_panels, int64_t n_in,
                                     int transposed, float *out, int64_t row_stride,
                                     int64_t panel_stride, int64_t first_panel,
-                                    int64_t last_panel, int accumulate);
+                                    int64_t last_panel, int accumulate, int lower);
 typedef int (*subquad_multiply_f64)(const subquad_rows *rows, const double *values,
                                     const double *tiles, int64_t n_panels, int64_t n_in,
                                     int transposed, double *out, int64_t row_stride,
                                     int64_t panel_stride, int64_t first_panel,
-                                    int64_t last_panel, int accumulate);
+                                    int64_t last_panel, int accumulate, int lower);
 
 typedef struct {
     const char *name;

@@ -116,25 +116,30 @@ static void NAME(transpose_block)(const real *tiles, int64_t n_in, int64_t first
 static int NAME(multiply)(const subquad_rows *rows, const real *values, const real *tiles,
                           int64_t n_panels, int64_t n_in, int transposed, real *out,
                           int64_t row_stride, int64_t panel_stride, int64_t first_panel,
-                          int64_t last_panel, int accumulate) {
+                          int64_t last_panel, int accumulate, int lower) {
     const int64_t summed = transposed ? n_panels * SUBQUAD_LANES : n_in;
     NAME(blocked_rows) blocked;
     if (NAME(block_rows)(rows, values, summed, &blocked) != SUBQUAD_DONE)
         return SUBQUAD_NO_MEMORY;
-    real *sums = malloc(sizeof(real) * CHUNK_ROWS * SUBQUAD_LANES);
-    real *tile = malloc(sizeof(real) * BLOCK_INPUTS * SUBQUAD_LANES);
-    if (!sums || !tile) {
-        free(sums);
-        free(tile);
+    /* One allocation, so that one alignment serves both: a vector across two cache lines costs two
+     * loads. */
+    char *scratch = malloc(sizeof(real) * (CHUNK_ROWS + BLOCK_INPUTS) * SUBQUAD_LANES + CACHE_LINE);
+    if (!scratch) {
         NAME(release)(&blocked);
         return SUBQUAD_NO_MEMORY;
     }
+    real *sums = (real *)(scratch + (CACHE_LINE - (uintptr_t)scratch % CACHE_LINE));
+    real *tile = sums + CHUNK_ROWS * SUBQUAD_LANES;
     for (int64_t panel = first_panel; panel < last_panel; panel++) {
         const int64_t first_in = panel * SUBQUAD_LANES;
         const int64_t lanes = n_in - first_in < SUBQUAD_LANES ? n_in - first_in : SUBQUAD_LANES;
         for (int64_t chunk = 0; chunk < rows->n_rows; chunk += CHUNK_ROWS) {
             const int64_t left = rows->n_rows - chunk;
             const int64_t n_rows = left < CHUNK_ROWS ? left : CHUNK_ROWS;
+            const int64_t above = lower ? panel * SUBQUAD_LANES - chunk : 0;
+            const int64_t skipped = above < 0 ? 0 : above < n_rows ? above : n_rows;
+            if (skipped == n_rows)
+                continue;
             const int64_t *start = blocked.start + chunk * blocked.n_blocks;
             for (int64_t block = 0; block < blocked.n_blocks; block++, start += n_rows) {
                 const int64_t first = block * BLOCK_INPUTS;
@@ -147,16 +152,16 @@ static int NAME(multiply)(const subquad_rows *rows, const real *values, const re
                 } else {
                     source = tiles + (panel * n_in + first) * SUBQUAD_LANES;
                 }
-                NAME(multiply_block)(&blocked, start, n_rows, source, sums, block > 0);
+                NAME(multiply_block)(&blocked, start + skipped, n_rows - skipped, source, sums,
+                                     block > 0);
             }
-            real *target = out + panel * panel_stride + chunk * row_stride;
-            for (int64_t i = 0; i < n_rows; i++, target += row_stride)
+            real *target = out + panel * panel_stride + (chunk + skipped) * row_stride;
+            for (int64_t i = 0; i < n_rows - skipped; i++, target += row_stride)
                 for (int lane = 0; lane < SUBQUAD_LANES; lane++)
                     target[lane] = sums[i * SUBQUAD_LANES + lane] + (accumulate ? target[lane] : 0);
         }
     }
-    free(sums);
-    free(tile);
+    free(scratch);
     NAME(release)(&blocked);
     return SUBQUAD_DONE;
 }
