@@ -77,8 +77,12 @@ def fit_network(data, options, stratify=None):
     if options.early_stopping != "validation":
         return _fit(data, options, held_out=None)
     fitting, held_out = _split(len(data.X), options, stratify)
+    if options.solver.verbose:
+        print(f"Finding the number of steps: {len(fitting)} rows to fit, {len(held_out)} held out.")
     search = _fit(data[fitting], options, held_out=data[held_out]).result
     solver = dataclasses.replace(options.solver, max_iter=search.best_iter, tol=0.0)
+    if options.solver.verbose:
+        print(f"Fitting all {len(data.X)} rows with that number of steps: {search.best_iter}.")
     final = _fit(data, dataclasses.replace(options, solver=solver, early_stopping=False), held_out=None)
     final.result.error_curve = search.error_curve
     final.result.stop_reason = search.stop_reason

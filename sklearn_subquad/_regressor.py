@@ -172,6 +172,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             message says which.
         """
         architecture = self._architecture()
+        _require_numbers(y)
         X, y = validate_data(
             self,
             X,
@@ -211,3 +212,15 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         """
         outputs = self._outputs(X)
         return outputs[:, 0] if self._single_output else outputs
+
+
+def _require_numbers(y):
+    """Say that it is y where scikit-learn's message would be NumPy's "could not convert string to float"."""
+    values = np.asarray(y)
+    if values.dtype.kind in "OSU":
+        try:
+            values.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"y must be numeric for a regressor, but {error}. Encode it as numbers, or use SubquadMLPClassifier."
+            ) from error

@@ -319,7 +319,7 @@ class GaussNewtonSolver:
         result.stop_reason = reason
         result.phase_times = dict(self._seconds)
         if self._options.verbose:
-            print(f"Stopped after {result.n_iter} steps, keeping iterate {result.best_iter}: {reason.value}.")
+            print(f"Kept the network after {result.best_iter} of {result.n_iter} steps: {reason.value}.")
 
     def _print_header(self):
         print(f"{'step':>4} {'loss':>11} {'stop error':>11} {'damping':>9} {'CG':>4} {'rank':>6} {'density':>7}")
