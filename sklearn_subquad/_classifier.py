@@ -183,7 +183,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         if len(counted) < 2:
             raise ValueError(
                 "y must hold at least two classes in rows of positive sample_weight; only class "
-                f"{classes[counted[0]]!r} was found."
+                f"{classes[counted].tolist()[0]!r} was found."
             )
         indicators = np.eye(len(classes))[codes]
         if len(classes) == 2:

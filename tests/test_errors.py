@@ -93,7 +93,7 @@ def test_reordered_columns_at_predict_are_named(estimator_class):
 
 @pytest.mark.parametrize("y", [np.full(N, "a"), np.full(N, "a", dtype=object)], ids=["str", "object"])
 def test_non_numeric_regression_targets_are_named(y):
-    with pytest.raises(ValueError, match="string to float"):
+    with pytest.raises(ValueError, match="y must be numeric"):
         small(SubquadMLPRegressor).fit(rows(), y)
 
 
