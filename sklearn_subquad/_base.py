@@ -169,9 +169,11 @@ class BaseSubquadMLP(BaseEstimator):
 
     def _fit_network(self, X, Y, sample_weight, *, architecture, unit_variance_targets, stratify=None):
         """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end."""
-        data = TrainingSet(X, Y, sample_weight)
-        counted = sample_weight > 0
-        if not counted.all():
+        counted = np.flatnonzero(sample_weight)
+        # Weights count as copies of rows, and the damping is relative to single rows. Weights that only compare rows,
+        # such as those that sum to one, are brought to mean one: on average no row stands for less than itself.
+        data = TrainingSet(X, Y, sample_weight / min(1.0, sample_weight[counted].mean()))
+        if len(counted) < len(X):
             data = data[counted]
             stratify = None if stratify is None else stratify[counted]
         n_rows = len(data.X)

@@ -161,7 +161,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         y : array-like of shape (n_samples,)
             Class labels, numbers or strings; at least two classes in rows of positive weight.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none.
+            Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none. If the positive
+            weights have a mean below one they are scaled to mean one.
 
         Returns
         -------

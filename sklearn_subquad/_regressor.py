@@ -159,7 +159,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none.
+            Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none. If the positive
+            weights have a mean below one they are scaled to mean one.
 
         Returns
         -------

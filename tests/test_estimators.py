@@ -667,6 +667,15 @@ def test_mirrored_networks_learn(estimator_class):
 
 
 @BOTH
+def test_weights_that_sum_to_one_are_brought_to_mean_one(estimator_class):
+    X, y = data_for(estimator_class)
+    plain = small(estimator_class).fit(X, y)
+    normalised = small(estimator_class).fit(X, y, sample_weight=np.full(len(X), 1 / len(X)))
+    assert normalised.n_iter_ == plain.n_iter_
+    np.testing.assert_allclose(outputs(normalised, X), outputs(plain, X), atol=1e-6)
+
+
+@BOTH
 @pytest.mark.parametrize("early_stopping", ["loo", False])
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
 @pytest.mark.parametrize("sparsifier", ["shifted_relu", "topk"])
