@@ -6,6 +6,7 @@ import scipy.linalg
 from sklearn_subquad._matmul import (
     PackedMatrix,
     dense_product,
+    masked,
     packed_times_rows,
     row_gram,
     transpose_rows,
@@ -56,7 +57,6 @@ class Jacobian:
         self.probes = probes.astype(dtype)
         self.n_rows, self.n_outputs = activations.output.shape
         self._x_columns = PackedMatrix.from_dense(activations.x.T)
-        self._entry_rows = [np.repeat(np.arange(self.n_rows), np.diff(h.indptr)) for h in activations.hidden]
         self._hidden_grams = {}
         self._probe_cotangents = None
         self._gram = None
@@ -148,9 +148,7 @@ class Jacobian:
 
     def _active(self, depth, dense):
         """The sparsifier's derivative at layer `depth` times dense rows (n x m)."""
-        h = self.activations.hidden[depth]
-        gain = self.dtype.type(self.network.layers[depth].gain)
-        return with_values(h, gain * dense[self._entry_rows[depth], h.indices])
+        return masked(self.activations.hidden[depth], dense, self.network.layers[depth].gain)
 
     def _hidden_gram(self, depth):
         """h_l h_l^T (n x n), packed and kept for this linearisation."""

@@ -33,6 +33,14 @@ def with_values(pattern, values):
     return csr_array((values, pattern.indices, pattern.indptr), shape=pattern.shape)
 
 
+def masked(pattern, dense, scale):
+    """``scale * dense`` on the entries of sparse rows `pattern`, zero elsewhere."""
+    indptr, indices, data = _kernel_arguments(pattern)
+    values = np.empty_like(data)
+    _kernels.gather(indptr, indices, dense, scale, values)
+    return with_values(pattern, values)
+
+
 def transpose_rows(rows):
     """The transpose of sparse rows, again as sorted sparse rows."""
     return rows.tocsc().T
@@ -87,16 +95,14 @@ class PackedMatrix:
     def from_sparse_rows(cls, rows):
         """W = rows (n_out is the number of rows)."""
         packed = cls.zeros(*rows.shape, rows.dtype)
-        row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
-        packed.tiles[row // LANES, rows.indices, row % LANES] = rows.data
+        _kernels.scatter_rows(*_kernel_arguments(rows), packed.tiles)
         return packed
 
     @classmethod
     def from_sparse_columns(cls, columns):
         """W = columns.T (n_out is the number of columns of the given sparse rows)."""
         packed = cls.zeros(columns.shape[1], columns.shape[0], columns.dtype)
-        row = np.repeat(np.arange(columns.shape[0]), np.diff(columns.indptr))
-        packed.tiles[columns.indices // LANES, row, columns.indices % LANES] = columns.data
+        _kernels.scatter_columns(*_kernel_arguments(columns), packed.tiles)
         return packed
 
     @property

@@ -110,7 +110,8 @@ class GaussNewtonSolver:
         self._loss = SquaredError()
         rng = np.random.default_rng(seed)
         self._probes = make_probes(Y.shape[1], rng)
-        self._first_step_error = LeaveOneOutError(sample_weight, rng)
+        leave_one_out = isinstance(criterion, LeaveOneOutError)
+        self._first_step_error = criterion if leave_one_out else LeaveOneOutError(sample_weight, rng)
         self._preconditioner = make_preconditioner(
             options.preconditioner, sketch=options.sketch, sketch_size=options.sketch_size, seed=seed
         )

@@ -7,6 +7,7 @@ from sklearn_subquad._matmul import (
     MATMUL_ROUTES,
     PackedMatrix,
     dense_product,
+    masked,
     packed_times_rows,
     row_gram,
     rows_times_rows,
@@ -305,3 +306,37 @@ def test_row_gram_is_the_product_with_itself_and_symmetric(shape, dtype, n_jobs,
 
 def test_tiles_start_at_a_cache_line():
     assert all(PackedMatrix.zeros(65, n, np.float32).tiles.ctypes.data % 64 == 0 for n in range(1, 20))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+def test_masked_keeps_the_entries_of_the_pattern(dtype, order, density, sparse_rows):
+    rng = np.random.default_rng(0)
+    pattern = sparse_rows(rng, 20, 70, density, dtype)
+    dense = np.asarray(normal(rng, (20, 70), dtype), order=order)
+    kept = masked(pattern, dense, 0.5)
+    assert (kept.toarray() == np.where(pattern.toarray() != 0, dtype(0.5) * dense, 0)).all()
+    assert kept.nnz == pattern.nnz
+
+
+@pytest.mark.parametrize("shape", [(19, 70), (21, 70), (20, 69)])
+def test_masked_refuses_another_shape(shape, sparse_rows):
+    pattern = sparse_rows(np.random.default_rng(0), 20, 70, 1.0, np.float64)
+    with pytest.raises(ValueError, match=r"dense must have shape|malformed"):
+        masked(pattern, np.zeros(shape), 1.0)
+
+
+@pytest.mark.parametrize("scatter", [_matmul._kernels.scatter_rows, _matmul._kernels.scatter_columns])
+def test_scatter_refuses_tiles_of_another_shape_and_bad_indices(scatter):
+    indptr, indices, values = np.array([0, 1], np.int32), np.array([0], np.int32), np.ones(1)
+    scatter(indptr, indices, values, np.zeros((1, 1, 64)))
+    for bad_indptr, bad_indices, shape in [
+        (indptr, indices, (1, 1, 32)),
+        (indptr, indices, (2, 2, 64)),
+        (indptr, np.array([-1], np.int32), (1, 1, 64)),
+        (indptr, np.array([64], np.int32), (1, 1, 64)),
+        (np.array([0, 2], np.int32), indices, (1, 1, 64)),
+    ]:
+        with pytest.raises(ValueError, match=r"tiles must have shape|malformed"):
+            scatter(bad_indptr, bad_indices, values, np.zeros(shape))

@@ -1,6 +1,6 @@
 """Compiled products of sparse rows with a matrix packed in panels of `LANES` outputs.
 
-All functions work on a range of output panels and release the GIL, so that threads can share the work.
+The products work on a range of output panels and release the GIL, so that threads can share the work.
 """
 
 from sklearn_subquad._kernels._tiles import (
@@ -9,8 +9,22 @@ from sklearn_subquad._kernels._tiles import (
     add_product,
     backward,
     forward,
+    gather,
+    scatter_columns,
+    scatter_rows,
     simd_level,
     use_simd_level,
 )
 
-__all__ = ["LANES", "SIMD_VARIABLE", "add_product", "backward", "forward", "simd_level", "use_simd_level"]
+__all__ = [
+    "LANES",
+    "SIMD_VARIABLE",
+    "add_product",
+    "backward",
+    "forward",
+    "gather",
+    "scatter_columns",
+    "scatter_rows",
+    "simd_level",
+    "use_simd_level",
+]

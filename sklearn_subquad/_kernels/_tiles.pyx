@@ -146,3 +146,40 @@ def add_product(const int32_t[::1] indptr, const int32_t[::1] indices, const rea
     check_shape("tiles", (tiles.shape[0], tiles.shape[1], tiles.shape[2]), (n_panels, n_in, SUBQUAD_LANES))
     multiply(indptr, indices, values, factor, False, &tiles[0, 0, 0] if tiles.size else NULL,
              SUBQUAD_LANES, n_in * SUBQUAD_LANES, n_panels, first, last, True, False)
+
+
+def scatter_rows(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
+                 real[:, :, ::1] tiles):
+    """Write sparse rows into the packed form of the matrix whose outputs they are: W[i, indices[p]] = values[p]."""
+    cdef Py_ssize_t i, p, n_rows = indptr.shape[0] - 1
+    check_shape("tiles", (tiles.shape[0], tiles.shape[2]),
+                ((n_rows + SUBQUAD_LANES - 1) // SUBQUAD_LANES, SUBQUAD_LANES))
+    check_rows(indptr, indices, values.shape[0], tiles.shape[1])
+    with nogil:
+        for i in range(n_rows):
+            for p in range(indptr[i], indptr[i + 1]):
+                tiles[i // SUBQUAD_LANES, indices[p], i % SUBQUAD_LANES] = values[p]
+
+
+def scatter_columns(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
+                    real[:, :, ::1] tiles):
+    """Write sparse rows into the packed form of their transpose: W[indices[p], i] = values[p]."""
+    cdef Py_ssize_t i, p, n_rows = indptr.shape[0] - 1
+    check_shape("tiles", (tiles.shape[1], tiles.shape[2]), (n_rows, SUBQUAD_LANES))
+    check_rows(indptr, indices, values.shape[0], tiles.shape[0] * SUBQUAD_LANES)
+    with nogil:
+        for i in range(n_rows):
+            for p in range(indptr[i], indptr[i + 1]):
+                tiles[indices[p] // SUBQUAD_LANES, i, indices[p] % SUBQUAD_LANES] = values[p]
+
+
+def gather(const int32_t[::1] indptr, const int32_t[::1] indices, const real[:, :] dense, real scale,
+           real[::1] out):
+    """out[p] = scale * dense[i, indices[p]] for the entries p of every sparse row i."""
+    cdef Py_ssize_t i, p, n_rows = indptr.shape[0] - 1
+    check_shape("dense", (dense.shape[0],), (n_rows,))
+    check_rows(indptr, indices, out.shape[0], dense.shape[1])
+    with nogil:
+        for i in range(n_rows):
+            for p in range(indptr[i], indptr[i + 1]):
+                out[p] = scale * dense[i, indices[p]]
