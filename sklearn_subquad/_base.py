@@ -1,10 +1,12 @@
 """What both estimators share: parameters, validation, fitting, fitted attributes, chunked prediction."""
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -17,6 +19,7 @@ from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
 from sklearn_subquad._sketch import SKETCHES
 from sklearn_subquad._solver import SolverOptions
 from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density
+from sklearn_subquad._stopping import StopReason
 
 # init_scale="auto" is this over sqrt(m): 0.05 at m = 2048.
 _AUTO_INIT_SCALE = 0.05 * np.sqrt(2048)
@@ -201,6 +204,13 @@ class BaseSubquadMLP(BaseEstimator):
         )
         with worker_threads(self.n_jobs):
             model = fit_network(data, options, stratify)
+            if model.result.stop_reason is StopReason.NO_DESCENT and model.result.best_iter == 0:
+                warnings.warn(
+                    "No step lowers the training loss: the model predicts the mean of y. Either X says nothing about "
+                    "y, or its scale is extreme: then leave standardize=True, or scale X.",
+                    ConvergenceWarning,
+                    stacklevel=4,
+                )
             self._set_fitted(model, early_stopping)
             self.densities_ = self._measure_densities(data.X)
         return self

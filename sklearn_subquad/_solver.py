@@ -178,14 +178,17 @@ class GaussNewtonSolver:
                 self._jacobian.gram()
         with self._phase("solve"):
             if self._damping == "auto":
-                residual = self._residual()
-                self._damping = _damping.starting_damping(
-                    lambda damping: self._first_step_error.error_after_first_step(
-                        self._jacobian, damping * self._mean_diagonal, residual
-                    )
-                )
+                self._damping = _damping.starting_damping(self._error_after_first_step)
         with self._phase("jacobian"):
             self._pull = self._jacobian.along_total_change() if self._penalty > 0 else None
+
+    def _error_after_first_step(self, damping):
+        try:
+            return self._first_step_error.error_after_first_step(
+                self._jacobian, damping * self._mean_diagonal, self._residual()
+            )
+        except np.linalg.LinAlgError:
+            return np.inf
 
     def _inner_solve(self):
         """Solve ``(J J^T + shift) c = r + (a / shift) J δ`` for the present damping, δ the total change.
@@ -276,19 +279,21 @@ class GaussNewtonSolver:
             self._undo_log.clear()
         else:
             with self._phase("stopping"):
-                error = self._criterion.update(
-                    self._network,
-                    self._residual(),
-                    self._jacobian,
-                    self._solution.shift,
-                    self._solution.restored,
-                )
+                error = self._early_stopping_error()
             result.error_curve.append(error)
             if self._error_patience.update(error):
                 result.best_iter = result.n_iter
                 self._undo_log.clear()
         if self._options.verbose:
             self._print_iteration()
+
+    def _early_stopping_error(self):
+        try:
+            return self._criterion.update(
+                self._network, self._residual(), self._jacobian, self._solution.shift, self._solution.restored
+            )
+        except np.linalg.LinAlgError:
+            return np.inf
 
     def _stop_reason(self):
         """The reason to stop now, or None."""

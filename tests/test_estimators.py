@@ -11,6 +11,7 @@ from sklearn import config_context
 from sklearn.base import clone, is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes, load_iris
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -310,12 +311,24 @@ def test_a_fit_without_descent_takes_no_step():
     # Every row exists with both targets: the start, at zero, cannot be improved upon.
     X = np.repeat(np.random.default_rng(0).standard_normal((4, 3)), 2, axis=0)
     y = np.array([0.0, 2.0] * 4)
-    estimator = small(SubquadMLPRegressor, early_stopping=False, init_scale=1.0).fit(X, y)
+    estimator = small(SubquadMLPRegressor, early_stopping=False, init_scale=1.0)
+    with pytest.warns(ConvergenceWarning, match="predicts the mean of y"):
+        estimator.fit(X, y)
     assert "no damping" in estimator.stop_reason_
     assert estimator.n_iter_ == estimator.best_iter_ == 0
     assert len(estimator.loss_curve_) == 1
     assert len(estimator.n_cg_iter_) == 0
     np.testing.assert_allclose(estimator.predict(X), 1, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_numbers_beyond_the_range_of_the_type_end_in_a_warning():
+    X, y = data_for(SubquadMLPRegressor)
+    X = X.astype(np.float32) * np.float32(1e30)
+    estimator = small(SubquadMLPRegressor, standardize=False)
+    with pytest.warns(ConvergenceWarning, match="leave standardize=True"):
+        estimator.fit(X, y)
+    assert np.isfinite(estimator.predict(X)).all()
 
 
 WIDTHS = {1: (40,), 2: (40, 70), 3: (40, 70, 33)}
