@@ -23,7 +23,7 @@ from sklearn_subquad._stopping import StopReason
 
 # init_scale="auto" is this over sqrt(m): 0.05 at m = 2048.
 _AUTO_INIT_SCALE = 0.05 * np.sqrt(2048)
-# A fit on all rows keeps several matrices of rows x rows: about 60 bytes times the square of the rows.
+# A fit keeps several matrices of rows x rows, about 60 bytes times the square of the rows: 16 GB at this number.
 _MAX_ROWS = 16_384
 
 
@@ -143,10 +143,12 @@ class BaseSubquadMLP(BaseEstimator):
         if isinstance(self.density, str):
             return tuple(auto_density(width) for width in widths)
         try:
-            densities = np.broadcast_to(np.asarray(self.density, dtype=np.float64), len(widths))
+            densities = np.asarray(self.density, dtype=np.float64)
+            if densities.ndim == 0:
+                densities = np.full(len(widths), densities)
         except (TypeError, ValueError):
             densities = np.array([np.nan])
-        if not np.all((densities > 0) & (densities <= 0.5)):
+        if densities.shape != (len(widths),) or not np.all((densities > 0) & (densities <= 0.5)):
             raise ValueError(
                 "density must be 'auto', a number in (0, 0.5], or one such number per hidden layer "
                 f"({len(widths)} here); got {self.density!r}."
@@ -183,7 +185,7 @@ class BaseSubquadMLP(BaseEstimator):
         if n_rows > _MAX_ROWS:
             raise ValueError(
                 f"X has {n_rows} rows; a fit takes at most {_MAX_ROWS}, because every step uses all rows at once and "
-                "keeps matrices of rows x rows. Fit a random subset, for example with "
+                "keeps matrices of rows x rows (16 GB at that number). Fit a random subset, for example with "
                 "sklearn.utils.resample(X, y, replace=False, n_samples=...)."
             )
         early_stopping = self.early_stopping
@@ -206,8 +208,9 @@ class BaseSubquadMLP(BaseEstimator):
             model = fit_network(data, options, stratify)
             if model.result.stop_reason is StopReason.NO_DESCENT and model.result.best_iter == 0:
                 warnings.warn(
-                    "No step lowers the training loss: the model predicts the mean of y. Either X says nothing about "
-                    "y, or its scale is extreme: then leave standardize=True, or scale X.",
+                    "No step lowers the training loss: the model predicts the mean of y (a classifier: the class "
+                    "frequencies). Either X says nothing about y, or its scale is extreme: then leave "
+                    "standardize=True, or scale X.",
                     ConvergenceWarning,
                     stacklevel=4,
                 )
@@ -235,7 +238,7 @@ class BaseSubquadMLP(BaseEstimator):
         self.n_layers_ = len(network.layers) + 2
         self.n_outputs_ = network.output_weights[0].shape[1]
         self.out_activation_ = "identity"
-        self.n_iter_ = result.best_iter if early_stopping == "validation" else result.n_iter
+        self.n_iter_ = result.n_iter
         self.best_iter_ = result.best_iter
         self.n_cg_iter_ = list(result.n_cg_iter)
         self.damping_ = result.damping
@@ -308,6 +311,7 @@ class BaseSubquadMLP(BaseEstimator):
         return [intercept for _, intercept in self._dense_layers()]
 
     def _dense_layers(self):
+        check_is_fitted(self)
         state, widths = self._state_, self._architecture_["widths"]
         hidden = [
             None,

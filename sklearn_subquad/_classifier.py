@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import check_sample_weight, fit_context
@@ -13,9 +13,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     """Very wide multi-layer perceptron for classification, trained by Gauss-Newton at subquadratic cost.
 
     Fits class indicators in the squared error by damped Gauss-Newton steps on all rows [1]_: one output for
-    two classes, one per class for more. There is no learning rate; a handful of steps is enough. One step
-    costs n * m * s operations per inner iteration for width m, s = density * m of which are active per row,
-    and no step forms anything of size m * m.
+    two classes, one per class for more. There is no learning rate; a handful of steps is enough. For n
+    rows and width m, s = density * m of which are active per row, one inner iteration costs n * m * s + n * n * s
+    operations per layer, one step a factorisation of an n * n matrix, and nothing of size m * m is formed.
 
     Parameters
     ----------
@@ -40,10 +40,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         L2 penalty on the distance from the initial weights, relative to the mean diagonal of J J^T at the
         start, so that it compares with `damping`. A positive value keeps a second copy of the weights.
     max_rank : "auto" or int, default="auto"
-        Rank-one updates that a weight matrix holds as factors before they are folded in. "auto" is half the
-        number of its inputs. It changes the speed and, by rounding, the last digits.
+        Rank-one updates beyond which a weight matrix folds its factors in, after the step that exceeded it.
+        "auto" is half the number of its inputs. It changes the speed and, by rounding, the last digits.
     matmul : {"auto", "scatter", "blas", "strassen"}, default="auto"
-        How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS.
+        How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS, which has
+        an effect from 2,048 rows and widths of 8,192 on.
     preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
         Preconditioner of the conjugate gradients in every step: the Gram matrix that all outputs share, a
         sketch of it, or none. "auto" is "gram". With one output "gram" solves the system directly.
@@ -73,7 +74,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         mean exceeds 6. Without it, features should be centred and of unit scale already.
     n_jobs : int or None, default=None
         Threads, as in joblib. None follows the present thread limit of BLAS, hence
-        ``threadpoolctl.threadpool_limits`` and joblib's worker processes.
+        ``threadpoolctl.threadpool_limits`` and joblib's worker processes. Up to about 2,000 rows the result is
+        the same to the bit for every number; beyond, factorisations by threaded BLAS are the same to rounding.
     random_state : int, RandomState instance or None, default=None
         Determines the initial weights, the held-out part, probes and sketches.
     verbose : int or bool, default=0
@@ -86,16 +88,17 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     coefs_ : list of ndarray
         Weights, as dense arrays built at every access. With skip connections item l has shape
         (m_l + n_features_in_, m_{l+1}), m_0 being 0: first the rows that meet the hidden layer before, then
-        those that meet the scaled features. Without, item 0 has shape (n_features_in_, m_1), the others
-        (m_l, m_{l+1}).
+        those that meet the scaled features, ``(x - mean) / scale / sqrt(n_features_in_)``. Without, item 0 has
+        shape (n_features_in_, m_1), the others (m_l, m_{l+1}).
     intercepts_ : list of ndarray of shape (m_{l+1},)
         The constant's share of each layer's pre-activations; zero where nothing meets the features.
     shifts_, gains_ : ndarray of shape (n_hidden_layers,)
-        Hidden layer l is ``gains_[l] * max(g @ coefs_[l] + intercepts_[l] - shifts_[l], 0)``.
+        Hidden layer l is ``gains_[l] * max(g @ coefs_[l] + intercepts_[l] - shifts_[l], 0)``; with "topk" it is
+        the same without the maximum on the active neurons and zero on the others.
     densities_ : ndarray of shape (n_hidden_layers,)
         Fraction of active neurons, measured on the training rows after the fit.
     damping_ : float
-        Damping that the next step would have started from; nan if no step was tried.
+        Damping that the next step would have started from; nan for "auto" if no step was tried.
     n_iter_ : int
         Steps taken; for ``early_stopping="validation"`` by the final fit.
     best_iter_ : int
@@ -103,12 +106,14 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     n_cg_iter_ : list of int
         Inner iterations of every step, rejected attempts included; a direct solve counts as one.
     loss_curve_ : list of float
-        Mean squared error of the indicators, per row and output, after 0, 1, ... steps.
+        Mean squared error of the indicators, per row and output, after 0 (the
+        random start), 1, ... steps.
     loo_curve_ : list of float
-        Leave-one-out error, in the units of `loss_curve_`. Only for ``early_stopping="loo"``.
+        Leave-one-out error after 0 (the mean), 1, ... steps, in the units of `loss_curve_`. Only for
+        ``early_stopping="loo"``.
     validation_scores_ : list of float
-        One minus the mean squared error of the indicators on the held-out rows, after 0, 1, ... steps of
-        the search. Only for ``early_stopping="validation"``.
+        One minus the mean squared error of the indicators on the held-out rows, after 0 (the mean),
+        1, ... steps of the search. Only for ``early_stopping="validation"``.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
@@ -133,7 +138,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     Notes
     -----
     Computation follows the dtype of X: float32 stays float32 (but for n x n matrices), which halves memory
-    and time. A fit keeps several n x n matrices of doubles: at most 16,384 rows are accepted.
+    and time. A fit keeps several n x n matrices of doubles: about 16 GB at 16,384 rows, which is
+    the most that is accepted.
 
     References
     ----------
@@ -162,7 +168,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             Class labels, numbers or strings; at least two classes in rows of positive weight.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none. If the positive
-            weights have a mean below one they are scaled to mean one.
+            weights have a mean below one they are scaled to mean one. (``early_stopping="validation"`` holds out
+            rows, however much they weigh.)
 
         Returns
         -------
@@ -176,7 +183,6 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """
         architecture = self._architecture()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         sample_weight = check_sample_weight(sample_weight, X)
         classes, codes = np.unique(y, return_inverse=True)

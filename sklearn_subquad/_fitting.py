@@ -71,8 +71,8 @@ def fit_network(data, options, stratify=None):
     Returns
     -------
     FittedModel
-        Its result describes the search for the stopping point, except for the loss curve, the damping and
-        the inner iterations: they are those of the final fit. Seconds are summed over both.
+        Its result describes the final fit, with the error curve of the search, and its stop reason unless the
+        final fit took fewer steps than it was meant to. Seconds are summed over both.
     """
     if options.early_stopping != "validation":
         return _fit(data, options, held_out=None)
@@ -85,9 +85,11 @@ def fit_network(data, options, stratify=None):
         print(f"Fitting all {len(data.X)} rows with that number of steps: {search.best_iter}.")
     final = _fit(data, dataclasses.replace(options, solver=solver, early_stopping=False), held_out=None)
     final.result.error_curve = search.error_curve
-    final.result.stop_reason = search.stop_reason
+    final.result.n_unconverged += search.n_unconverged
+    if final.result.n_iter == search.best_iter:
+        final.result.stop_reason = search.stop_reason
     for phase, seconds in search.phase_times.items():
-        final.result.phase_times[phase] = final.result.phase_times.get(phase, 0.0) + seconds
+        final.result.phase_times[phase] += seconds
     return final
 
 
@@ -110,8 +112,9 @@ def _fit(data, options, held_out):
     if held_out is not None:
         criterion = HeldOutError(inputs.transform(held_out.X), targets.transform(held_out.Y), held_out.sample_weight)
     elif options.early_stopping == "loo":
-        criterion = LeaveOneOutError(data.sample_weight, np.random.default_rng(options.seed))
-    solver = GaussNewtonSolver(network, x, Y, data.sample_weight, options.solver, criterion, seed=options.seed)
+        # The seeds of probes and weights differ, so that the one are not drawn from the bits of the other.
+        criterion = LeaveOneOutError(data.sample_weight, np.random.default_rng([options.seed, 1]))
+    solver = GaussNewtonSolver(network, x, Y, data.sample_weight, options.solver, criterion, seed=[options.seed, 2])
     initialised = time.perf_counter() - start
     result = solver.solve()
     result.phase_times["init"] = initialised

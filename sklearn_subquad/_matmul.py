@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from sklearn_subquad import _kernels
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._parallel import for_panels
+from sklearn_subquad._parallel import blas_threads, for_panels
 
 # Outputs that the BLAS route adds at a time: wide enough for GEMM, far below a full n_out x n_in temporary.
 _BLAS_COLUMNS = 256
@@ -48,6 +48,11 @@ def transpose_rows(rows):
 
 def _kernel_arguments(rows):
     """CSR buffers as the kernels take them (scipy may have chosen int64 indices)."""
+    if rows.nnz > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{rows.nnz} active entries in one layer are more than the kernels can index ({np.iinfo(np.int32).max}); "
+            "use fewer rows, narrower layers or a smaller density."
+        )
     return (
         rows.indptr.astype(np.int32, copy=False),
         rows.indices.astype(np.int32, copy=False),
@@ -154,7 +159,7 @@ class PackedMatrix:
         elif route == "blas":
             self._add_dense(U, G, _BLAS_COLUMNS, np.matmul)
         elif route == "strassen":
-            # Never more than a quarter of W at a time: no temporary is of W's size.
+            # Never more than a quarter of W at a time, so that no temporary is of W's size.
             quarter = LANES * self.n_panels(self.n_out // 4 + 1)
             self._add_dense(U, G, min(_STRASSEN_COLUMNS, quarter), strassen)
         else:
@@ -172,7 +177,8 @@ class PackedMatrix:
         for first in range(0, len(self.tiles), step):
             panels = U_packed[first : first + step]
             dense = panels.transpose(1, 0, 2).reshape(U.shape[0], -1)
-            update = product(G_transposed, dense).reshape(len(G_transposed), len(panels), LANES)
+            with blas_threads(2 * G_transposed.size * dense.shape[1]):
+                update = product(G_transposed, dense).reshape(len(G_transposed), len(panels), LANES)
             self.tiles[first : first + step] += update.transpose(1, 0, 2)
 
 
@@ -243,8 +249,10 @@ def strassen(A, B, cutoff=_STRASSEN_CUTOFF):
     (p, q), r = A.shape, B.shape[1]
     if min(p, q, r) < 2 * cutoff:
         return A @ B
-    A = np.pad(A, ((0, p % 2), (0, q % 2)))
-    B = np.pad(B, ((0, q % 2), (0, r % 2)))
+    if p % 2 or q % 2:
+        A = np.pad(A, ((0, p % 2), (0, q % 2)))
+    if q % 2 or r % 2:
+        B = np.pad(B, ((0, q % 2), (0, r % 2)))
     i, j, k = (p + 1) // 2, (q + 1) // 2, (r + 1) // 2
     A11, A12, A21, A22 = A[:i, :j], A[:i, j:], A[i:, :j], A[i:, j:]
     B11, B12, B21, B22 = B[:j, :k], B[:j, k:], B[j:, :k], B[j:, k:]

@@ -11,6 +11,7 @@ threads go on spinning for tens of milliseconds after every product: kernels tha
 
 import functools
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,7 +24,9 @@ _MIN_PANELS_PER_THREAD = 2
 # Operations of dense linear algebra from which more threads save more than their spinning costs afterwards.
 _MIN_BLAS_OPERATIONS = 4e9
 
-_pool = ContextVar("sklearn_subquad_pool", default=None)
+# The pool, its number of threads, and whether its opener set the limit of BLAS.
+_pool = ContextVar("sklearn_subquad_pool", default=(None, 1, False))
+_blas_owner = threading.Lock()
 
 
 @functools.cache
@@ -39,6 +42,23 @@ def _blas_limit():
 
 
 @contextmanager
+def _one_blas_thread():
+    """Set BLAS to one thread, unless somebody else does already; yields whether it was us.
+
+    BLAS' limit belongs to the process. Of fits and predictions that overlap in several threads, only the one that
+    came first sets it and sets it back: if each restored what it had found, the last would leave one thread behind.
+    """
+    if not _blas_owner.acquire(blocking=False):
+        yield False
+        return
+    try:
+        with _controller().limit(limits=1):
+            yield True
+    finally:
+        _blas_owner.release()
+
+
+@contextmanager
 def worker_threads(n_jobs=None):
     """Run `for_panels` calls in the body on a pool of threads, and BLAS on one.
 
@@ -51,10 +71,10 @@ def worker_threads(n_jobs=None):
     n_threads = _blas_limit() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
     # The executor starts threads only for what is submitted: with n_threads = 1 there are none.
     with (
-        _controller().limit(limits=1),
+        _one_blas_thread() as owns_blas,
         ThreadPoolExecutor(n_threads, thread_name_prefix="sklearn_subquad") as pool,
     ):
-        token = _pool.set((pool, n_threads))
+        token = _pool.set((pool, n_threads, owns_blas))
         try:
             yield
         finally:
@@ -64,8 +84,8 @@ def worker_threads(n_jobs=None):
 @contextmanager
 def blas_threads(n_operations):
     """Let BLAS use all threads of the pool in the body, if so many operations are worth the spinning after."""
-    _, n_threads = _pool.get() or (None, 1)
-    if n_threads == 1 or n_operations < _MIN_BLAS_OPERATIONS:
+    _, n_threads, owns_blas = _pool.get()
+    if n_threads == 1 or not owns_blas or n_operations < _MIN_BLAS_OPERATIONS:
         yield
         return
     with _controller().limit(limits=n_threads):
@@ -77,7 +97,7 @@ def for_panels(work, n_panels, *, triangular=False):
 
     The ranges are of equal work: of equal length, or, if `triangular`, for work that falls linearly to zero.
     """
-    pool, n_threads = _pool.get() or (None, 1)
+    pool, n_threads, _ = _pool.get()
     n_threads = min(n_threads, n_panels // _MIN_PANELS_PER_THREAD)
     if n_threads <= 1:
         work(0, n_panels)

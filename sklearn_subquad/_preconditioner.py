@@ -7,6 +7,7 @@ inner solver asks. `exact` says that `apply` is the solution itself.
 import numpy as np
 import scipy.linalg
 
+from sklearn_subquad._parallel import blas_threads
 from sklearn_subquad._sketch import JacobianSketch
 
 
@@ -47,7 +48,7 @@ class SketchPreconditioner:
     kind : {"tensor_srht", "tensor_sketch"}
     sketch_size : int or "auto"
         "auto" is twice the number of rows.
-    seed : int
+    seed : int or sequence of int
     """
 
     exact = False
@@ -64,12 +65,14 @@ class SketchPreconditioner:
             self._features = sketch.features(jacobian).astype(np.float64)
             self._woodbury = size < jacobian.n_rows
             rows = self._features.T if self._woodbury else self._features
-            self._small_gram = rows @ rows.T
+            with blas_threads(2 * rows.size * len(rows)):
+                self._small_gram = rows @ rows.T
             self._jacobian = jacobian
         self._shift = shift
         shifted = self._small_gram.copy()
         shifted.flat[:: len(shifted) + 1] += shift
-        self._factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+        with blas_threads(len(shifted) ** 3 / 3):
+            self._factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
 
     def apply(self, R):
         """Solve for R (n x k) in double precision; returns R's dtype."""

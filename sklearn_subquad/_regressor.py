@@ -15,8 +15,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     """Very wide multi-layer perceptron for regression, trained by Gauss-Newton at subquadratic cost.
 
     Minimises the squared error by damped Gauss-Newton steps on all rows [1]_. There is no learning rate; ten
-    to twenty steps are enough. One step costs n * m * s operations for width m, s = density * m of which are
-    active per row, and no step forms anything of size m * m.
+    to twenty steps are enough. For n rows and width m, s = density * m of which are active per row, one step costs
+    n * m * s + n * n * s operations per layer and a factorisation of an n * n matrix, and forms nothing of size m * m.
 
     Parameters
     ----------
@@ -41,10 +41,11 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         L2 penalty on the distance from the initial weights, relative to the mean diagonal of J J^T at the
         start, so that it compares with `damping`. A positive value keeps a second copy of the weights.
     max_rank : "auto" or int, default="auto"
-        Rank-one updates that a weight matrix holds as factors before they are folded in. "auto" is half the
-        number of its inputs. It changes the speed and, by rounding, the last digits.
+        Rank-one updates beyond which a weight matrix folds its factors in, after the step that exceeded it.
+        "auto" is half the number of its inputs. It changes the speed and, by rounding, the last digits.
     matmul : {"auto", "scatter", "blas", "strassen"}, default="auto"
-        How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS.
+        How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS, which has
+        an effect from 2,048 rows and widths of 8,192 on.
     preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
         Preconditioner of the conjugate gradients in every step: the Gram matrix that all outputs share, a
         sketch of it, or none. "auto" is "gram". With one output "gram" solves the system directly.
@@ -74,7 +75,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         mean exceeds 6. Without it, features should be centred and of unit scale already.
     n_jobs : int or None, default=None
         Threads, as in joblib. None follows the present thread limit of BLAS, hence
-        ``threadpoolctl.threadpool_limits`` and joblib's worker processes.
+        ``threadpoolctl.threadpool_limits`` and joblib's worker processes. Up to about 2,000 rows the result is
+        the same to the bit for every number; beyond, factorisations by threaded BLAS are the same to rounding.
     random_state : int, RandomState instance or None, default=None
         Determines the initial weights, the held-out part, probes and sketches.
     verbose : int or bool, default=0
@@ -85,16 +87,17 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     coefs_ : list of ndarray
         Weights, as dense arrays built at every access. With skip connections item l has shape
         (m_l + n_features_in_, m_{l+1}), m_0 being 0: first the rows that meet the hidden layer before, then
-        those that meet the scaled features. Without, item 0 has shape (n_features_in_, m_1), the others
-        (m_l, m_{l+1}).
+        those that meet the scaled features, ``(x - mean) / scale / sqrt(n_features_in_)``. Without, item 0 has
+        shape (n_features_in_, m_1), the others (m_l, m_{l+1}).
     intercepts_ : list of ndarray of shape (m_{l+1},)
         The constant's share of each layer's pre-activations; zero where nothing meets the features.
     shifts_, gains_ : ndarray of shape (n_hidden_layers,)
-        Hidden layer l is ``gains_[l] * max(g @ coefs_[l] + intercepts_[l] - shifts_[l], 0)``.
+        Hidden layer l is ``gains_[l] * max(g @ coefs_[l] + intercepts_[l] - shifts_[l], 0)``; with "topk" it is
+        the same without the maximum on the active neurons and zero on the others.
     densities_ : ndarray of shape (n_hidden_layers,)
         Fraction of active neurons, measured on the training rows after the fit.
     damping_ : float
-        Damping that the next step would have started from; nan if no step was tried.
+        Damping that the next step would have started from; nan for "auto" if no step was tried.
     n_iter_ : int
         Steps taken; for ``early_stopping="validation"`` by the final fit.
     best_iter_ : int
@@ -102,11 +105,14 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     n_cg_iter_ : list of int
         Inner iterations of every step, rejected attempts included; a direct solve counts as one.
     loss_curve_ : list of float
-        Mean squared error in units of the targets' variance (1: as good as the mean), after 0, 1, ... steps.
+        Mean squared error in units of the targets' variance (1: as good as the mean), after 0 (the
+        random start), 1, ... steps.
     loo_curve_ : list of float
-        Leave-one-out error, in the units of `loss_curve_`. Only for ``early_stopping="loo"``.
+        Leave-one-out error after 0 (the mean), 1, ... steps, in the units of `loss_curve_`. Only for
+        ``early_stopping="loo"``.
     validation_scores_ : list of float
-        R² on the held-out rows after 0, 1, ... steps of the search. Only for ``early_stopping="validation"``.
+        One minus the mean squared error on the held-out rows in units of the fitted targets' variance, after 0
+        (the mean), 1, ... steps of the search. Only for ``early_stopping="validation"``.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
@@ -131,7 +137,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     Notes
     -----
     Computation follows the dtype of X: float32 stays float32 (but for n x n matrices), which halves memory
-    and time. A fit keeps several n x n matrices of doubles: at most 16,384 rows are accepted.
+    and time. A fit keeps several n x n matrices of doubles: about 16 GB at 16,384 rows, which is
+    the most that is accepted.
 
     References
     ----------
@@ -160,7 +167,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             Targets.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none. If the positive
-            weights have a mean below one they are scaled to mean one.
+            weights have a mean below one they are scaled to mean one. (``early_stopping="validation"`` holds out
+            rows, however much they weigh.)
 
         Returns
         -------

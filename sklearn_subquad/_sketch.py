@@ -90,7 +90,7 @@ class JacobianSketch:
     ----------
     kind : {"tensor_srht", "tensor_sketch"}
     sketch_size : int
-    seed : int
+    seed : int or sequence of int
         Jacobians of the same shape get the same maps.
     """
 

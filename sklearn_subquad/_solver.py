@@ -5,7 +5,6 @@ damping; see `GaussNewtonSolver.solve` for the order.
 """
 
 import time
-from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,7 +17,10 @@ from sklearn_subquad._pcg import pcg
 from sklearn_subquad._preconditioner import make_preconditioner
 from sklearn_subquad._stopping import LeaveOneOutError, Patience, StopReason
 
+PHASES = ("init", "forward", "jacobian", "solve", "update", "flush", "stopping")
 _MAX_ATTEMPTS = 10
+# The least that a step leaves of the distance from the start: less would underflow after a few steps.
+_MIN_SHRINK = 1e-6
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,12 @@ class SolverResult:
     best_iter : int
         Steps behind the returned network.
     loss_curve, error_curve : list of float
-        Mean squared residual per row and output, and the early-stopping error, after 0, 1, ... steps.
+        Mean squared residual per row and output, and the early-stopping error, after 0, 1, ... steps. After 0
+        steps the loss is that of the random start, the error that of the mean.
     n_cg_iter : list of int
         Inner iterations of each step, rejected attempts included.
+    n_unconverged : int
+        Inner solves that did not reach their tolerance; their solutions were used all the same.
     damping : float
     stop_reason : StopReason
     phase_times : dict of str to float
@@ -63,6 +68,7 @@ class SolverResult:
     loss_curve: list = field(default_factory=list)
     error_curve: list = field(default_factory=list)
     n_cg_iter: list = field(default_factory=list)
+    n_unconverged: int = 0
     damping: float = float("nan")
     stop_reason: StopReason = StopReason.MAX_ITER
     phase_times: dict = field(default_factory=dict)
@@ -98,7 +104,7 @@ class GaussNewtonSolver:
     criterion : HeldOutError, LeaveOneOutError or None
         Early-stopping error. With one, the fit stops once it has not improved for a while and the network
         returns to the best iterate. Without, it stops once the loss does not fall any more.
-    seed : int
+    seed : int or sequence of int
         Of the probes and sketches.
     """
 
@@ -115,7 +121,7 @@ class GaussNewtonSolver:
         self._preconditioner = make_preconditioner(
             options.preconditioner, sketch=options.sketch, sketch_size=options.sketch_size, seed=seed
         )
-        self._seconds = defaultdict(float)
+        self._seconds = dict.fromkeys(PHASES, 0.0)
 
     def solve(self):
         """Take steps until a stop reason is found; returns a `SolverResult`."""
@@ -155,7 +161,8 @@ class GaussNewtonSolver:
         self._loss_patience.update(self._data_loss)
         self._result.loss_curve.append(self._mean_loss())
         if self._criterion is not None:
-            error = self._criterion.start(self._network, self._residual())
+            # Of the mean, not of the random start: it is what becomes of the network if no step is better.
+            error = self._criterion.of_the_mean(self._Y)
             self._error_patience.update(error)
             self._result.error_curve.append(error)
         if self._options.verbose:
@@ -197,7 +204,9 @@ class GaussNewtonSolver:
         be factored or the solution is not finite.
         """
         shift = self._damping * self._mean_diagonal + self._penalty
-        restored = self._penalty / shift if shift > 0 else 0.0
+        restored = 0.0
+        if self._penalty > 0:
+            restored = 1.0 - max(self._damping * self._mean_diagonal / shift, _MIN_SHRINK)
         residual = self._jacobian.row_scale * self._residual()
         rhs = residual
         if self._pull is not None:
@@ -217,6 +226,7 @@ class GaussNewtonSolver:
                 )
                 c, remainder = inner.solution, inner.residual
                 self._result.n_cg_iter[-1] += inner.n_iter
+                self._result.n_unconverged += not inner.converged
         except np.linalg.LinAlgError:
             return None
         if not np.all(np.isfinite(c)):
@@ -279,21 +289,15 @@ class GaussNewtonSolver:
             self._undo_log.clear()
         else:
             with self._phase("stopping"):
-                error = self._early_stopping_error()
+                error = self._criterion.update(
+                    self._network, self._residual(), self._jacobian, self._solution.shift, self._solution.restored
+                )
             result.error_curve.append(error)
             if self._error_patience.update(error):
                 result.best_iter = result.n_iter
                 self._undo_log.clear()
         if self._options.verbose:
             self._print_iteration()
-
-    def _early_stopping_error(self):
-        try:
-            return self._criterion.update(
-                self._network, self._residual(), self._jacobian, self._solution.shift, self._solution.restored
-            )
-        except np.linalg.LinAlgError:
-            return np.inf
 
     def _stop_reason(self):
         """The reason to stop now, or None."""
@@ -310,7 +314,7 @@ class GaussNewtonSolver:
     def _finalise(self, reason):
         """Go back to the best iterate and fold everything pending in.
 
-        Where no step is better than any, the random start is replaced by zero: it is no better than the mean.
+        Where no step is better than the mean, the network becomes zero.
         """
         with self._phase("update"):
             while self._undo_log:
@@ -325,6 +329,8 @@ class GaussNewtonSolver:
         result.stop_reason = reason
         result.phase_times = dict(self._seconds)
         if self._options.verbose:
+            if result.n_unconverged:
+                print(f"{result.n_unconverged} inner solves ended at max_cg_iter, before they reached cg_tol.")
             print(f"Kept the network after {result.best_iter} of {result.n_iter} steps: {reason.value}.")
 
     def _print_header(self):

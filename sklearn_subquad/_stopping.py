@@ -59,16 +59,16 @@ class HeldOutError:
     def __init__(self, x, Y, sample_weight):
         self._x, self._Y, self._sample_weight = x, Y, sample_weight
 
-    def start(self, network, residual):
-        """Error of the network before the first step."""
-        return self._error(network)
+    def of_the_mean(self, Y):
+        """Error of the output zero, that is of predicting the mean of the targets Y (n x k) that are fitted."""
+        return self._error(0.0)
 
     def update(self, network, residual, jacobian, shift, restored):
         """Error of the network after an accepted step."""
-        return self._error(network)
+        return self._error(network.forward(self._x).output)
 
-    def _error(self, network):
-        rows = ((self._Y - network.forward(self._x).output) ** 2).mean(axis=1)
+    def _error(self, output):
+        rows = ((self._Y - output) ** 2).mean(axis=1)
         return float(np.average(rows, weights=self._sample_weight))
 
 
@@ -99,9 +99,9 @@ class LeaveOneOutError:
         self._start = self._probes - np.outer(mean, mean @ self._probes)
         self._smoothed = self._start
 
-    def start(self, network, residual):
-        """Error of the network before the first step: of predicting the mean."""
-        return self._error(residual)
+    def of_the_mean(self, Y):
+        """Error of the output zero, that is of predicting the mean of the targets Y (n x k)."""
+        return self._error(Y)
 
     def update(self, network, residual, jacobian, shift, restored):
         """Error after an accepted step.
@@ -116,9 +116,21 @@ class LeaveOneOutError:
         shift : float
         restored : float
             The share of the distance from the start that the step's penalty takes back (alpha / shift).
+
+        Returns
+        -------
+        float
+            Infinity from the first step on whose Gram matrix could not be factored.
         """
+        if self._smoothed is None:
+            return np.inf
         target = (1 - restored) * self._smoothed + restored * self._start
-        self._smoothed = shift * jacobian.gram_solve(shift, target)
+        try:
+            self._smoothed = shift * jacobian.gram_solve(shift, target)
+        except np.linalg.LinAlgError:
+            # Without this step's factor, every later error would come out too small.
+            self._smoothed = None
+            return np.inf
         return self._error(residual)
 
     def error_after_first_step(self, jacobian, shift, residual):

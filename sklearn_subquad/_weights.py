@@ -1,9 +1,11 @@
 """Lazy low-rank maintenance of one m_out x m_in weight matrix."""
 
 import numpy as np
-from scipy.sparse import vstack
 
 from sklearn_subquad._matmul import PackedMatrix, packed_times_rows, rows_times_rows, with_values
+
+# The scale of the change is folded in before pushes divided by it could leave the range of single precision.
+_MAX_SCALE = 1e6
 
 
 class LazyWeights:
@@ -18,8 +20,8 @@ class LazyWeights:
     start : PackedMatrix of shape (m_out, m_in)
         The initial weights. Without `keep_start` they are overwritten by flushes.
     max_rank : int or "auto"
-        Rank beyond which `flush_if_full` flushes. "auto" is m_in / 2: a query of the factors (two sparse
-        products) then costs as much as one of the base.
+        Rank beyond which `flush_if_full` flushes; a push may exceed it until then. "auto" is m_in / 2: a query
+        of the factors (two sparse products) then costs as much as one of the base.
     matmul : {"auto", "scatter", "blas", "strassen"}
         How `flush` adds the factors, see `PackedMatrix.add_product`.
     keep_start : bool
@@ -110,6 +112,8 @@ class LazyWeights:
         """Multiply all that was added since the start by a positive number; needs `keep_start`."""
         self._require_start("scale_change")
         self._scale *= factor
+        if not 1 / _MAX_SCALE < self._scale < _MAX_SCALE:
+            self.flush()
 
     def flush_if_full(self):
         """Flush once the pending rank exceeds `max_rank`."""
@@ -125,10 +129,10 @@ class LazyWeights:
             if self._change is None:
                 self._change = PackedMatrix.zeros(*self.shape, self.dtype)
             target = self._change
-        if self._pending:
-            factors_u, factors_g = zip(*self._pending, strict=True)
-            self._pending = []
-            target.add_product(vstack(factors_u, format="csr"), vstack(factors_g, format="csr"), self._matmul)
+        # One push at a time: all of them together would be dense factors of the size of W.
+        for U, G in self._pending:
+            target.add_product(U, G, self._matmul)
+        self._pending = []
         if self._scale != 1.0:
             target.tiles *= self.dtype.type(self._scale)
             self._scale = 1.0

@@ -168,7 +168,7 @@ def test_random_state_fixes_the_fit_to_the_bit(estimator_class, early_stopping, 
     X, y = data_for(estimator_class)
     parameters = {"early_stopping": early_stopping, "preconditioner": preconditioner}
     first, second = (small(estimator_class, **parameters).fit(X, y) for _ in range(2))
-    other = small(estimator_class, **parameters, random_state=1).fit(X, y)
+    other = small(estimator_class, **parameters, random_state=3).fit(X, y)
     np.testing.assert_array_equal(outputs(first, X), outputs(second, X))
     assert first.loss_curve_ == second.loss_curve_
     assert not np.allclose(outputs(first, X), outputs(other, X))
@@ -250,9 +250,7 @@ def test_feature_names_are_forgotten_by_a_fit_without_them(estimator_class):
 @pytest.mark.parametrize("early_stopping", ["loo", "validation", False])
 def test_fitted_attributes(estimator_class, early_stopping):
     X, y = data_for(estimator_class)
-    estimator = small(estimator_class, density=(0.1, 0.3), early_stopping=early_stopping, validation_fraction=0.3).fit(
-        X, y
-    )
+    estimator = small(estimator_class, density=(0.1, 0.3), early_stopping=early_stopping, random_state=2).fit(X, y)
     n_steps = estimator.n_iter_
     assert 1 <= n_steps <= 4
     assert 0 <= estimator.best_iter_ <= n_steps
@@ -451,10 +449,10 @@ def test_leave_one_out_returns_the_best_iterate_of_a_classifier():
 @BOTH
 def test_validation_takes_the_steps_found_on_all_rows(estimator_class):
     X, y = data_for(estimator_class)
-    stopped = small(estimator_class, early_stopping="validation", max_iter=20, validation_fraction=0.3).fit(X, y)
+    stopped = small(estimator_class, early_stopping="validation", max_iter=20, random_state=2).fit(X, y)
     assert stopped.n_iter_ == stopped.best_iter_ >= 1
     assert len(stopped.loss_curve_) == stopped.best_iter_ + 1 < len(stopped.validation_scores_)
-    direct = fixed_steps(estimator_class, stopped.best_iter_).fit(X, y)
+    direct = fixed_steps(estimator_class, stopped.best_iter_, random_state=2).fit(X, y)
     np.testing.assert_array_equal(outputs(stopped, X), outputs(direct, X))
     assert stopped.loss_curve_ == direct.loss_curve_
 

@@ -88,6 +88,27 @@ def test_blas_has_all_threads_for_large_work_only(n_jobs, n_operations, allowed,
         assert set(blas_threads()) == {1}
 
 
+@pytest.mark.parametrize("n_overlapping", [2, 8])
+def test_overlapping_blocks_in_threads_leave_the_limit_as_it_was(n_overlapping, blas_limit_of_two):
+    before = blas_threads()
+    entered, leave = threading.Barrier(n_overlapping + 1), threading.Event()
+
+    def other():
+        with worker_threads():
+            entered.wait()
+            leave.wait()
+
+    others = [threading.Thread(target=other) for _ in range(n_overlapping)]
+    with worker_threads(2):
+        for thread in others:
+            thread.start()
+        entered.wait()
+    leave.set()
+    for thread in others:
+        thread.join()
+    assert blas_threads() == before
+
+
 def test_blas_limit_is_restored_after_an_exception(blas_limit_of_two):
     before = blas_threads()
     with pytest.raises(ZeroDivisionError), worker_threads(1):

@@ -174,7 +174,7 @@ def test_the_best_iterate_is_returned_even_after_flushes():
     snapshots = []
 
     class Scripted:
-        def start(self, network, residual):
+        def of_the_mean(self, Y):
             return next(scores)
 
         def update(self, network, residual, jacobian, shift, restored):
@@ -239,10 +239,46 @@ def test_leave_one_out_of_weighted_rows_is_that_of_repeated_rows():
         error = LeaveOneOutError(weights, rng)
         residual = Y[rows]
         first = error.error_after_first_step(jacobian, shift, residual)
-        scores.append([error.start(network, residual), first])
+        scores.append([error.of_the_mean(residual), first])
         for _ in range(2):
             scores[-1].append(error.update(network, 0.5 * residual, jacobian, shift, 0.1))
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-9)
+
+
+def test_leave_one_out_error_stays_infinite_after_a_failed_factorisation():
+    network, x, Y = make_problem(n=20)
+    jacobian = Jacobian(network, network.forward(x), np.ones(len(x)), np.eye(1))
+    error = LeaveOneOutError(np.ones(len(x)), np.random.default_rng(0))
+    assert np.isfinite(error.update(network, Y, jacobian, 0.5, 0.0))
+    # A shift below the smallest eigenvalue: the shifted matrix is not positive definite.
+    assert error.update(network, Y, jacobian, -1e6, 0.0) == np.inf
+    assert error.update(network, Y, jacobian, 0.5, 0.0) == np.inf
+
+
+def test_noise_gives_the_mean_unless_a_step_beats_it():
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        network, x, _ = make_problem(n=60, seed=seed)
+        Y = rng.standard_normal((60, 1))
+        Y -= Y.mean()
+        criterion = LeaveOneOutError(np.ones(60), rng)
+        result = GaussNewtonSolver(network, x, Y, np.ones(60), SolverOptions(), criterion, seed=0).solve()
+        # Leaving one out of n, the mean of the others is off by 1 / (n - 1).
+        assert result.error_curve[0] == pytest.approx((Y**2).mean() * (60 / 59) ** 2)
+        assert result.error_curve[result.best_iter] == min(result.error_curve)
+        assert (network.forward(x).output == 0).all() == (result.best_iter == 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("damping", [1e-9, 1e-20])
+def test_a_penalty_far_above_the_damping_does_not_underflow(damping, dtype):
+    network, x, Y = make_problem(alpha=1.0, dtype=dtype)
+    options = SolverOptions(alpha=1.0, damping=damping, max_iter=8, tol=0.0)
+    result = GaussNewtonSolver(network, x, Y, np.ones(len(x)), options, None, seed=0).solve()
+    assert result.n_iter >= 1
+    assert np.isfinite(result.loss_curve).all()
+    # The minimiser of loss and penalty is reached: no further step helps, or all were taken.
+    assert result.loss_curve[-1] < 0.9
 
 
 def test_probed_trace_is_close_to_the_exact_one(monkeypatch):
