@@ -1,0 +1,98 @@
+"""The measurements behind the decisions in doc/architecture.md and the spread in benchmarks/results/accuracy.md.
+
+python benchmarks/decisions.py threads alignment
+python benchmarks/decisions.py mirrored draws         # minutes; need the data folder, see accuracy.py
+"""
+
+import argparse
+import time
+
+import joblib
+import numpy as np
+from accuracy import DATA
+from threadpoolctl import threadpool_limits
+
+from sklearn_subquad import SubquadMLPRegressor, _kernels, _network
+from sklearn_subquad._fitting import FittingOptions, TrainingSet, _fit
+from sklearn_subquad._matmul import PackedMatrix
+from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._sparsifier import shifted_relu
+
+
+def median_ms(work, repeats=31):
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * np.median(seconds)
+
+
+def forward_problem(n=1024, m=1024):
+    """Sparse rows of density 0.25 and a packed m x m matrix, single precision."""
+    rng = np.random.default_rng(0)
+    rows = shifted_relu(rng.standard_normal((n, m), np.float32), 0.6745, None)
+    return rows, PackedMatrix.from_dense(rng.standard_normal((m, m), np.float32))
+
+
+def threads():
+    with joblib.Parallel(n_jobs=2, backend="threading") as pool:
+        call = median_ms(lambda: pool(joblib.delayed(abs)(i) for i in range(2)))
+    print(f"joblib threading backend, two empty tasks: {call:.1f} ms a call")
+    rows, W = forward_problem()
+    A = np.random.default_rng(1).standard_normal((512, 512)).astype(np.float32)
+    for n_threads in (1, 2, 1, 2):
+        with worker_threads(2), threadpool_limits(n_threads, user_api="blas"):
+            both = median_ms(lambda: (A @ A, W.forward(rows)))
+            product = median_ms(lambda: A @ A)
+        print(f"kernel right after a BLAS product on {n_threads} thread(s): {both - product:.1f} ms")
+
+
+def alignment():
+    rows, W = forward_problem()
+    out = np.empty((1024, 1024), np.float32)
+    memory = np.zeros(W.tiles.nbytes + 128, np.uint8)
+    for offset in (0, 16, 0, 16):
+        first = -memory.ctypes.data % 64 + offset
+        tiles = memory[first : first + W.tiles.nbytes].view(np.float32).reshape(W.tiles.shape)
+        tiles[:] = W.tiles
+        ms = median_ms(lambda t=tiles: _kernels.forward(rows.indptr, rows.indices, rows.data, t, out, 0, 16))
+        print(f"forward, one thread, tiles {offset} bytes off a cache line: {2e-6 * rows.nnz * 1024 / ms:.0f} GFLOP/s")
+
+
+def best_rmse(name, split, seed):
+    """Lowest test RMSE on the path of 20 steps at the defaults: what a perfect stopping rule would reach."""
+    z = np.load(DATA / "regression" / f"{name}.npz")
+    sets = [
+        TrainingSet(z["X"][rows], z["y"][rows, None].astype(float), np.ones(len(rows)))
+        for rows in (z["train_idx"][split], z["test_idx"][split])
+    ]
+    model = SubquadMLPRegressor(tol=0.0, n_iter_no_change=20)
+    options = FittingOptions(model._architecture(), model._solver_options(), True, True, False, 0.1, seed)
+    with worker_threads():
+        curve = _fit(sets[0], options, held_out=sets[1]).result.error_curve
+    return np.sqrt(min(curve)) * sets[0].Y.std()
+
+
+def mirrored():
+    original = _network.MIRROR_INIT_SCALE
+    for threshold, name in ((original, "random"), (0.0, "mirrored")):
+        _network.MIRROR_INIT_SCALE = threshold
+        rmse = np.mean([best_rmse("energy", split, seed=123 + split) for split in range(3)])
+        print(f"energy, 3 splits, best iterate, {name} start: RMSE {rmse:.3f}", flush=True)
+    _network.MIRROR_INIT_SCALE = original
+
+
+def draws():
+    for name, n_splits, seeds in (("energy", 3, (0, 50, 100, 150)), ("boston", 20, (123, 1000))):
+        for seed in seeds:
+            rmse = np.mean([best_rmse(name, split, seed + split) for split in range(n_splits)])
+            print(f"{name}, {n_splits} splits, best iterate, seeds from {seed}: RMSE {rmse:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    MEASUREMENTS = {f.__name__: f for f in (threads, alignment, mirrored, draws)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measurements", nargs="+", choices=MEASUREMENTS)
+    for chosen in parser.parse_args().measurements:
+        MEASUREMENTS[chosen]()
