@@ -216,7 +216,6 @@ class BaseSubquadMLP(BaseEstimator):
                 )
             self._set_fitted(model, early_stopping)
             self.densities_ = self._measure_densities(data.X)
-        return self
 
     def _set_fitted(self, model, early_stopping):
         network, result = model.network, model.result

@@ -6,7 +6,7 @@ what `blas_threads` finds large enough: kernels and BLAS stay within one limit.
 
 Two measurements behind this, on 2 cores. One call of joblib's threading backend takes 10 ms (it polls for
 results), a hundred times a call of the executor used here, and a fit makes thousands of calls. OpenBLAS'
-threads go on spinning for tens of milliseconds after every product: kernels that follow took twice the time.
+threads go on spinning for tens of milliseconds after every product: kernels that follow took up to twice the time.
 """
 
 import functools

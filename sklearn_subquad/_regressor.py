@@ -27,7 +27,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         the same on exactly the ``round(density * width)`` largest z of each row.
     density : "auto", float or sequence of float, default="auto"
         Fraction of active neurons aimed at, in (0, 0.5]; one number, or one per hidden layer. "auto" is
-        width^(-1/5) ([1]_, section 3), 0.25 at width 1024. 0.5 is the ordinary ReLU.
+        width^(-1/5) ([1]_), 0.25 at width 1024. 0.5 is the ordinary ReLU.
     skip_connections : bool, default=True
         Feed the features to every layer and to the output. Without them a sparse network generalises poorly.
     init_scale : "auto" or float, default="auto"

@@ -17,8 +17,8 @@ class TensorSRHT:
 
     References
     ----------
-    T. D. Ahle et al., "Oblivious sketching of high-degree polynomial kernels", SODA 2020, definition 15;
-    used for the Jacobian in Song, Zhang, Zhang, arXiv 2112.07628, section 4.
+    T. D. Ahle et al., "Oblivious sketching of high-degree polynomial kernels", SODA 2020;
+    used for the Jacobian in Song, Zhang, Zhang, arXiv 2112.07628.
     """
 
     def __init__(self, n_u, n_g, sketch_size, rng):

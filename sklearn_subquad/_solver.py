@@ -116,8 +116,10 @@ class GaussNewtonSolver:
         self._loss = SquaredError()
         rng = np.random.default_rng(seed)
         self._probes = make_probes(Y.shape[1], rng)
-        leave_one_out = isinstance(criterion, LeaveOneOutError)
-        self._first_step_error = criterion if leave_one_out else LeaveOneOutError(sample_weight, rng)
+        # Holds rows x rows numbers: made only where the first damping needs it and the criterion is not one itself.
+        self._first_step_error = criterion
+        if options.damping == "auto" and not isinstance(criterion, LeaveOneOutError):
+            self._first_step_error = LeaveOneOutError(sample_weight, rng)
         self._preconditioner = make_preconditioner(
             options.preconditioner, sketch=options.sketch, sketch_size=options.sketch_size, seed=seed
         )

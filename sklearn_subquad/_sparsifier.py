@@ -19,7 +19,7 @@ def auto_density(width):
 
     References
     ----------
-    Song, Zhang, Zhang, arXiv 2112.07628, section 3: the shifted ReLU with b = sqrt(0.4 log m) has
+    Song, Zhang, Zhang, arXiv 2112.07628: the shifted ReLU with b = sqrt(0.4 log m) has
     O(m^(4/5)) active neurons per row.
     """
     return min(0.5, width ** (-1 / 5))

@@ -30,7 +30,7 @@ class LazyWeights:
 
     Notes
     -----
-    This is the "lazy" weight maintenance of Song, Zhang and Zhang (arXiv 2112.07628), section 1.2: m² is
+    This is the "lazy" weight maintenance of Song, Zhang and Zhang (arXiv 2112.07628): m² is
     paid once, at initialisation, and then only for one flush in many steps.
     """
 
