@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_subquad._compat import Interval, Options, StrOptions
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network
-from sklearn_subquad._matmul import MATMUL_ROUTES, PackedMatrix
+from sklearn_subquad._matmul import ROUTES, PackedMatrix
+from sklearn_subquad._memory import dense_row_bytes, fit_bytes, require_bytes
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
@@ -39,7 +40,7 @@ class BaseSubquadMLP(BaseEstimator):
         "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "max_rank": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
-        "matmul": [StrOptions(set(MATMUL_ROUTES))],
+        "matmul": [StrOptions({"auto", *ROUTES})],
         "preconditioner": [StrOptions({"auto", "gram", "sketch", "none"})],
         "sketch": [StrOptions(set(SKETCHES))],
         "sketch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
@@ -172,6 +173,10 @@ class BaseSubquadMLP(BaseEstimator):
 
     # ---- fitting ------------------------------------------------------------------------------------------
 
+    def _forget(self):
+        """Make the estimator unfitted, until a fit has set everything else and `_state_` last."""
+        self.__dict__.pop("_state_", None)
+
     def _fit_network(self, X, Y, sample_weight, *, architecture, unit_variance_targets, stratify=None):
         """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end."""
         counted = np.flatnonzero(sample_weight)
@@ -195,6 +200,7 @@ class BaseSubquadMLP(BaseEstimator):
             raise ValueError(
                 "early_stopping='validation' needs at least two rows of positive sample_weight; use 'loo'."
             )
+        self._require_memory(architecture, n_rows, X.shape[1] + 1, Y.shape[1], X.dtype.itemsize)
         options = FittingOptions(
             architecture=architecture,
             solver=self._solver_options(),
@@ -214,10 +220,26 @@ class BaseSubquadMLP(BaseEstimator):
                     ConvergenceWarning,
                     stacklevel=4,
                 )
-            self._set_fitted(model, early_stopping)
-            self.densities_ = self._measure_densities(data.X)
+            self._set_fitted(model, early_stopping, self._measure_densities(model, data.X))
 
-    def _set_fitted(self, model, early_stopping):
+    def _require_memory(self, architecture, n_rows, n_inputs, n_outputs, itemsize):
+        weights, rows = fit_bytes(
+            architecture.widths,
+            architecture.densities,
+            architecture.keep_start,
+            architecture.sparsifier == "topk",
+            n_rows,
+            n_inputs,
+            n_outputs,
+            itemsize,
+        )
+        require_bytes(
+            weights + rows,
+            f"hidden_layer_sizes={architecture.widths} takes {weights:,} bytes of weights and, for {n_rows} rows, "
+            f"about {rows:,} more; use narrower layers, fewer rows or X in single precision.",
+        )
+
+    def _set_fitted(self, model, early_stopping, densities):
         network, result = model.network, model.result
         self._architecture_ = {
             "widths": network.architecture.widths,
@@ -226,12 +248,7 @@ class BaseSubquadMLP(BaseEstimator):
             "skip_connections": network.architecture.skip_connections,
             "init_scale": network.architecture.init_scale,
         }
-        self._state_ = network.to_state() | {
-            "input_mean": model.inputs.mean,
-            "input_scale": model.inputs.scale,
-            "target_mean": model.targets.mean,
-            "target_scale": model.targets.scale,
-        }
+        self.densities_ = densities
         self.shifts_ = np.array([layer.shift for layer in network.layers])
         self.gains_ = np.array([layer.gain for layer in network.layers])
         self.n_layers_ = len(network.layers) + 2
@@ -252,12 +269,19 @@ class BaseSubquadMLP(BaseEstimator):
             self.loo_curve_ = list(result.error_curve)
         elif early_stopping == "validation":
             self.validation_scores_ = [1.0 - error for error in result.error_curve]
+        self._state_ = network.to_state() | {
+            "input_mean": model.inputs.mean,
+            "input_scale": model.inputs.scale,
+            "target_mean": model.targets.mean,
+            "target_scale": model.targets.scale,
+        }
 
-    def _measure_densities(self, X):
-        network, inputs, _ = self._model()
+    @staticmethod
+    def _measure_densities(model, X):
+        network = model.network
         active = np.zeros(len(network.layers))
-        for rows in self._row_batches(len(X)):
-            active += [h.nnz for h in network.forward(inputs.transform(X[rows])).hidden]
+        for rows in _row_batches(len(X), network.architecture, X.dtype.itemsize):
+            active += [h.nnz for h in network.forward(model.inputs.transform(X[rows])).hidden]
         return active / (len(X) * np.array(network.architecture.widths))
 
     # ---- prediction ---------------------------------------------------------------------------------------
@@ -269,13 +293,6 @@ class BaseSubquadMLP(BaseEstimator):
         inputs = InputScaling(state["input_mean"], state["input_scale"])
         return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
 
-    def _row_batches(self, n_rows):
-        """Slices of rows whose pre-activations fit in scikit-learn's `working_memory`."""
-        widest = max(self._architecture_["widths"])
-        # Pre-activations, their mask and the sparse rows: about four dense arrays of doubles at a time.
-        batch = int(get_config()["working_memory"] * 2**20 // (4 * 8 * widest))
-        return gen_batches(n_rows, max(1, min(n_rows, batch)))
-
     def _outputs(self, X):
         """Network outputs (n x k) in the target's units, for unvalidated X."""
         check_is_fitted(self)
@@ -283,7 +300,7 @@ class BaseSubquadMLP(BaseEstimator):
         network, inputs, targets = self._model()
         out = np.empty((X.shape[0], self.n_outputs_), dtype=X.dtype)
         with worker_threads(self.n_jobs):
-            for rows in self._row_batches(X.shape[0]):
+            for rows in _row_batches(X.shape[0], network.architecture, network.dtype.itemsize):
                 x = inputs.transform(X[rows]).astype(network.dtype, copy=False)
                 out[rows] = targets.inverse_transform(network.forward(x).output)
         return out
@@ -332,3 +349,13 @@ class BaseSubquadMLP(BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_state_")
+
+
+def _row_batches(n_rows, architecture, itemsize):
+    """Slices of rows whose activations, in a forward pass, fit in scikit-learn's `working_memory`."""
+    entries = sum(width * density for width, density in architecture.layers())
+    per_row = entries * (itemsize + 2)
+    if architecture.sparsifier == "topk":
+        per_row += max(architecture.widths) * dense_row_bytes(itemsize, topk=True)
+    batch = int(get_config()["working_memory"] * 2**20 // per_row)
+    return gen_batches(n_rows, max(1, min(n_rows, batch)))

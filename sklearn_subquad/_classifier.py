@@ -180,8 +180,15 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         ValueError
             For missing or infinite values, lengths that differ, a single class, continuous labels, bad
             weights or invalid parameters; the message says which.
+        MemoryError
+            Where the machine has less memory than the fit takes, before any of it is allocated.
+
+        Notes
+        -----
+        A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted.
         """
         architecture = self._architecture()
+        self._forget()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         sample_weight = check_sample_weight(sample_weight, X)
@@ -195,10 +202,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         indicators = np.eye(len(classes))[codes]
         if len(classes) == 2:
             indicators = indicators[:, 1:]
+        self.classes_ = classes
         self._fit_network(
             X, indicators, sample_weight, architecture=architecture, unit_variance_targets=False, stratify=codes
         )
-        self.classes_ = classes
         return self
 
     @staticmethod

@@ -3,17 +3,10 @@
 import numpy as np
 import scipy.linalg
 
-from sklearn_subquad._matmul import (
-    PackedMatrix,
-    dense_product,
-    masked,
-    packed_times_rows,
-    row_gram,
-    transpose_rows,
-    with_values,
-)
+from sklearn_subquad._matmul import PackedMatrix, dense_product, row_gram, times_dense
 from sklearn_subquad._network import Step
 from sklearn_subquad._parallel import blas_threads
+from sklearn_subquad._products import ColumnwiseSum, sparse_term
 
 # Outputs (or random combinations of them) whose Gram matrices are averaged.
 MAX_PROBES = 3
@@ -58,6 +51,7 @@ class Jacobian:
         self.n_rows, self.n_outputs = activations.output.shape
         self._x_columns = PackedMatrix.from_dense(activations.x.T)
         self._hidden_grams = {}
+        self._packed_hidden_grams = {}
         self._probe_cotangents = None
         self._gram = None
         self._gram_factor = (None, None)
@@ -75,16 +69,16 @@ class Jacobian:
 
         Returns
         -------
-        list of csr_array of shape (n, m_l), with the patterns of the activations
+        list of SparseRows of shape (n, m_l), with the patterns of the activations
         """
         layers = self.network.layers
         A, _ = self.network.output_weights
         U = [None] * len(layers)
-        dense = dense_product(C, A.T)
+        dense, sparse = (C, A.T), []
         for depth in reversed(range(len(layers))):
-            U[depth] = self._active(depth, dense)
+            U[depth] = self._active(depth, dense, sparse)
             if depth > 0:
-                dense = layers[depth].hidden_weights.backward(U[depth])
+                dense, sparse = None, layers[depth].hidden_weights.backward_terms(U[depth])
         return U
 
     def Jt(self, C):
@@ -96,19 +90,24 @@ class Jacobian:
         """
         C = self.row_scale * C
         x, hidden = self.activations.x, self.activations.hidden
-        U = self.cotangents(C)
+        U = self._combined_probes(C) if self.n_outputs == 1 else self.cotangents(C)
         input_changes = [
-            None if layer.input_weights is None else self._x_columns.forward(transpose_rows(u))
+            None if layer.input_weights is None else self._x_columns.forward(u.transposed())
             for layer, u in zip(self.network.layers, U, strict=True)
         ]
         _, inputs = self.network.output_weights
-        return Step(U, hidden, input_changes, (hidden[-1].T @ C, None if inputs is None else x.T @ C))
+        output_changes = (times_dense(hidden[-1].transposed(), C), None if inputs is None else x.T @ C)
+        return Step(U, hidden, input_changes, output_changes)
+
+    def _combined_probes(self, C):
+        """`cotangents` for one output: those of the only probe, the output itself, times a number per row."""
+        return [u.scaled_rows(C[:, 0]) for u in self.probe_cotangents()[0]]
 
     def J(self, step):
         """The tangent ``J step`` (n x k) of the outputs along a `Step` of this linearisation."""
 
         def hidden_change(depth):
-            return packed_times_rows(self._hidden_gram(depth - 1), step.cotangents[depth])
+            return [sparse_term(self._packed_hidden_gram(depth - 1), step.cotangents[depth])]
 
         return self._tangent(hidden_change, step.input_changes, step.output_changes)
 
@@ -117,7 +116,7 @@ class Jacobian:
         network = self.network
 
         def hidden_change(depth):
-            return network.layers[depth].hidden_weights.delta_forward(self.activations.hidden[depth - 1])
+            return network.layers[depth].hidden_weights.delta_terms(self.activations.hidden[depth - 1])
 
         return self._tangent(
             hidden_change,
@@ -135,27 +134,32 @@ class Jacobian:
         x, hidden = self.activations.x, self.activations.hidden
         moved = None
         for depth, layer in enumerate(self.network.layers):
-            z = 0 if input_changes[depth] is None else dense_product(x, input_changes[depth].T)
+            dense = None if input_changes[depth] is None else (x, input_changes[depth].T)
+            sparse = []
             if depth > 0:
-                z = z + layer.hidden_weights.forward(moved)
-                z += hidden_change(depth)
-            moved = self._active(depth, z)
+                sparse = layer.hidden_weights.forward_terms(moved) + hidden_change(depth)
+            moved = self._active(depth, dense, sparse)
         A, _ = self.network.output_weights
-        out = moved @ A + hidden[-1] @ output_changes[0]
+        out = times_dense(moved, A) + times_dense(hidden[-1], output_changes[0])
         if output_changes[1] is not None:
             out += x @ output_changes[1]
         return self.row_scale * out
 
-    def _active(self, depth, dense):
-        """The sparsifier's derivative at layer `depth` times dense rows (n x m)."""
-        return masked(self.activations.hidden[depth], dense, self.network.layers[depth].gain)
+    def _active(self, depth, dense, sparse):
+        """The sparsifier's derivative at layer `depth` times a `ColumnwiseSum` of these products (n x m)."""
+        rows = self.activations.hidden[depth]
+        return ColumnwiseSum(rows.shape, self.dtype, dense, sparse).on_pattern(rows, self.network.layers[depth].gain)
 
     def _hidden_gram(self, depth):
-        """h_l h_l^T (n x n), packed and kept for this linearisation."""
+        """h_l h_l^T (n x n), kept for this linearisation."""
         if depth not in self._hidden_grams:
-            h = self.activations.hidden[depth]
-            self._hidden_grams[depth] = PackedMatrix.from_dense(row_gram(h))
+            self._hidden_grams[depth] = row_gram(self.activations.hidden[depth])
         return self._hidden_grams[depth]
+
+    def _packed_hidden_gram(self, depth):
+        if depth not in self._packed_hidden_grams:
+            self._packed_hidden_grams[depth] = PackedMatrix.from_dense(self._hidden_gram(depth))
+        return self._packed_hidden_grams[depth]
 
     def probe_cotangents(self):
         """`cotangents` for every column of `probes`, one list per probe."""
@@ -186,7 +190,7 @@ class Jacobian:
             for depth, (h, inputs) in enumerate(self.layer_inputs()):
                 inner = np.zeros((self.n_rows, self.n_rows), dtype=self.dtype)
                 if h is not None:
-                    inner += self._hidden_gram(depth - 1).to_dense()
+                    inner += self._hidden_gram(depth - 1)
                 if inputs is not None:
                     inner += x_gram
                 if depth < len(self.network.layers):
@@ -222,15 +226,10 @@ class Jacobian:
         for depth, (h, inputs) in enumerate(self.layer_inputs()):
             norms = np.zeros(self.n_rows)
             if h is not None:
-                norms += _row_norms(h)
+                norms += h.row_norms()
             if inputs is not None:
-                norms += np.einsum("ij,ij->i", inputs, inputs)
+                norms += np.einsum("ij,ij->i", inputs, inputs, dtype=np.float64)
             if depth < len(self.network.layers):
-                norms *= np.mean([_row_norms(U[depth]) for U in self.probe_cotangents()], axis=0)
+                norms *= np.mean([U[depth].row_norms() for U in self.probe_cotangents()], axis=0)
             diagonal += norms
         return float(np.average(diagonal, weights=self.row_scale[:, 0] ** 2))
-
-
-def _row_norms(rows):
-    """Squared Euclidean norms of sparse rows."""
-    return with_values(rows, rows.data**2).sum(axis=1)

@@ -1,63 +1,43 @@
 """Products of sparse rows with packed matrices, and fast rectangular products of sparse or dense factors.
 
-Sparse rows are ``scipy.sparse.csr_array`` with sorted int32 indices. The paper's "fast rectangular matrix
-multiplication" (arXiv 2112.07628) is here one packed format, and three routes to add a product of factors to it.
+The paper's "fast rectangular matrix multiplication" (arXiv 2112.07628) is here one packed format, and three routes
+to add a product of factors to it.
 """
 
+import itertools
 import math
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from sklearn_subquad import _kernels
-from sklearn_subquad._kernels import LANES
-from sklearn_subquad._parallel import blas_threads, for_panels
+from sklearn_subquad._kernels import CHUNK_ROWS, LANES
+from sklearn_subquad._parallel import for_each
 
+_CACHE_LINE = 64
+# Numbers of a group of columns that one thread works on at a time: they stay in the last level of cache.
+_GROUP_NUMBERS = 1 << 20
+_MAX_GROUP_COLUMNS = 1024
+# Groups that a matrix is cut into at least, where its width allows: the threads then share the work evenly.
+_MIN_GROUPS = 8
 # Outputs that the BLAS route adds at a time: wide enough for GEMM, far below a full n_out x n_in temporary.
 _BLAS_COLUMNS = 256
 _STRASSEN_COLUMNS = 2048
-_CACHE_LINE = 64
 # Rows of a block of a dense product.
 _DENSE_ROWS = 64
 # Strassen recurses while the smallest of the three dimensions is at least twice this.
 _STRASSEN_CUTOFF = 1024
-# Below this density of the right factor the sparse kernel adds a product in less time than dense BLAS does
-# (measured: the kernel runs at 0.4 to 0.5 of BLAS' flop rate on an AVX2 machine).
-_SCATTER_DENSITY = 0.4
 
-MATMUL_ROUTES = ("auto", "scatter", "blas", "strassen")
+ROUTES = ("scatter", "blas", "strassen")
 
 
-def with_values(pattern, values):
-    """Sparse rows with the pattern of `pattern` and other values; the index arrays are shared."""
-    return csr_array((values, pattern.indices, pattern.indptr), shape=pattern.shape)
+def column_groups(n_rows, n_columns, block):
+    """Slices of whole blocks of columns, such that n_rows x columns numbers suit the cache.
 
-
-def masked(pattern, dense, scale):
-    """``scale * dense`` on the entries of sparse rows `pattern`, zero elsewhere."""
-    indptr, indices, data = _kernel_arguments(pattern)
-    values = np.empty_like(data)
-    _kernels.gather(indptr, indices, dense, scale, values)
-    return with_values(pattern, values)
-
-
-def transpose_rows(rows):
-    """The transpose of sparse rows, again as sorted sparse rows."""
-    return rows.tocsc().T
-
-
-def _kernel_arguments(rows):
-    """CSR buffers as the kernels take them (scipy may have chosen int64 indices)."""
-    if rows.nnz > np.iinfo(np.int32).max:
-        raise ValueError(
-            f"{rows.nnz} active entries in one layer are more than the kernels can index ({np.iinfo(np.int32).max}); "
-            "use fewer rows, narrower layers or a smaller density."
-        )
-    return (
-        rows.indptr.astype(np.int32, copy=False),
-        rows.indices.astype(np.int32, copy=False),
-        rows.data,
-    )
+    They depend on the shape alone, not on the number of threads.
+    """
+    columns = min(_GROUP_NUMBERS // max(1, n_rows), _MAX_GROUP_COLUMNS, -(-n_columns // _MIN_GROUPS))
+    columns = block * max(1, columns // block)
+    return [slice(first, min(first + columns, n_columns)) for first in range(0, n_columns, columns)]
 
 
 class PackedMatrix:
@@ -96,20 +76,6 @@ class PackedMatrix:
             packed.tiles[whole, :, : W.shape[0] - whole * LANES] = W[whole * LANES :].T
         return packed
 
-    @classmethod
-    def from_sparse_rows(cls, rows):
-        """W = rows (n_out is the number of rows)."""
-        packed = cls.zeros(*rows.shape, rows.dtype)
-        _kernels.scatter_rows(*_kernel_arguments(rows), packed.tiles)
-        return packed
-
-    @classmethod
-    def from_sparse_columns(cls, columns):
-        """W = columns.T (n_out is the number of columns of the given sparse rows)."""
-        packed = cls.zeros(columns.shape[1], columns.shape[0], columns.dtype)
-        _kernels.scatter_columns(*_kernel_arguments(columns), packed.tiles)
-        return packed
-
     @property
     def shape(self):
         return self.n_out, self.tiles.shape[1]
@@ -122,64 +88,99 @@ class PackedMatrix:
         panels, n_in, lanes = self.tiles.shape
         return self.tiles.transpose(0, 2, 1).reshape(panels * lanes, n_in)[: self.n_out]
 
+    def add_forward(self, rows, out, first=0):
+        """``out += rows @ W[first : first + columns of out].T`` for sparse rows; `first` is a multiple of 64."""
+        _kernels.forward(rows.pattern, rows.values, self.tiles, out, first // LANES, accumulate=True)
+
+    def add_backward(self, rows, out, first=0):
+        """``out += rows @ W[:, first : first + columns of out]`` for sparse rows; `first` is a multiple of 64."""
+        _kernels.backward(rows.pattern, rows.values, self.tiles, out, first // LANES, accumulate=True)
+
     def forward(self, rows):
         """``rows @ W.T`` for sparse rows (n x n_in): dense, n x n_out."""
-        n_panels = len(self.tiles)
-        out = np.empty((rows.shape[0], n_panels * LANES), dtype=self.dtype)
-        arguments = _kernel_arguments(rows)
-        for_panels(lambda a, b: _kernels.forward(*arguments, self.tiles, out, a, b), n_panels)
-        return out[:, : self.n_out]
+        out = np.empty((rows.shape[0], self.n_out), dtype=self.dtype)
+        columns = column_groups(*out.shape, LANES)
+        if len(columns) < _MIN_GROUPS:
+            # A narrow matrix, which every chunk of rows can read again.
+            def of_chunk(i):
+                part = slice(i * CHUNK_ROWS, (i + 1) * CHUNK_ROWS)
+                _kernels.forward(rows.pattern, rows.values, self.tiles, out[part], 0, part.start)
+
+            for_each(of_chunk, -(-len(out) // CHUNK_ROWS))
+        else:
+
+            def of_columns(i):
+                part = columns[i]
+                _kernels.forward(rows.pattern, rows.values, self.tiles, out[:, part], part.start // LANES)
+
+            for_each(of_columns, len(columns))
+        return out
 
     def backward(self, rows):
         """``rows @ W`` for sparse rows (n x n_out): dense, n x n_in."""
-        n_in = self.tiles.shape[1]
-        n_panels = self.n_panels(n_in)
-        out = np.empty((rows.shape[0], n_panels * LANES), dtype=self.dtype)
-        arguments = _kernel_arguments(rows)
-        for_panels(lambda a, b: _kernels.backward(*arguments, self.tiles, out, a, b), n_panels)
-        return out[:, :n_in]
+        out = np.empty((rows.shape[0], self.tiles.shape[1]), dtype=self.dtype)
+        columns = column_groups(*out.shape, LANES)
 
-    def add_product(self, U, G, route="auto"):
+        def of_columns(i):
+            part = columns[i]
+            _kernels.backward(rows.pattern, rows.values, self.tiles, out[:, part], part.start // LANES)
+
+        for_each(of_columns, len(columns))
+        return out
+
+    def add_product(self, U, G, route):
         """``W += U.T @ G`` for sparse factors U (rank x n_out) and G (rank x n_in).
 
         Parameters
         ----------
-        U, G : csr_array
-        route : {"auto", "scatter", "blas", "strassen"}
+        U, G : SparseRows
+        route : {"scatter", "blas", "strassen"}
             "scatter" uses the sparsity of G, "blas" multiplies dense panels, "strassen" multiplies larger
-            dense panels with Strassen's algorithm over BLAS. "auto" takes "scatter" for a sparse G and
-            "blas" otherwise.
+            dense panels with Strassen's algorithm over BLAS.
         """
         if not U.shape[0]:
             return
-        if route == "auto":
-            route = "scatter" if G.nnz < _SCATTER_DENSITY * G.shape[0] * G.shape[1] else "blas"
         if route == "scatter":
             self._add_scattered(U, G)
         elif route == "blas":
             self._add_dense(U, G, _BLAS_COLUMNS, np.matmul)
         elif route == "strassen":
-            # Never more than a quarter of W at a time, so that no temporary is of W's size.
-            quarter = LANES * self.n_panels(self.n_out // 4 + 1)
-            self._add_dense(U, G, min(_STRASSEN_COLUMNS, quarter), strassen)
+            self._add_dense(U, G, strassen_columns(self.n_out), strassen)
         else:
-            raise ValueError(f"route must be one of {MATMUL_ROUTES}, got {route!r}.")
+            raise ValueError(f"route must be one of {ROUTES}, got {route!r}.")
+
+    def _panel_groups(self, U, n_columns):
+        """Ranges of panels of about so many outputs, whole blocks of U each."""
+        block = U.pattern.block
+        step = block * max(1, n_columns // block)
+        bounds = [*range(0, self.n_out, step), self.n_out]
+        return [(first // LANES, self.n_panels(last)) for first, last in itertools.pairwise(bounds)]
 
     def _add_scattered(self, U, G):
-        factor = PackedMatrix.from_sparse_columns(U).tiles
-        arguments = _kernel_arguments(transpose_rows(G))
-        for_panels(lambda a, b: _kernels.add_product(*arguments, factor, self.tiles, a, b), len(factor))
+        columns = G.transposed()
+        columns_of_U = min(_GROUP_NUMBERS // U.shape[0], _MAX_GROUP_COLUMNS, -(-self.n_out // _MIN_GROUPS))
+        groups = self._panel_groups(U, columns_of_U)
+
+        def add(i):
+            first, last = groups[i]
+            factor = U.column_tiles(first, last)
+            _kernels.forward_packed(columns.pattern, columns.values, factor, self.tiles[first:last], accumulate=True)
+
+        for_each(add, len(groups))
 
     def _add_dense(self, U, G, n_columns, product):
-        U_packed = PackedMatrix.from_sparse_columns(U).tiles
-        G_transposed = np.ascontiguousarray(G.toarray().T)
-        step = n_columns // LANES
-        for first in range(0, len(self.tiles), step):
-            panels = U_packed[first : first + step]
-            dense = panels.transpose(1, 0, 2).reshape(U.shape[0], -1)
-            with blas_threads(2 * G_transposed.size * dense.shape[1]):
-                update = product(G_transposed, dense).reshape(len(G_transposed), len(panels), LANES)
-            self.tiles[first : first + step] += update.transpose(1, 0, 2)
+        G_transposed = np.ascontiguousarray(G.to_csr().toarray().T)
+        groups = self._panel_groups(U, n_columns)
+
+        def add(i):
+            first, last = groups[i]
+            factor = U.column_tiles(first, last).transpose(1, 0, 2).reshape(U.shape[0], -1)
+            update = product(G_transposed, factor).reshape(len(G_transposed), last - first, LANES)
+            self.tiles[first:last] += update.transpose(1, 0, 2)
+
+        for_each(add, len(groups))
+        # Strassen's sums and differences leave rounding errors where the exact result is zero.
+        self.tiles[-1, :, self.n_out - LANES * (len(self.tiles) - 1) :] = 0
 
 
 def dense_product(A, B):
@@ -189,40 +190,59 @@ def dense_product(A, B):
     depend on the number of threads.
     """
     out = np.empty((A.shape[0], B.shape[1]), dtype=np.result_type(A, B))
-    blocks = -(-A.shape[0] // _DENSE_ROWS)
 
-    def multiply(first, last):
-        for block in range(first, last):
-            rows = slice(block * _DENSE_ROWS, (block + 1) * _DENSE_ROWS)
-            np.matmul(A[rows], B, out=out[rows])
+    def multiply(block):
+        rows = slice(block * _DENSE_ROWS, (block + 1) * _DENSE_ROWS)
+        np.matmul(A[rows], B, out=out[rows])
 
-    for_panels(multiply, blocks)
+    for_each(multiply, -(-A.shape[0] // _DENSE_ROWS))
     return out
 
 
-def rows_times_rows(A, B):
-    """``A @ B.T`` for sparse rows A (n x p) and B (q x p): dense, n x q."""
-    return PackedMatrix.from_sparse_rows(B).forward(A)
+def row_products(A, B):
+    """``A @ B.T`` for sparse rows A (n x p) and B (r x p), packed: n outputs, r inputs."""
+    product = PackedMatrix.zeros(A.shape[0], B.shape[0], A.dtype)
+
+    def of_panel(panel):
+        tile = A.panel_tile(panel)[np.newaxis]
+        _kernels.forward_packed(B.pattern, B.values, tile, product.tiles[panel : panel + 1])
+
+    for_each(of_panel, len(product.tiles))
+    return product
 
 
 def row_gram(A):
     """``A @ A.T`` for sparse rows A (n x p): dense, n x n, exactly symmetric; half the work of the product."""
-    packed = PackedMatrix.from_sparse_rows(A)
-    n_panels = len(packed.tiles)
-    out = np.empty((A.shape[0], n_panels * LANES), dtype=packed.dtype)
-    arguments = _kernel_arguments(A)
-    for_panels(
-        lambda a, b: _kernels.forward(*arguments, packed.tiles, out, a, b, lower=True), n_panels, triangular=True
-    )
-    out = out[:, : A.shape[0]]
-    for end in range(LANES, A.shape[0], LANES):
-        out[end - LANES : end, end:] = out[end:, end - LANES : end].T
-    return out
+    n = A.shape[0]
+    gram = np.empty((n, n), dtype=A.dtype)
+
+    def of_panel(panel):
+        lanes = slice(panel * LANES, min((panel + 1) * LANES, n))
+        tile = A.panel_tile(panel)[np.newaxis]
+        _kernels.forward(A.pattern, A.values, tile, gram[lanes.start :, lanes], 0, lanes.start)
+        gram[lanes, lanes.stop :] = gram[lanes.stop :, lanes].T
+        # Within the panel as well: the order of a sum may depend on which of the two rows is packed.
+        gram[lanes, lanes] = np.tril(gram[lanes, lanes]) + np.tril(gram[lanes, lanes], -1).T
+
+    for_each(of_panel, PackedMatrix.n_panels(n))
+    return gram
 
 
-def packed_times_rows(P, U):
-    """``P @ U`` for a packed P (n x r) and sparse rows U (r x m): dense, n x m."""
-    return P.forward(transpose_rows(U)).T
+def times_dense(rows, B):
+    """``rows @ B`` for sparse rows (n x m) and a dense B (m x k): dense, n x k."""
+    return PackedMatrix.from_dense(B.T).forward(rows)
+
+
+def strassen_levels(p, q, r, cutoff=_STRASSEN_CUTOFF):
+    """Levels of the recursion of `strassen` for a product p x q by q x r."""
+    if min(p, q, r) < 2 * cutoff:
+        return 0
+    return 1 + strassen_levels((p + 1) // 2, (q + 1) // 2, (r + 1) // 2, cutoff)
+
+
+def strassen_columns(n_out):
+    """Outputs that the Strassen route adds at a time: never more than a quarter of W, as temporaries are."""
+    return min(_STRASSEN_COLUMNS, LANES * PackedMatrix.n_panels(n_out // 4 + 1))
 
 
 def strassen(A, B, cutoff=_STRASSEN_CUTOFF):
@@ -247,7 +267,7 @@ def strassen(A, B, cutoff=_STRASSEN_CUTOFF):
     N. J. Higham, "Accuracy and Stability of Numerical Algorithms", chapter 23.
     """
     (p, q), r = A.shape, B.shape[1]
-    if min(p, q, r) < 2 * cutoff:
+    if strassen_levels(p, q, r, cutoff) == 0:
         return A @ B
     if p % 2 or q % 2:
         A = np.pad(A, ((0, p % 2), (0, q % 2)))

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._matmul import PackedMatrix, dense_product, with_values
+from sklearn_subquad._matmul import PackedMatrix, times_dense
+from sklearn_subquad._parallel import for_each
+from sklearn_subquad._products import ColumnwiseSum
 from sklearn_subquad._sparsifier import SPARSIFIERS, calibrate_shift
 from sklearn_subquad._weights import LazyWeights
 
@@ -29,7 +31,7 @@ class Activations:
     Attributes
     ----------
     x : ndarray of shape (n, n_features + 1)
-    hidden : list of csr_array of shape (n, m_l)
+    hidden : list of SparseRows of shape (n, m_l)
         h_1 to h_L; their patterns are the active sets.
     output : ndarray of shape (n, n_outputs)
     """
@@ -45,9 +47,9 @@ class Step:
 
     Attributes
     ----------
-    cotangents : list of csr_array of shape (n, m_l)
+    cotangents : list of SparseRows of shape (n, m_l)
         U_l, the derivatives of the combined outputs by z_l.
-    hidden : list of csr_array of shape (n, m_l)
+    hidden : list of SparseRows of shape (n, m_l)
         h_l of the linearisation point; W_{l+1}'s hidden part changes by ``U_{l+1}.T @ h_l``.
     input_changes : list of ndarray of shape (m_l, n_features + 1), or None
     output_changes : tuple of ndarray or None
@@ -143,14 +145,14 @@ class Network:
         seed : int
             The same seed gives the same weights, whatever the rows and the dtype.
         """
-        rng = np.random.default_rng(seed)
+        streams = iter(np.random.SeedSequence(seed).spawn(2 * len(architecture.widths) + 1))
         network = cls(architecture, [], (None, None))
         hidden, n_layers = None, len(architecture.widths)
         for depth, (width, density) in enumerate(architecture.layers()):
             mirror = architecture.mirrored and depth == n_layers - 1
             hidden_weights = input_weights = None
             if depth > 0:
-                start = _normal_tiles(rng, width, architecture.widths[depth - 1], x.dtype, mirror)
+                start = _normal_tiles(next(streams), width, architecture.widths[depth - 1], x.dtype, mirror)
                 hidden_weights = LazyWeights(
                     start,
                     max_rank=architecture.max_rank,
@@ -158,7 +160,7 @@ class Network:
                     keep_start=architecture.keep_start,
                 )
             if depth == 0 or architecture.skip_connections:
-                input_weights = _normal(rng, (width, x.shape[1]), x.dtype)
+                input_weights = _normal(next(streams), (width, x.shape[1]), x.dtype)
                 if mirror:
                     input_weights[1::2] = input_weights[: width - width % 2 : 2]
             layer = Layer(width, density, hidden_weights, input_weights)
@@ -166,7 +168,7 @@ class Network:
                 layer.start_input_weights = input_weights
             hidden = network._calibrate(layer, hidden, x, sample_weight)
             network.layers.append(layer)
-        A = architecture.init_scale * _normal(rng, (architecture.widths[-1], n_outputs), x.dtype)
+        A = architecture.init_scale * _normal(next(streams), (architecture.widths[-1], n_outputs), x.dtype)
         if architecture.mirrored:
             A[1::2] = -A[: len(A) - len(A) % 2 : 2]
             if len(A) % 2:
@@ -180,36 +182,38 @@ class Network:
 
     def _calibrate(self, layer, hidden, x, sample_weight):
         """Set the layer's shift and gain from the rows; returns its activations."""
-        z = self._preactivation(layer, hidden, x)
-        mean_square = np.average((z.astype(np.float64) ** 2).mean(axis=1), weights=sample_weight)
+        # Kept, because the threshold is known only once all of it is: once in a fit there are n x m numbers.
+        z = self._preactivation(layer, hidden, x).dense()
+        squares = np.einsum("ij,ij->i", z, z, dtype=np.float64) / z.shape[1]
+        mean_square = np.average(squares, weights=sample_weight)
         # Keeping whole pairs may take both neurons of a layer of width two.
         layer.shift = calibrate_shift(min(layer.density, 0.5), mean_square)
-        rows = SPARSIFIERS[self.architecture.sparsifier](z, layer.shift, layer.density)
-        norms = with_values(rows, rows.data.astype(np.float64) ** 2).sum(axis=1)
-        norm = np.average(norms, weights=sample_weight)
+
+        def known(out, first):
+            out += z[:, first : first + out.shape[1]]
+
+        again = ColumnwiseSum(z.shape, z.dtype, sparse=[known])
+        rows = SPARSIFIERS[self.architecture.sparsifier](again, layer.shift, 1.0, layer.density)
+        norm = np.average(rows.row_norms(), weights=sample_weight)
         # A narrow layer may have no active neuron on any row.
         layer.gain = 1.0 / np.sqrt(norm) if norm > 0 else 1.0
-        return with_values(rows, rows.data * rows.dtype.type(layer.gain))
+        return rows.scaled(layer.gain)
 
     @staticmethod
     def _preactivation(layer, hidden, x):
-        if layer.hidden_weights is None:
-            return dense_product(x, layer.input_weights.T)
-        z = layer.hidden_weights.forward(hidden)
-        if layer.input_weights is not None:
-            z += dense_product(x, layer.input_weights.T)
-        return z
+        dense = None if layer.input_weights is None else (x, layer.input_weights.T)
+        sparse = [] if layer.hidden_weights is None else layer.hidden_weights.forward_terms(hidden)
+        return ColumnwiseSum((len(x), layer.width), x.dtype, dense, sparse)
 
     def forward(self, x):
-        """Activations of network inputs x (n x (n_features + 1)). Allocates n x m numbers a layer."""
+        """Activations of network inputs x (n x (n_features + 1))."""
         sparsify = SPARSIFIERS[self.architecture.sparsifier]
         hidden, previous = [], None
         for layer in self.layers:
-            rows = sparsify(self._preactivation(layer, previous, x), layer.shift, layer.density)
-            previous = with_values(rows, rows.data * rows.dtype.type(layer.gain))
+            previous = sparsify(self._preactivation(layer, previous, x), layer.shift, layer.gain, layer.density)
             hidden.append(previous)
         A, inputs = self.output_weights
-        output = previous @ A
+        output = times_dense(previous, A)
         if inputs is not None:
             output += x @ inputs
         return Activations(x, hidden, output)
@@ -298,18 +302,30 @@ def _moved(weights, start, change, shrink):
     return weights + change
 
 
-def _normal(rng, shape, dtype):
+def _normal(seed, shape, dtype):
     """Standard normal numbers, drawn in single precision so that every dtype gets the same ones."""
-    return rng.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
 
 
-def _normal_tiles(rng, n_out, n_in, dtype, mirrored):
-    """Standard normal weights drawn in packed form; mirrored: neurons 2j and 2j + 1 have equal ones."""
+def _normal_tiles(seed, n_out, n_in, dtype, mirrored):
+    """Standard normal weights drawn in packed form; mirrored: neurons 2j and 2j + 1 have equal ones.
+
+    Every panel has its own stream of random numbers: panels are drawn in parallel, and are the same whatever the
+    number of threads.
+    """
     packed = PackedMatrix.zeros(n_out, n_in, dtype)
-    for panel in packed.tiles:
-        panel[:] = _normal(rng, panel.shape, dtype)
+    streams = seed.spawn(len(packed.tiles))
+
+    def draw(i):
+        panel = packed.tiles[i]
+        rng = np.random.Generator(np.random.SFC64(streams[i]))
+        if panel.dtype == np.float32:
+            rng.standard_normal(dtype=np.float32, out=panel)
+        else:
+            panel[:] = rng.standard_normal(panel.shape, dtype=np.float32)
         if mirrored:
             panel[:, 1::2] = panel[:, ::2]
-    used = n_out - (len(packed.tiles) - 1) * LANES
-    packed.tiles[-1, :, used:] = 0
+        panel[:, n_out - i * LANES :] = 0
+
+    for_each(draw, len(packed.tiles))
     return packed

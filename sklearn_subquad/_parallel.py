@@ -1,6 +1,6 @@
-"""Threads for work that is split into independent panels.
+"""Threads for work that is split into independent items.
 
-`worker_threads` opens a pool for the length of a fit or a prediction; `for_panels` finds it, wherever in
+`worker_threads` opens a pool for the length of a fit or a prediction; `for_each` finds it, wherever in
 the call tree it is called, and runs inline where there is none. Meanwhile BLAS runs on one thread, but for
 what `blas_threads` finds large enough: kernels and BLAS stay within one limit.
 
@@ -10,17 +10,15 @@ threads go on spinning for tens of milliseconds after every product: kernels tha
 """
 
 import functools
-import math
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import joblib
+from joblib.parallel import get_active_backend
 from threadpoolctl import ThreadpoolController
 
-# Panels below this number are not worth handing to another thread.
-_MIN_PANELS_PER_THREAD = 2
 # Operations of dense linear algebra from which more threads save more than their spinning costs afterwards.
 _MIN_BLAS_OPERATIONS = 4e9
 
@@ -35,9 +33,14 @@ def _controller():
     return ThreadpoolController().select(user_api="blas")
 
 
+def blas_libraries():
+    """What threadpoolctl says of every BLAS in the process."""
+    return _controller().info()
+
+
 def _blas_limit():
     """Threads that BLAS may use now, hence what a caller of threadpool_limits or loky allows us."""
-    limits = [library["num_threads"] for library in _controller().info()]
+    limits = [library["num_threads"] for library in blas_libraries()]
     return min(limits, default=joblib.cpu_count())
 
 
@@ -58,17 +61,25 @@ def _one_blas_thread():
         _blas_owner.release()
 
 
+def resolve_n_jobs(n_jobs=None):
+    """The number of threads that `worker_threads` uses for `n_jobs`."""
+    if n_jobs is None:
+        _, n_jobs = get_active_backend()
+    return _blas_limit() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+
+
 @contextmanager
 def worker_threads(n_jobs=None):
-    """Run `for_panels` calls in the body on a pool of threads, and BLAS on one.
+    """Run `for_each` calls in the body on a pool of threads, and BLAS on one.
 
     Parameters
     ----------
     n_jobs : int or None
-        Number of threads as in joblib (-1: all processors). None follows the limit that BLAS has at the
-        moment, so that ``threadpoolctl.threadpool_limits`` and joblib's worker processes govern it.
+        Number of threads as in joblib (-1: all processors). None follows ``joblib.parallel_config`` where that
+        says something, and otherwise the limit that BLAS has at the moment, so that
+        ``threadpoolctl.threadpool_limits`` and joblib's worker processes govern it.
     """
-    n_threads = _blas_limit() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
+    n_threads = resolve_n_jobs(n_jobs)
     # The executor starts threads only for what is submitted: with n_threads = 1 there are none.
     with (
         _one_blas_thread() as owns_blas,
@@ -92,21 +103,36 @@ def blas_threads(n_operations):
         yield
 
 
-def for_panels(work, n_panels, *, triangular=False):
-    """Call ``work(first, last)`` on ranges that cover ``range(n_panels)``, in parallel where a pool is open.
+def for_each(work, n_items):
+    """Call ``work(i)`` for every i in ``range(n_items)``, in parallel where a pool is open.
 
-    The ranges are of equal work: of equal length, or, if `triangular`, for work that falls linearly to zero.
+    Threads take the next item when they are done with one: items need not be of equal size, but there should be
+    several per thread.
     """
     pool, n_threads, _ = _pool.get()
-    n_threads = min(n_threads, n_panels // _MIN_PANELS_PER_THREAD)
+    n_threads = min(n_threads, n_items)
     if n_threads <= 1:
-        work(0, n_panels)
+        for i in range(n_items):
+            work(i)
         return
-    shares = [t / n_threads for t in range(n_threads + 1)]
-    if triangular:
-        shares = [1 - math.sqrt(1 - share) for share in shares]
-    bounds = [round(n_panels * share) for share in shares]
-    others = [pool.submit(work, *bounds[t : t + 2]) for t in range(1, n_threads)]
-    work(*bounds[:2])
+    lock, items = threading.Lock(), iter(range(n_items))
+
+    def take_items():
+        while True:
+            with lock:
+                i = next(items, None)
+            if i is None:
+                return
+            work(i)
+
+    others = [pool.submit(take_items) for _ in range(n_threads - 1)]
+    try:
+        take_items()
+    finally:
+        # Not one of them may go on writing after this call, whatever ended it.
+        with lock:
+            for _ in items:
+                pass
+        wait(others)
     for other in others:
         other.result()

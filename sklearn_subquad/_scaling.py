@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.utils import gen_batches
 
+# Rows that are scaled, and columns whose moments are taken, at a time: in double precision, whatever X is in.
+_CHUNK_ROWS = 1024
+_CHUNK_COLUMNS = 16
 # The constant input that carries every layer's bias.
 BIAS_FEATURE = 0.5
 # A feature is never scaled so that its largest deviation from the mean exceeds this: rare indicators
@@ -16,6 +20,11 @@ def _moments(values, sample_weight):
 
     Deviations of constant columns are 1.
     """
+    parts = [_column_moments(values[:, part], sample_weight) for part in gen_batches(values.shape[1], _CHUNK_COLUMNS)]
+    return tuple(np.concatenate(moments) for moments in zip(*parts, strict=True))
+
+
+def _column_moments(values, sample_weight):
     values = values.astype(np.float64, copy=False)
     low, high = values.min(axis=0), values.max(axis=0)
     # By range, not by deviation from the mean: over many rows the mean's own rounding looks like a deviation.
@@ -51,7 +60,9 @@ class InputScaling:
     def transform(self, X):
         """Network inputs (n x (n_features + 1)) in X's floating dtype."""
         out = np.empty((X.shape[0], X.shape[1] + 1), dtype=X.dtype)
-        out[:, :-1] = (X - self.mean) / (self.scale * np.sqrt(X.shape[1]))
+        scale = self.scale * np.sqrt(X.shape[1])
+        for rows in gen_batches(len(X), _CHUNK_ROWS):
+            out[rows, :-1] = (X[rows] - self.mean) / scale
         out[:, -1] = BIAS_FEATURE
         return out
 

@@ -104,10 +104,10 @@ class JacobianSketch:
         rng = np.random.default_rng(self._seed)
         n_probes = jacobian.probes.shape[1]
         features = np.zeros((jacobian.n_rows, self._sketch_size), dtype=jacobian.dtype)
-        inputs = jacobian.layer_inputs()
+        inputs = [(None if h is None else h.to_csr(), x) for h, x in jacobian.layer_inputs()]
         ones = np.ones((jacobian.n_rows, 1), dtype=jacobian.dtype)
         for probe in range(n_probes):
-            U = [*jacobian.probe_cotangents()[probe], ones]
+            U = [*(u.to_csr() for u in jacobian.probe_cotangents()[probe]), ones]
             for u, (h, x) in zip(U, inputs, strict=True):
                 n_g = sum(part.shape[1] for part in (h, x) if part is not None)
                 sketch = self._kind(u.shape[1], n_g, self._sketch_size, rng)

@@ -1,12 +1,14 @@
 """Activations that leave few neurons active per row: shifted ReLU and top-k.
 
-Both map pre-activations z (n x m, dense) to sparse rows with entries ``z - shift``; the derivative is one
+Both map pre-activations z (n x m) to sparse rows with entries ``gain * (z - shift)``; the derivative is the gain
 on the active entries and zero elsewhere.
 """
 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import ndtri
+
+from sklearn_subquad._rows import SparseRows
 
 
 def calibrate_shift(density, mean_square):
@@ -25,42 +27,40 @@ def auto_density(width):
     return min(0.5, width ** (-1 / 5))
 
 
-def shifted_relu(z, shift, density):
-    """Sparse rows of ``max(z - shift, 0)``; `density` is what the shift was calibrated for and unused.
+def shifted_relu(z, shift, gain, density):
+    """Sparse rows of ``gain * max(z - shift, 0)``.
 
     Parameters
     ----------
-    z : ndarray of shape (n, m)
-    shift : float
+    z : ColumnwiseSum of shape (n, m)
+    shift, gain : float
+    density : float
+        What the shift was calibrated for.
 
     Returns
     -------
-    csr_array of shape (n, m), of z's dtype
+    SparseRows of shape (n, m), of z's dtype
     """
-    return _select(z, z > shift, shift)
+    return z.select(shift, gain, density)
 
 
-def topk(z, shift, density):
-    """Sparse rows of ``z - shift`` on the ``max(1, round(density * m))`` largest z of each row.
+def topk(z, shift, gain, density):
+    """Sparse rows of ``gain * (z - shift)`` on the ``max(1, round(density * m))`` largest z of each row.
 
     The shift makes the entry at the edge of the active set small, so that a neuron that enters or leaves it
     changes the row little; entries may be slightly negative. Which of several equal z are kept is not specified.
+    All n x m numbers of z exist at once, because a row is chosen from as a whole.
     """
-    m = z.shape[1]
-    n_active = min(m, max(1, round(density * m)))
-    active = np.zeros(z.shape, dtype=bool)
-    chosen = np.argpartition(z, m - n_active, axis=1)[:, m - n_active :]
-    np.put_along_axis(active, chosen, True, axis=1)
-    return _select(z, active, shift)
-
-
-def _select(z, active, shift):
     n, m = z.shape
-    flat = np.flatnonzero(active)
-    indptr = np.zeros(n + 1, dtype=np.int32)
-    np.cumsum(np.count_nonzero(active, axis=1), out=indptr[1:])
-    indices = (flat % m).astype(np.int32)
-    return csr_array((z[active] - z.dtype.type(shift), indices, indptr), shape=(n, m))
+    n_active = min(m, max(1, round(density * m)))
+    dense = z.dense()
+    chosen = np.argpartition(dense, m - n_active, axis=1)[:, m - n_active :]
+    chosen.sort(axis=1)
+    values = np.take_along_axis(dense, chosen, axis=1)
+    values -= values.dtype.type(shift)
+    values *= values.dtype.type(gain)
+    indptr = np.arange(n + 1) * n_active
+    return SparseRows.from_csr(csr_array((values.ravel(), chosen.ravel(), indptr), shape=(n, m)))
 
 
 SPARSIFIERS = {"shifted_relu": shifted_relu, "topk": topk}

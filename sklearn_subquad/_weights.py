@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from sklearn_subquad._matmul import PackedMatrix, packed_times_rows, rows_times_rows, with_values
+from sklearn_subquad._costs import balanced_rank, cheapest_route, folding_operations, query_operations
+from sklearn_subquad._matmul import PackedMatrix, row_products
+from sklearn_subquad._products import ColumnwiseSum, sparse_term
 
 # The scale of the change is folded in before pushes divided by it could leave the range of single precision.
 _MAX_SCALE = 1e6
@@ -20,10 +22,12 @@ class LazyWeights:
     start : PackedMatrix of shape (m_out, m_in)
         The initial weights. Without `keep_start` they are overwritten by flushes.
     max_rank : int or "auto"
-        Rank beyond which `flush_if_full` flushes; a push may exceed it until then. "auto" is m_in / 2: a query
-        of the factors (two sparse products) then costs as much as one of the base.
+        Rank beyond which `flush_if_full` flushes; a push may exceed it until then. "auto" balances what the pending
+        factors add to queries with what a pass over the weights costs, and also flushes before a query that would
+        cost more than folding the factors in.
     matmul : {"auto", "scatter", "blas", "strassen"}
-        How `flush` adds the factors, see `PackedMatrix.add_product`.
+        How `flush` adds the factors, see `PackedMatrix.add_product`; "auto" is the cheapest by a cost model that is
+        calibrated on the machine at the first flush of the process.
     keep_start : bool
         Keep the change since the start apart from the start, at the price of a second matrix after the first
         flush. `delta` and its products then need no copy of the start, and the change can be scaled.
@@ -42,7 +46,7 @@ class LazyWeights:
         self._change = None
         self._scale = 1.0
         self._pending = []
-        self.max_rank = start.shape[1] // 2 if max_rank == "auto" else max_rank
+        self._max_rank = max_rank
         self.max_rank_seen = 0
 
     @property
@@ -58,43 +62,47 @@ class LazyWeights:
         """Number of rank-one terms that are pending."""
         return sum(U.shape[0] for U, _ in self._pending)
 
+    def forward_terms(self, rows):
+        """``rows @ W.T`` for sparse rows (n x m_in), as terms of a `ColumnwiseSum` (n x m_out)."""
+        self._flush_if_cheaper(rows.shape[0])
+        return [lambda out, first: self._start.add_forward(rows, out, first), *self._change_terms(rows)]
+
+    def backward_terms(self, rows):
+        """``rows @ W`` for sparse rows (n x m_out), as terms of a `ColumnwiseSum` (n x m_in)."""
+        self._flush_if_cheaper(rows.shape[0])
+        terms = [lambda out, first: self._start.add_backward(rows, out, first)]
+        scaled = self._scaled(rows)
+        if self._change is not None:
+            terms.append(lambda out, first: self._change.add_backward(scaled, out, first))
+        return terms + [sparse_term(row_products(scaled, U), G) for U, G in self._pending]
+
+    def delta_terms(self, rows):
+        """``rows @ (W - W_start).T`` as terms of a `ColumnwiseSum` (n x m_out); needs `keep_start`."""
+        self._require_start("delta_terms")
+        return self._change_terms(rows)
+
+    def _change_terms(self, rows):
+        terms = []
+        scaled = self._scaled(rows)
+        if self._change is not None:
+            terms.append(lambda out, first: self._change.add_forward(scaled, out, first))
+        return terms + [sparse_term(row_products(scaled, G), U) for U, G in self._pending]
+
+    def _scaled(self, rows):
+        return rows if self._scale == 1.0 else rows.scaled(self._scale)
+
     def forward(self, rows):
-        """``rows @ W.T`` for sparse rows (n x m_in)."""
-        out = self._start.forward(rows)
-        if self._change is not None or self._pending:
-            out += self._change_forward(rows)
-        return out
+        """``rows @ W.T`` for sparse rows (n x m_in): dense, n x m_out."""
+        return ColumnwiseSum((rows.shape[0], self.shape[0]), self.dtype, sparse=self.forward_terms(rows)).dense()
 
     def backward(self, rows):
-        """``rows @ W`` for sparse rows (n x m_out)."""
-        out = self._start.backward(rows)
-        if self._change is not None:
-            out += self._scaled(self._change.backward(rows))
-        for U, G in self._pending:
-            out += self._scaled(packed_times_rows(PackedMatrix.from_dense(rows_times_rows(rows, U)), G))
-        return out
-
-    def delta_forward(self, rows):
-        """``rows @ (W - W_start).T``; needs `keep_start`."""
-        self._require_start("delta_forward")
-        return self._change_forward(rows)
-
-    def _change_forward(self, rows):
-        if self._change is not None:
-            out = self._scaled(self._change.forward(rows))
-        else:
-            out = np.zeros((rows.shape[0], self.shape[0]), dtype=self.dtype)
-        for U, G in self._pending:
-            out += self._scaled(packed_times_rows(PackedMatrix.from_dense(rows_times_rows(rows, G)), U))
-        return out
-
-    def _scaled(self, product):
-        return product if self._scale == 1.0 else product * self.dtype.type(self._scale)
+        """``rows @ W`` for sparse rows (n x m_out): dense, n x m_in."""
+        return ColumnwiseSum((rows.shape[0], self.shape[1]), self.dtype, sparse=self.backward_terms(rows)).dense()
 
     def push(self, U, G):
         """Add ``U.T @ G`` to W, for sparse U (rank x m_out) and G (rank x m_in); it stays pending."""
         if self._scale != 1.0:
-            U = with_values(U, U.data / self.dtype.type(self._scale))
+            U = U.scaled(1 / self._scale)
         self._pending.append((U, G))
         self.max_rank_seen = max(self.max_rank_seen, self.rank)
 
@@ -106,7 +114,7 @@ class LazyWeights:
         if self._pending and self._pending[-1][1] is G:
             self._pending.pop()
         else:
-            self.push(with_values(U, -U.data), G)
+            self.push(U.scaled(-1), G)
 
     def scale_change(self, factor):
         """Multiply all that was added since the start by a positive number; needs `keep_start`."""
@@ -117,8 +125,18 @@ class LazyWeights:
 
     def flush_if_full(self):
         """Flush once the pending rank exceeds `max_rank`."""
-        if self.rank > self.max_rank:
+        if not self._pending:
+            return
+        limit = balanced_rank(*self._pending[-1]) if self._max_rank == "auto" else self._max_rank
+        if self.rank > limit:
             self.flush()
+
+    def _flush_if_cheaper(self, n_rows):
+        """Flush before a query of n rows that costs more than folding in, unless the user chose the rank."""
+        if self._max_rank == "auto" and self._pending:
+            query = sum(query_operations(U, G, n_rows) for U, G in self._pending)
+            if query > sum(folding_operations(U, G) for U, G in self._pending):
+                self.flush()
 
     def flush(self):
         """Fold all pending factors into the base."""
@@ -131,7 +149,8 @@ class LazyWeights:
             target = self._change
         # One push at a time: all of them together would be dense factors of the size of W.
         for U, G in self._pending:
-            target.add_product(U, G, self._matmul)
+            route = cheapest_route(U, G, self.shape[0]) if self._matmul == "auto" else self._matmul
+            target.add_product(U, G, route)
         self._pending = []
         if self._scale != 1.0:
             target.tiles *= self.dtype.type(self._scale)
@@ -142,8 +161,8 @@ class LazyWeights:
         self._require_start("delta")
         out = np.zeros(self.shape, dtype=self.dtype) if self._change is None else self._change.to_dense()
         for U, G in self._pending:
-            out = out + (U.T @ G).toarray()
-        return self._scaled(out)
+            out = out + _dense_product(U, G)
+        return out * self.dtype.type(self._scale)
 
     def to_dense(self):
         """W as a dense array (m_out x m_in)."""
@@ -151,16 +170,22 @@ class LazyWeights:
             return self._start.to_dense() + self.delta()
         out = self._start.to_dense()
         for U, G in self._pending:
-            out = out + (U.T @ G).toarray()
+            out = out + _dense_product(U, G)
         return out
 
     def packed(self):
-        """W as a PackedMatrix, everything folded in (the object's own memory where the start is not kept)."""
+        """W as a PackedMatrix in the object's own memory, everything folded in; the start is not kept any longer."""
         self.flush()
-        if self._change is None:
-            return self._start
-        return PackedMatrix(self._start.tiles + self._change.tiles, self._start.n_out)
+        if self._change is not None:
+            self._start.tiles += self._change.tiles
+            self._change = None
+        self._keep_start = False
+        return self._start
 
     def _require_start(self, method):
         if not self._keep_start:
             raise ValueError(f"{method} needs the initial weights; create LazyWeights with keep_start=True.")
+
+
+def _dense_product(U, G):
+    return (U.to_csr().T @ G.to_csr()).toarray()

@@ -183,12 +183,17 @@ class DenseNetwork:
         return clone
 
 
+def as_dense(rows):
+    """`SparseRows` as an ordinary float64 array."""
+    return rows.to_csr().toarray().astype(np.float64)
+
+
 def as_vector(step, network):
     """A `Step` as one dense vector in the order of `DenseNetwork.parts`."""
     parts = []
     for depth, layer in enumerate(network.layers):
         if layer.hidden_weights is not None:
-            parts.append((step.cotangents[depth].T @ step.hidden[depth - 1]).toarray())
+            parts.append(as_dense(step.cotangents[depth]).T @ as_dense(step.hidden[depth - 1]))
         if layer.input_weights is not None:
             parts.append(step.input_changes[depth])
     parts.extend(part for part in step.output_changes if part is not None)

@@ -8,6 +8,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._solver import GaussNewtonSolver
 
 N, D = 20, 3
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
@@ -257,6 +258,31 @@ def test_refused_parameter_at_a_refit_leaves_the_first_fit_usable(estimator_clas
     with pytest.raises(ValueError, match=parameter):
         estimator.fit(rows()[:, :2], targets() + 5)
     np.testing.assert_array_equal(estimator.set_params(**valid).predict(rows()), before)
+
+
+@BOTH
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_refit_leaves_the_estimator_unfitted(estimator_class, interruption, monkeypatch):
+    def interrupted(*args):
+        raise interruption
+
+    estimator = small(estimator_class).fit(rows(), targets())
+    monkeypatch.setattr(GaussNewtonSolver, "solve", interrupted)
+    with pytest.raises(interruption):
+        estimator.fit(rows()[:, :2], targets() + 5)
+    with pytest.raises(NotFittedError):
+        estimator.predict(rows())
+    monkeypatch.undo()
+    assert len(estimator.fit(rows(), targets()).predict(rows())) == N
+
+
+@BOTH
+def test_widths_beyond_the_memory_are_refused_before_anything_is_allocated(estimator_class):
+    # 4 * 10^12 weights of 8 bytes.
+    estimator = small(estimator_class, hidden_layer_sizes=(2_000_000, 2_000_000))
+    with pytest.raises(MemoryError, match=r"hidden_layer_sizes=\(2000000, 2000000\) takes 3[0-9,]+ bytes of weights"):
+        estimator.fit(rows(), targets())
+    assert not hasattr(estimator, "coefs_")
 
 
 @BOTH

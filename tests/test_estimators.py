@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _parallel
 from sklearn_subquad._classifier import project_onto_simplex
 from sklearn_subquad._jacobian import Jacobian
-from sklearn_subquad._matmul import PackedMatrix
+from sklearn_subquad._matmul import ROUTES, PackedMatrix
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._scaling import InputScaling
 
@@ -573,7 +573,9 @@ def test_matmul_chooses_how_weights_are_updated(route, monkeypatch):
     monkeypatch.setattr(PackedMatrix, "add_product", spy)
     X, y = regression_data()
     estimator = small(SubquadMLPRegressor, matmul=route).fit(X, y)
-    assert set(routes) == {route}
+    # "auto" is decided by measured costs.
+    assert routes
+    assert set(routes) <= (set(ROUTES) if route == "auto" else {route})
     monkeypatch.undo()
     np.testing.assert_allclose(small(SubquadMLPRegressor).fit(X, y).predict(X), estimator.predict(X), rtol=1e-6)
 
@@ -869,23 +871,40 @@ def test_projection_onto_the_simplex_by_hand(row, expected, dtype):
 
 @BOTH
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_n_jobs_does_not_change_results(estimator_class, dtype):
+@pytest.mark.parametrize("sparsifier", ["shifted_relu", "topk"])
+@pytest.mark.parametrize("n_jobs", [2, 4])
+def test_n_jobs_does_not_change_results(estimator_class, n_jobs, sparsifier, dtype):
+    # To the bit: items of work depend on shapes alone, and BLAS has one thread for work of this size.
     X, y = data_for(estimator_class, dtype=dtype)
-    serial = small(estimator_class, hidden_layer_sizes=(300, 300), n_jobs=1, max_iter=2).fit(X, y)
-    fitted_by_two = clone(serial).set_params(n_jobs=2).fit(X, y)
+    serial = small(estimator_class, hidden_layer_sizes=(300, 300), sparsifier=sparsifier, n_jobs=1, max_iter=2).fit(
+        X, y
+    )
+    threaded = clone(serial).set_params(n_jobs=n_jobs).fit(X, y)
+    assert flat_weights(threaded._state_).tobytes() == flat_weights(serial._state_).tobytes()
     expected = outputs(serial, X)
-    tolerance = 1e-4 if dtype == np.float32 else 1e-10
-    np.testing.assert_allclose(outputs(fitted_by_two, X), expected, atol=tolerance)
-    tolerance = 1e-5 if dtype == np.float32 else 1e-12
-    np.testing.assert_allclose(outputs(serial.set_params(n_jobs=2), X), expected, atol=tolerance)
+    assert outputs(threaded, X).tobytes() == expected.tobytes()
+    assert outputs(serial.set_params(n_jobs=n_jobs), X).tobytes() == expected.tobytes()
 
 
 @BOTH
-@pytest.mark.parametrize(("working_memory", "n_calls"), [(0, 80), (1, 3)])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_prediction_does_not_depend_on_row_batches(estimator_class, working_memory, n_calls, dtype, monkeypatch):
+# Megabytes a row in single and double precision, at the density of 0.138: 0.016 and 0.027, under top-k 0.42 and 0.51.
+@pytest.mark.parametrize(
+    ("sparsifier", "dtype", "working_memory", "n_calls"),
+    [
+        ("shifted_relu", np.float32, 1, 2),
+        ("shifted_relu", np.float64, 1, 3),
+        ("topk", np.float32, 3, 12),
+        ("topk", np.float64, 3, 14),
+        ("shifted_relu", np.float64, 0, 80),
+        ("topk", np.float32, 0, 80),
+        ("shifted_relu", np.float64, 10, 1),
+    ],
+)
+def test_prediction_does_not_depend_on_row_batches(
+    estimator_class, sparsifier, dtype, working_memory, n_calls, monkeypatch
+):
     X, y = data_for(estimator_class, dtype=dtype)
-    estimator = small(estimator_class, hidden_layer_sizes=(64, 1000), max_iter=1).fit(X, y)
+    estimator = small(estimator_class, hidden_layer_sizes=(64, 20_000), sparsifier=sparsifier, max_iter=1).fit(X, y)
     expected = outputs(estimator, X)
     sizes, forward = [], Network.forward
 
@@ -898,7 +917,9 @@ def test_prediction_does_not_depend_on_row_batches(estimator_class, working_memo
         batched = outputs(estimator, X)
     assert len(sizes) == n_calls
     assert sum(sizes) == 80
-    np.testing.assert_allclose(batched, expected, atol=1e-5 if dtype == np.float32 else 1e-12)
+    # In single precision BLAS' rounding, which depends on the number of rows, decides near-ties of top-k.
+    tolerance = 1e-12 if dtype == np.float64 else {"shifted_relu": 1e-5, "topk": 1e-3}[sparsifier]
+    np.testing.assert_allclose(batched, expected, atol=tolerance)
 
 
 @BOTH

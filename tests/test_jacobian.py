@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import CASES, DenseNetwork, as_vector, build
+from cases import CASES, DenseNetwork, as_dense, as_vector, build
 
 from sklearn_subquad._jacobian import Jacobian, make_probes
 
@@ -64,7 +64,7 @@ class TestOperator:
         activations = network.forward(x)
         assert_close(activations.output, out, case)
         for rows, (h, _) in zip(activations.hidden, pairs[1:], strict=True):
-            assert_close(rows.toarray(), h, case)
+            assert_close(as_dense(rows), h, case)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.dtype == "float64"], ids=str)
@@ -100,6 +100,38 @@ def test_along_total_change_is_J_times_the_change(case):
     change = now - np.concatenate([part.ravel() for part in before.parts()])
     dense = DenseNetwork.of(network).jacobian(x) * row_scale[:, None, None]
     assert_close(jacobian.along_total_change(), np.einsum("icp,p->ic", dense, change), case)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.n_outputs == 1], ids=str)
+def test_Jt_of_one_output_equals_a_fresh_backward_pass(case):
+    _, x, row_scale, jacobian = make_jacobian(case)
+    C = np.random.default_rng(5).standard_normal((len(x), 1)).astype(case.dtype)
+    fresh = jacobian.cotangents(row_scale.astype(case.dtype)[:, None] * C)
+    for reused, wanted in zip(jacobian.Jt(C).cotangents, fresh, strict=True):
+        assert reused.dtype == wanted.dtype
+        # Both on the pattern of the activations: where an entry is zero by chance it is still stored.
+        assert reused.pattern is wanted.pattern
+        assert_close(as_dense(reused), as_dense(wanted), case)
+
+
+@pytest.mark.parametrize(("n_outputs", "passes"), [(1, 1), (3, 5)])
+def test_one_output_takes_one_backward_pass_in_all(n_outputs, passes, monkeypatch):
+    case = next(case for case in CASES if case.n_layers == 2 and case.n_outputs == n_outputs)
+    _, x, _, jacobian = make_jacobian(case)
+    calls, cotangents = [], jacobian.cotangents
+
+    def counting(C):
+        calls.append(1)
+        return cotangents(C)
+
+    monkeypatch.setattr(jacobian, "cotangents", counting)
+    C = np.ones((len(x), n_outputs), dtype=case.dtype)
+    jacobian.mean_diagonal()
+    jacobian.gram()
+    jacobian.Jt(C)
+    jacobian.Jt(2 * C)
+    # One a probe, and with several outputs one more for each Jt.
+    assert len(calls) == passes
 
 
 def test_gram_solve_follows_the_shift():

@@ -3,221 +3,308 @@ import pytest
 from scipy.sparse import csr_array
 
 from sklearn_subquad import _matmul
+from sklearn_subquad._kernels import LANES
 from sklearn_subquad._matmul import (
-    MATMUL_ROUTES,
+    ROUTES,
     PackedMatrix,
+    column_groups,
     dense_product,
-    masked,
-    packed_times_rows,
     row_gram,
-    rows_times_rows,
+    row_products,
     strassen,
-    transpose_rows,
-    with_values,
+    strassen_levels,
+    times_dense,
 )
 from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._rows import SparseRows
 
 DTYPES = [np.float32, np.float64]
-# n_out, n_in: single numbers, ragged panels, and more than the 256 outputs that BLAS adds at a time.
-SHAPES = [(1, 1), (1, 65), (63, 130), (64, 64), (65, 1), (130, 63), (600, 70)]
+# n_out, n_in: single numbers, ragged panels, and more than one group of columns on either side.
+SHAPES = [(1, 1), (1, 65), (63, 130), (64, 64), (65, 1), (130, 63), (600, 70), (70, 1100)]
+# One in each of the ranges that decide the columns per block, and the extremes.
+DENSITIES = [0.0, 0.01, 0.04, 0.3, 1.0]
+
+
+@pytest.fixture
+def draw(sparse_rows):
+    """Function of (rng, n_rows, n_columns, density, dtype) that draws `SparseRows` and the same numbers dense."""
+
+    def draw(rng, n_rows, n_columns, density, dtype):
+        rows = sparse_rows(rng, n_rows, n_columns, density, dtype)
+        return SparseRows.from_csr(rows), rows.toarray()
+
+    return draw
 
 
 def normal(rng, shape, dtype):
     return rng.standard_normal(shape).astype(dtype)
 
 
-def double(array):
-    return (array.toarray() if hasattr(array, "toarray") else array).astype(np.float64)
+def small_integers(rng, shape, dtype):
+    """Integers so small that no sum of their products is rounded; a third of them zero."""
+    return rng.integers(-1, 2, shape).astype(dtype)
 
 
-def assert_equals_product(actual, A, B, plus=None):
+def assert_equals_product(actual, A, B, plus=0):
     """``actual == plus + A @ B`` within the rounding of sums in any order, in actual's precision."""
-    A, B = double(A), double(B)
-    plus = np.zeros((len(A), B.shape[1])) if plus is None else plus.astype(np.float64)
-    assert actual.shape == plus.shape
+    A, B, plus = A.astype(np.float64), B.astype(np.float64), np.float64(plus)
+    assert actual.shape == (len(A), B.shape[1])
     bound = (A.shape[1] + 2) * np.finfo(actual.dtype).eps * (np.abs(plus) + np.abs(A) @ np.abs(B))
     assert (np.abs(actual - (plus + A @ B)) <= bound).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_dense_matrix_survives_packing(shape, dtype):
-    W = normal(np.random.default_rng(0), shape, dtype)
-    packed = PackedMatrix.from_dense(W)
-    assert packed.shape == shape
-    assert packed.to_dense().dtype == packed.dtype == dtype
-    np.testing.assert_array_equal(packed.to_dense(), W)
-    np.testing.assert_array_equal(PackedMatrix.from_dense(np.asfortranarray(W)).tiles, packed.tiles)
-
-
-def test_packed_layout_is_panel_input_lane_with_zeros_beyond_the_outputs():
-    W = normal(np.random.default_rng(0), (70, 5), np.float32)
-    tiles = PackedMatrix.from_dense(W).tiles
-    assert tiles.shape == (2, 5, 64)
-    assert tiles.flags.c_contiguous
-    assert tiles[1, 3, 4] == W[68, 3]
-    assert (tiles[1, :, 6:] == 0).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("density", [0, 0.2, 1])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_sparse_rows_and_columns_pack_like_dense(shape, density, dtype, sparse_rows):
-    rows = sparse_rows(np.random.default_rng(0), *shape, density, dtype)
-    expected = PackedMatrix.from_dense(rows.toarray())
-    for packed in (
-        PackedMatrix.from_sparse_rows(rows),
-        PackedMatrix.from_sparse_columns(transpose_rows(rows)),
-    ):
-        assert packed.shape == shape
-        assert packed.dtype == dtype
-        np.testing.assert_array_equal(packed.tiles, expected.tiles)
-
-
-def test_packing_copies():
-    W = np.ones((3, 2))
-    packed = PackedMatrix.from_dense(W)
-    packed.tiles += 1
-    assert (W == 1).all()
-
-
-def test_transposed_rows_are_sorted(sparse_rows):
-    rows = sparse_rows(np.random.default_rng(0), 9, 13, 0.4, np.float32)
-    transposed = transpose_rows(rows)
-    np.testing.assert_array_equal(transposed.toarray(), rows.toarray().T)
-    assert transposed.format == "csr"
-    assert transposed.has_sorted_indices
-
-
-def test_with_values_shares_the_pattern(sparse_rows):
-    rows = sparse_rows(np.random.default_rng(0), 9, 13, 0.4, np.float32)
-    doubled = with_values(rows, 2 * rows.data)
-    np.testing.assert_array_equal(doubled.toarray(), 2 * rows.toarray())
-    assert np.shares_memory(doubled.indices, rows.indices)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("density", [0, 0.1, 1])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_forward_and_backward_equal_the_dense_products(shape, density, dtype, sparse_rows):
-    rng = np.random.default_rng(0)
-    n_out, n_in = shape
-    W = normal(rng, shape, dtype)
-    packed = PackedMatrix.from_dense(W)
-    inputs, outputs = (sparse_rows(rng, 11, n, density, dtype) for n in (n_in, n_out))
-    for actual, rows, matrix in (
-        (packed.forward(inputs), inputs, W.T),
-        (packed.backward(outputs), outputs, W),
-    ):
-        assert actual.dtype == dtype
-        assert_equals_product(actual, rows, matrix)
-
-
-def test_no_rows_give_an_empty_product():
-    packed = PackedMatrix.from_dense(np.ones((5, 3), np.float32))
-    assert packed.forward(csr_array((0, 3), dtype=np.float32)).shape == (0, 5)
-    assert packed.backward(csr_array((0, 5), dtype=np.float32)).shape == (0, 3)
-
-
-def test_64_bit_index_arrays_are_accepted(sparse_rows):
-    rows = sparse_rows(np.random.default_rng(0), 4, 30, 0.3, np.float32)
-    W = normal(np.random.default_rng(1), (20, 30), np.float32)
-    expected = PackedMatrix.from_dense(W).forward(rows)
-    rows.indices, rows.indptr = rows.indices.astype(np.int64), rows.indptr.astype(np.int64)
-    np.testing.assert_array_equal(PackedMatrix.from_dense(W).forward(rows), expected)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("density", [0, 0.1, 1])
-@pytest.mark.parametrize("rank", [1, 40])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("route", MATMUL_ROUTES)
-def test_every_route_adds_the_product_of_the_factors(route, shape, rank, density, dtype, sparse_rows):
-    rng = np.random.default_rng(0)
-    W = normal(rng, shape, dtype)
-    U, G = (sparse_rows(rng, rank, n, density, dtype) for n in shape)
-    packed = PackedMatrix.from_dense(W)
-    packed.add_product(U, G, route)
-    assert packed.dtype == dtype
-    assert_equals_product(packed.to_dense(), U.T, G, plus=W)
-    # What lies beyond n_out must stay zero: backward products would read it.
+def assert_zero_beyond_the_outputs(packed):
+    """As `PackedMatrix` promises, so that tiles can be compared and multiplied by whole panels."""
     np.testing.assert_array_equal(packed.tiles, PackedMatrix.from_dense(packed.to_dense()).tiles)
 
 
-@pytest.mark.parametrize("route", MATMUL_ROUTES)
-def test_small_integers_are_added_exactly_by_every_route(route, sparse_rows):
-    rng = np.random.default_rng(0)
-    U, G = (sparse_rows(rng, 50, n, 0.5, np.float32) for n in (600, 70))
-    U, G = (with_values(rows, np.round(3 * rows.data)) for rows in (U, G))
-    packed = PackedMatrix.zeros(600, 70, np.float32)
-    packed.add_product(U, G, route)
-    np.testing.assert_array_equal(packed.to_dense(), U.toarray().T @ G.toarray())
+class TestColumnGroups:
+    @pytest.mark.parametrize("block", [64, 128, 512])
+    @pytest.mark.parametrize("n_columns", [1, 63, 64, 65, 513, 4096, 10_001])
+    @pytest.mark.parametrize("n_rows", [0, 1, 1000, 100_000, 1 << 21])
+    def test_cover_all_columns_in_whole_blocks(self, n_rows, n_columns, block):
+        groups = column_groups(n_rows, n_columns, block)
+        covered = np.concatenate([np.arange(n_columns)[group] for group in groups])
+        np.testing.assert_array_equal(covered, np.arange(n_columns))
+        assert all(group.start % block == 0 and group.stop <= n_columns for group in groups)
+        # A single block is never cut, however many the rows.
+        assert all(width == block or n_rows * width <= 1 << 20 for width in np.diff([group.start for group in groups]))
+
+    @pytest.mark.parametrize("n_columns", [7 * 128 + 1, 1024, 5000])
+    def test_are_enough_for_the_threads_to_share(self, n_columns):
+        assert len(column_groups(10, n_columns, 128)) >= 8
+
+    def test_no_columns_make_no_group(self):
+        assert column_groups(5, 0, 64) == []
 
 
-def test_strassen_route_recurses_on_large_factors(monkeypatch, sparse_rows):
+class TestPackedMatrix:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_packing_is_undone_exactly(self, shape, dtype):
+        W = normal(np.random.default_rng(0), shape, dtype)
+        packed = PackedMatrix.from_dense(W)
+        assert packed.shape == shape
+        assert packed.to_dense().dtype == packed.dtype == dtype
+        np.testing.assert_array_equal(packed.to_dense(), W)
+        np.testing.assert_array_equal(PackedMatrix.from_dense(np.asfortranarray(W)).tiles, packed.tiles)
+
+    def test_layout_is_panel_input_lane_with_zeros_beyond_the_outputs(self):
+        W = normal(np.random.default_rng(0), (70, 5), np.float32)
+        tiles = PackedMatrix.from_dense(W).tiles
+        assert tiles.shape == (2, 5, LANES)
+        assert tiles.flags.c_contiguous
+        assert tiles[1, 3, 4] == W[68, 3]
+        assert (tiles[1, :, 6:] == 0).all()
+
+    def test_packing_copies(self):
+        W = np.ones((3, 2))
+        packed = PackedMatrix.from_dense(W)
+        packed.tiles += 1
+        assert (W == 1).all()
+
+    def test_tiles_start_at_a_cache_line(self):
+        assert all(PackedMatrix.zeros(65, n, np.float32).tiles.ctypes.data % 64 == 0 for n in range(1, 20))
+
+    # Also more than the 512 rows of a chunk.
+    @pytest.mark.parametrize("n_rows", [11, 520])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("density", DENSITIES)
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_forward_and_backward_equal_the_dense_products(self, shape, density, dtype, n_rows, draw):
+        rng = np.random.default_rng(0)
+        W = normal(rng, shape, dtype)
+        packed = PackedMatrix.from_dense(W)
+        (outputs, dense_outputs), (inputs, dense_inputs) = (draw(rng, n_rows, n, density, dtype) for n in shape)
+        forward, backward = packed.forward(inputs), packed.backward(outputs)
+        assert forward.dtype == backward.dtype == dtype
+        assert_equals_product(forward, dense_inputs, W.T)
+        assert_equals_product(backward, dense_outputs, W)
+
+    @pytest.mark.parametrize("order", ["C", "F"])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    # The first column, a multiple of 64, and how many: everything, ragged ends, a part of one panel.
+    @pytest.mark.parametrize(("first", "n_columns"), [(0, 200), (64, 136), (128, 72), (64, 64), (64, 10), (192, 8)])
+    def test_add_forward_and_add_backward_add_a_part_of_the_columns(self, first, n_columns, dtype, order, draw):
+        rng = np.random.default_rng(0)
+        part = slice(first, first + n_columns)
+        for shape, method, factor in [
+            ((200, 150), PackedMatrix.add_forward, lambda W: W.T),
+            ((150, 200), PackedMatrix.add_backward, lambda W: W),
+        ]:
+            W = normal(rng, shape, dtype)
+            rows, dense_rows = draw(rng, 530, 150, 0.3, dtype)
+            before = np.asarray(normal(rng, (530, 200), dtype), order=order)
+            out = before.copy(order="K")
+            method(PackedMatrix.from_dense(W), rows, out[:, part], first)
+            assert_equals_product(out[:, part], dense_rows, factor(W)[:, part], plus=before[:, part])
+            np.testing.assert_array_equal(np.delete(out, part, axis=1), np.delete(before, part, axis=1))
+
+    def test_no_rows_give_an_empty_product(self):
+        packed = PackedMatrix.from_dense(np.ones((5, 3), np.float32))
+        assert packed.forward(SparseRows.from_csr(csr_array((0, 3), dtype=np.float32))).shape == (0, 5)
+        assert packed.backward(SparseRows.from_csr(csr_array((0, 5), dtype=np.float32))).shape == (0, 3)
+
+    def test_no_inputs_give_a_product_of_zeros(self):
+        rows = SparseRows.from_csr(csr_array((4, 0), dtype=np.float32))
+        np.testing.assert_array_equal(PackedMatrix.zeros(70, 0, np.float32).forward(rows), np.zeros((4, 70)))
+
+    def test_rows_of_another_width_are_refused(self, draw):
+        packed = PackedMatrix.from_dense(np.ones((70, 30), np.float32))
+        for n_columns in (29, 31, 65):
+            rows, _ = draw(np.random.default_rng(0), 3, n_columns, 0.5, np.float32)
+            with pytest.raises(ValueError, match="must have"):
+                packed.forward(rows)
+        for n_columns in (64, 129):
+            rows, _ = draw(np.random.default_rng(0), 3, n_columns, 0.5, np.float32)
+            with pytest.raises(ValueError, match="do not fit"):
+                packed.backward(rows)
+
+
+@pytest.fixture
+def small_cutoff(monkeypatch):
+    """Strassen's route recurses down to dimensions of 16 to 31; the shapes of A in all calls so far."""
     calls = []
 
-    def counted(A, B, cutoff=16):
+    def with_small_cutoff(A, B, cutoff=16):
         calls.append(A.shape)
         return strassen(A, B, cutoff)
 
-    monkeypatch.setattr(_matmul, "strassen", counted)
-    rng = np.random.default_rng(0)
-    U, G = (with_values(rows, np.round(rows.data)) for rows in (sparse_rows(rng, 50, 70, 1, np.float32),) * 2)
-    packed = PackedMatrix.zeros(70, 70, np.float32)
-    packed.add_product(U, G, "strassen")
-    np.testing.assert_array_equal(packed.to_dense(), U.toarray().T @ G.toarray())
-    assert len(calls) > 7
+    monkeypatch.setattr(_matmul, "strassen", with_small_cutoff)
+    return calls
 
 
-@pytest.mark.parametrize("route", MATMUL_ROUTES)
-def test_adding_a_product_of_rank_zero_changes_nothing(route):
-    packed = PackedMatrix.from_dense(np.ones((5, 3), np.float32))
-    packed.add_product(csr_array((0, 5), dtype=np.float32), csr_array((0, 3), dtype=np.float32), route)
-    assert (packed.to_dense() == 1).all()
-
-
-def test_unknown_route_is_refused(sparse_rows):
-    rows = sparse_rows(np.random.default_rng(0), 3, 4, 0.5, np.float32)
-    with pytest.raises(ValueError, match=r"route must be one of .*'scatter'.*'abacus'"):
-        PackedMatrix.zeros(4, 4, np.float32).add_product(rows, rows, "abacus")
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 70, 65), (130, 5, 64)], ids=str)
-def test_products_of_two_sparse_factors(shape, dtype, sparse_rows):
-    n, p, q = shape
-    rng = np.random.default_rng(0)
-    A, B = sparse_rows(rng, n, p, 0.3, dtype), sparse_rows(rng, q, p, 0.3, dtype)
-    assert_equals_product(rows_times_rows(A, B), A, B.T)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 70, 65), (130, 5, 64)], ids=str)
-def test_packed_matrix_times_sparse_rows(shape, dtype, sparse_rows):
-    n, r, m = shape
-    rng = np.random.default_rng(0)
-    P, U = normal(rng, (n, r), dtype), sparse_rows(rng, r, m, 0.3, dtype)
-    assert_equals_product(packed_times_rows(PackedMatrix.from_dense(P), U), P, U)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_number_of_threads_does_not_change_a_bit(dtype, sparse_rows):
-    rng = np.random.default_rng(0)
-    # Ten panels of outputs and nine of inputs: enough for four threads.
-    W = normal(rng, (600, 540), dtype)
-    inputs, outputs = sparse_rows(rng, 30, 540, 0.2, dtype), sparse_rows(rng, 30, 600, 0.2, dtype)
-
-    def products(n_threads):
+class TestAddProduct:
+    @pytest.mark.parametrize("route", ROUTES)
+    @pytest.mark.parametrize("dtype", DTYPES)
+    # The rank and the densities of U and G: equal and different numbers of columns per block.
+    @pytest.mark.parametrize(
+        ("rank", "densities"),
+        [
+            (1, (1.0, 1.0)),
+            (70, (0.0, 0.3)),
+            (70, (0.01, 0.3)),
+            (70, (0.3, 0.01)),
+            (600, (0.04, 0.04)),
+            (600, (1.0, 1.0)),
+        ],
+    )
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_adds_the_product_of_the_factors(self, shape, rank, densities, dtype, route, draw):
+        rng = np.random.default_rng(0)
+        W = normal(rng, shape, dtype)
+        (U, dense_U), (G, dense_G) = (
+            draw(rng, rank, n, density, dtype) for n, density in zip(shape, densities, strict=True)
+        )
         packed = PackedMatrix.from_dense(W)
-        with worker_threads(n_threads):
-            forward, backward = packed.forward(inputs), packed.backward(outputs)
-            packed.add_product(outputs, inputs, "scatter")
-        return [array.tobytes() for array in (forward, backward, packed.tiles)]
+        packed.add_product(U, G, route)
+        assert packed.dtype == dtype
+        assert_equals_product(packed.to_dense(), dense_U.T, dense_G, plus=W)
+        assert_zero_beyond_the_outputs(packed)
 
-    expected = products(1)
-    assert products(2) == expected
-    assert products(4) == expected
+    @pytest.mark.parametrize("route", ROUTES)
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_small_integers_are_added_exactly(self, dtype, route):
+        rng = np.random.default_rng(0)
+        U, G = small_integers(rng, (50, 600), dtype), small_integers(rng, (50, 70), dtype)
+        packed = PackedMatrix.zeros(600, 70, dtype)
+        for _ in range(2):
+            packed.add_product(*(SparseRows.from_csr(csr_array(factor)) for factor in (U, G)), route)
+        np.testing.assert_array_equal(packed.to_dense(), 2 * (U.T @ G))
+
+    @pytest.mark.parametrize("route", ROUTES)
+    def test_factors_may_be_transposes(self, route, draw):
+        rng = np.random.default_rng(0)
+        (U, dense_U), (G, dense_G) = (draw(rng, n, 90, 0.3, np.float64) for n in (150, 700))
+        packed = PackedMatrix.zeros(150, 700, np.float64)
+        packed.add_product(U.transposed(), G.transposed(), route)
+        assert_equals_product(packed.to_dense(), dense_U, dense_G.T)
+
+    def test_strassen_route_recurses_within_its_error_bound(self, small_cutoff, draw):
+        rng = np.random.default_rng(0)
+        (U, dense_U), (G, dense_G) = (draw(rng, 67, n, 1.0, np.float32) for n in (300, 71))
+        packed = PackedMatrix.zeros(300, 71, np.float32)
+        packed.add_product(U, G, "strassen")
+        error = np.abs(packed.to_dense() - dense_U.astype(np.float64).T @ dense_G).max()
+        assert error <= strassen_bound(dense_G.T, dense_U, levels=2)
+        # A quarter of 300 outputs at a time, in whole blocks of 128: three products of 1 + 7 + 49 calls.
+        assert len(small_cutoff) == 3 * 57
+
+    def test_strassen_route_leaves_zeros_beyond_the_outputs(self, small_cutoff, draw):
+        rng = np.random.default_rng(0)
+        (U, _), (G, _) = (draw(rng, 67, n, 1.0, np.float32) for n in (300, 71))
+        packed = PackedMatrix.zeros(300, 71, np.float32)
+        packed.add_product(U, G, "strassen")
+        assert small_cutoff
+        assert_zero_beyond_the_outputs(packed)
+
+    @pytest.mark.parametrize("route", ROUTES)
+    def test_rank_zero_changes_nothing(self, route):
+        packed = PackedMatrix.from_dense(np.ones((5, 3), np.float32))
+        U, G = (SparseRows.from_csr(csr_array((0, n), dtype=np.float32)) for n in (5, 3))
+        packed.add_product(U, G, route)
+        assert (packed.to_dense() == 1).all()
+
+    def test_unknown_route_is_refused(self, draw):
+        rows, _ = draw(np.random.default_rng(0), 3, 4, 0.5, np.float32)
+        with pytest.raises(ValueError, match=r"route must be one of .*'scatter'.*'abacus'"):
+            PackedMatrix.zeros(4, 4, np.float32).add_product(rows, rows, "abacus")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 70, 65), (130, 5, 64), (600, 300, 520)], ids=str)
+def test_row_products_are_those_of_the_dense_rows(shape, density, dtype, draw):
+    n, p, r = shape
+    rng = np.random.default_rng(0)
+    (A, dense_A), (B, dense_B) = (draw(rng, rows, p, density, dtype) for rows in (n, r))
+    product = row_products(A, B)
+    assert product.shape == (n, r)
+    assert product.dtype == dtype
+    assert_equals_product(product.to_dense(), dense_A, dense_B.T)
+    assert_zero_beyond_the_outputs(product)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("shape", [(1, 1), (63, 40), (64, 300), (65, 2), (700, 90)], ids=str)
+def test_row_gram_is_the_product_with_itself_and_symmetric_to_the_bit(shape, density, dtype, draw):
+    A, dense_A = draw(np.random.default_rng(0), *shape, density, dtype)
+    gram = row_gram(A)
+    assert gram.dtype == dtype
+    assert_equals_product(gram, dense_A, dense_A.T)
+    np.testing.assert_array_equal(gram, gram.T)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 300, 3), (520, 70, 65), (30, 40, 600), (0, 4, 3)], ids=str)
+def test_times_dense_equals_the_dense_product(shape, density, dtype, draw):
+    n, m, k = shape
+    rng = np.random.default_rng(0)
+    rows, dense_rows = draw(rng, n, m, density, dtype)
+    B = normal(rng, (m, k), dtype)
+    product = times_dense(rows, B)
+    assert product.dtype == dtype
+    assert_equals_product(product, dense_rows, B)
+    np.testing.assert_array_equal(times_dense(rows, np.asfortranarray(B)), product)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 3, 5), (65, 0, 5), (200, 7, 130), (0, 4, 3)], ids=str)
+def test_dense_product_equals_the_plain_one(shape, dtype, n_jobs):
+    rng = np.random.default_rng(0)
+    A, B = normal(rng, shape[:2], dtype), normal(rng, shape[1:], dtype)
+    with worker_threads(n_jobs):
+        assert_equals_product(dense_product(A, B), A, B)
+        assert_equals_product(dense_product(np.asfortranarray(A), np.asfortranarray(B)), A, B)
+
+
+def test_dense_product_has_the_wider_dtype():
+    A, B = np.ones((3, 2), np.float32), np.ones((2, 4), np.float64)
+    assert dense_product(A, A.T).dtype == np.float32
+    assert dense_product(A, B).dtype == np.float64
 
 
 # p, q, r, the cutoff and the levels of recursion that follow from it.
@@ -230,47 +317,54 @@ STRASSEN_CASES = [
     (50, 31, 90, 7, 2),
     (64, 64, 64, 8, 3),
     (65, 67, 71, 8, 3),
+    # An odd half is rounded up, and may then be cut once more.
+    (15, 17, 19, 4, 2),
     (9, 11, 33, 1, 4),
     (1, 40, 40, 1, 0),
 ]
 
 
-@pytest.mark.parametrize(("p", "q", "r", "cutoff", "levels"), STRASSEN_CASES)
-def test_strassen_is_within_its_error_bound(p, q, r, cutoff, levels):
-    rng = np.random.default_rng(0)
-    A, B = normal(rng, (p, q), np.float32), normal(rng, (q, r), np.float32)
-    error = np.abs(strassen(A, B, cutoff) - double(A) @ double(B)).max()
-    # Higham (2002), theorem 23.2, with the inner dimension q0 at the leaves after t levels:
-    #     max|C - Ĉ| <= 12^t (q0^2 + 5 q0) u max|A| max|B| + O(u^2),
-    # doubled here to cover the terms of second order.
-    leaf = -(-q // 2**levels)
+def strassen_bound(A, B, levels):
+    """The largest error of an element of ``strassen(A, B)`` in single precision.
+
+    Higham (2002), theorem 23.2, with the inner dimension q0 at the leaves after t levels:
+    max|C - Ĉ| <= 12^t (q0^2 + 5 q0) u max|A| max|B| + O(u^2); doubled here to cover the terms of second order.
+    """
+    leaf = -(-A.shape[1] // 2**levels)
     unit_roundoff = np.finfo(np.float32).eps / 2
-    bound = 12**levels * (leaf**2 + 5 * leaf) * unit_roundoff * np.abs(A).max() * np.abs(B).max()
-    assert error <= 2 * bound
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("p", "q", "r", "cutoff", "levels"), STRASSEN_CASES)
-def test_strassen_is_exact_on_small_integers(p, q, r, cutoff, levels, dtype):
-    rng = np.random.default_rng(0)
-    A, B = rng.integers(-3, 4, (p, q)).astype(dtype), rng.integers(-3, 4, (q, r)).astype(dtype)
-    product = strassen(A, B, cutoff)
-    assert product.dtype == dtype
-    np.testing.assert_array_equal(product, A @ B)
+    return 2 * 12**levels * (leaf**2 + 5 * leaf) * unit_roundoff * np.abs(A).max() * np.abs(B).max()
 
 
 @pytest.mark.parametrize(("p", "q", "r", "cutoff", "levels"), STRASSEN_CASES)
-def test_strassen_makes_seven_products_a_level(p, q, r, cutoff, levels, monkeypatch):
-    n_calls = 0
+class TestStrassen:
+    def test_is_within_its_error_bound(self, p, q, r, cutoff, levels):
+        rng = np.random.default_rng(0)
+        A, B = normal(rng, (p, q), np.float32), normal(rng, (q, r), np.float32)
+        error = np.abs(strassen(A, B, cutoff) - A.astype(np.float64) @ B).max()
+        assert error <= strassen_bound(A, B, levels)
 
-    def counted(*arguments):
-        nonlocal n_calls
-        n_calls += 1
-        return strassen(*arguments)
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_is_exact_on_small_integers(self, p, q, r, cutoff, levels, dtype):
+        rng = np.random.default_rng(0)
+        A, B = rng.integers(-3, 4, (p, q)).astype(dtype), rng.integers(-3, 4, (q, r)).astype(dtype)
+        product = strassen(A, B, cutoff)
+        assert product.dtype == dtype
+        np.testing.assert_array_equal(product, A @ B)
 
-    monkeypatch.setattr(_matmul, "strassen", counted)
-    counted(np.ones((p, q)), np.ones((q, r)), cutoff)
-    assert n_calls == sum(7**level for level in range(levels + 1))
+    def test_makes_seven_products_a_level(self, p, q, r, cutoff, levels, monkeypatch):
+        n_calls = 0
+
+        def counted(*arguments):
+            nonlocal n_calls
+            n_calls += 1
+            return strassen(*arguments)
+
+        monkeypatch.setattr(_matmul, "strassen", counted)
+        counted(np.ones((p, q)), np.ones((q, r)), cutoff)
+        assert n_calls == sum(7**level for level in range(levels + 1))
+
+    def test_levels_are_known_beforehand(self, p, q, r, cutoff, levels):
+        assert strassen_levels(p, q, r, cutoff) == levels
 
 
 def test_strassen_leaves_its_arguments_alone():
@@ -278,65 +372,3 @@ def test_strassen_leaves_its_arguments_alone():
     before = A.copy()
     strassen(A, A, 2)
     np.testing.assert_array_equal(A, before)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 3, 5), (65, 0, 5), (200, 7, 130), (0, 4, 3)], ids=str)
-def test_dense_product_equals_the_plain_one_for_every_number_of_threads(shape, dtype):
-    rng = np.random.default_rng(0)
-    A, B = normal(rng, shape[:2], dtype), normal(rng, shape[1:], dtype)
-    products = []
-    for n_jobs in (1, 2, 4):
-        with worker_threads(n_jobs):
-            products.append(dense_product(A, B))
-    assert_equals_product(products[0], A, B)
-    assert all((product == products[0]).all() for product in products)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1, 1), (63, 40), (64, 300), (65, 2), (700, 90)], ids=str)
-@pytest.mark.parametrize("n_jobs", [1, 2, 4])
-def test_row_gram_is_the_product_with_itself_and_symmetric(shape, dtype, n_jobs, sparse_rows):
-    A = sparse_rows(np.random.default_rng(0), *shape, 0.3, dtype)
-    with worker_threads(n_jobs):
-        gram = row_gram(A)
-    assert_equals_product(gram, A, double(A).T)
-    assert (gram == gram.T).all()
-
-
-def test_tiles_start_at_a_cache_line():
-    assert all(PackedMatrix.zeros(65, n, np.float32).tiles.ctypes.data % 64 == 0 for n in range(1, 20))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
-def test_masked_keeps_the_entries_of_the_pattern(dtype, order, density, sparse_rows):
-    rng = np.random.default_rng(0)
-    pattern = sparse_rows(rng, 20, 70, density, dtype)
-    dense = np.asarray(normal(rng, (20, 70), dtype), order=order)
-    kept = masked(pattern, dense, 0.5)
-    assert (kept.toarray() == np.where(pattern.toarray() != 0, dtype(0.5) * dense, 0)).all()
-    assert kept.nnz == pattern.nnz
-
-
-@pytest.mark.parametrize("shape", [(19, 70), (21, 70), (20, 69)])
-def test_masked_refuses_another_shape(shape, sparse_rows):
-    pattern = sparse_rows(np.random.default_rng(0), 20, 70, 1.0, np.float64)
-    with pytest.raises(ValueError, match=r"dense must have shape|malformed"):
-        masked(pattern, np.zeros(shape), 1.0)
-
-
-@pytest.mark.parametrize("scatter", [_matmul._kernels.scatter_rows, _matmul._kernels.scatter_columns])
-def test_scatter_refuses_tiles_of_another_shape_and_bad_indices(scatter):
-    indptr, indices, values = np.array([0, 1], np.int32), np.array([0], np.int32), np.ones(1)
-    scatter(indptr, indices, values, np.zeros((1, 1, 64)))
-    for bad_indptr, bad_indices, shape in [
-        (indptr, indices, (1, 1, 32)),
-        (indptr, indices, (2, 2, 64)),
-        (indptr, np.array([-1], np.int32), (1, 1, 64)),
-        (indptr, np.array([64], np.int32), (1, 1, 64)),
-        (np.array([0, 2], np.int32), indices, (1, 1, 64)),
-    ]:
-        with pytest.raises(ValueError, match=r"tiles must have shape|malformed"):
-            scatter(bad_indptr, bad_indices, values, np.zeros(shape))

@@ -1,19 +1,41 @@
 import threading
+import time
 
+import joblib
 import numpy as np
 import pytest
 import threadpoolctl
 
+from sklearn_subquad._matmul import ROUTES, PackedMatrix, dense_product, row_gram, row_products, times_dense
 from sklearn_subquad._parallel import blas_threads as large_work
-from sklearn_subquad._parallel import for_panels, worker_threads
+from sklearn_subquad._parallel import for_each, worker_threads
+from sklearn_subquad._products import ColumnwiseSum, sparse_term
+from sklearn_subquad._rows import SparseRows
+
+# Longer than any thread needs to get going; only a failing test waits as long.
+TIMEOUT = 30
 
 
-def ranges_of(n_panels):
-    """The ranges that `for_panels` calls for, in order, and the threads that ran them."""
+def items_of(n_items):
+    """The items that `for_each` calls for, in order, and the threads that ran them."""
     calls = []
-    for_panels(lambda first, last: calls.append((first, last, threading.get_ident())), n_panels)
+    for_each(lambda i: calls.append((i, threading.get_ident())), n_items)
     calls.sort()
-    return [call[:2] for call in calls], {call[2] for call in calls}
+    return [item for item, _ in calls], {thread for _, thread in calls}
+
+
+def assert_threads_at_work(n_threads):
+    """So many threads work at the same time: each with its first item waits for the others with theirs."""
+    barrier, seen = threading.Barrier(n_threads, timeout=TIMEOUT), set()
+
+    def work(i):
+        thread = threading.get_ident()
+        if thread not in seen:
+            seen.add(thread)
+            barrier.wait()
+
+    for_each(work, 20)
+    assert len(seen) == n_threads
 
 
 def blas_threads():
@@ -26,153 +48,286 @@ def blas_limit_of_two():
         yield
 
 
-@pytest.mark.parametrize("n_panels", [0, 1, 2, 3, 4, 5, 7, 8, 64, 1001])
-@pytest.mark.parametrize("n_jobs", [1, 2, 3, 4])
-def test_every_panel_is_worked_on_once(n_jobs, n_panels):
-    with worker_threads(n_jobs):
-        ranges, _ = ranges_of(n_panels)
-    covered = [panel for first, last in ranges for panel in range(first, last)]
-    assert covered == list(range(n_panels))
+class TestForEach:
+    @pytest.mark.parametrize("n_items", [0, 1, 2, 3, 4, 5, 64, 1001])
+    @pytest.mark.parametrize("n_jobs", [1, 2, 3, 4])
+    def test_every_item_is_worked_on_once(self, n_jobs, n_items):
+        with worker_threads(n_jobs):
+            items, threads = items_of(n_items)
+        assert items == list(range(n_items))
+        assert len(threads) <= min(n_jobs, n_items)
+
+    def test_items_run_at_the_same_time(self):
+        # No thread gets past the barrier alone.
+        barrier = threading.Barrier(3, timeout=TIMEOUT)
+        with worker_threads(3):
+            for_each(lambda i: barrier.wait(), 3)
+
+    def test_a_long_item_does_not_hold_up_the_others(self):
+        others_done, n_done, lock = threading.Event(), 0, threading.Lock()
+
+        def work(i):
+            nonlocal n_done
+            if i == 0:
+                assert others_done.wait(TIMEOUT)
+                return
+            with lock:
+                n_done += 1
+                if n_done == 99:
+                    others_done.set()
+
+        with worker_threads(2):
+            for_each(work, 100)
+
+    @pytest.mark.parametrize("n_jobs", [1, None])
+    def test_one_thread_works_inline_and_in_order(self, n_jobs):
+        items = []
+        with threadpoolctl.threadpool_limits(1), worker_threads(n_jobs):
+            assert items_of(100)[1] == {threading.get_ident()}
+            for_each(items.append, 100)
+        assert items == list(range(100))
+
+    def test_without_a_pool_work_runs_inline(self):
+        assert items_of(100) == (list(range(100)), {threading.get_ident()})
+
+    def test_a_single_item_runs_inline(self):
+        with worker_threads(4):
+            assert items_of(1) == ([0], {threading.get_ident()})
+
+    def test_inner_block_of_one_thread_runs_inline(self):
+        with worker_threads(2):
+            with worker_threads(1):
+                assert items_of(100)[1] == {threading.get_ident()}
+            assert_threads_at_work(2)
+
+    @pytest.mark.parametrize("n_jobs", [2, 4])
+    def test_work_inside_an_item_is_done_once(self, n_jobs):
+        inner, threads_of = [], {}
+
+        def work(i):
+            threads_of[i] = set()
+
+            def work_inside(k):
+                inner.append((i, k))
+                threads_of[i].add(threading.get_ident())
+
+            for_each(work_inside, 10)
+            if threading.current_thread() is not threading.main_thread():
+                # The threads of the pool do not wait for each other.
+                assert threads_of[i] == {threading.get_ident()}
+
+        with worker_threads(n_jobs):
+            for_each(work, 20)
+        assert sorted(inner) == [(i, k) for i in range(20) for k in range(10)]
+
+    def test_results_written_by_the_items_are_complete_on_return(self):
+        out = np.zeros(1000)
+
+        def work(i):
+            out[i] += i
+
+        with worker_threads(4):
+            for_each(work, 1000)
+        np.testing.assert_array_equal(out, np.arange(1000))
 
 
-@pytest.mark.parametrize(("n_jobs", "n_panels", "n_ranges"), [(1, 100, 1), (2, 100, 2), (4, 100, 4)])
-def test_many_panels_make_one_range_a_thread(n_jobs, n_panels, n_ranges):
-    with worker_threads(n_jobs):
-        ranges, _ = ranges_of(n_panels)
-    assert len(ranges) == n_ranges
-    sizes = [last - first for first, last in ranges]
-    assert max(sizes) - min(sizes) <= 1
+class Interrupted:
+    """Work on 200 items that is ended by an exception, in the calling thread or in one of the pool.
+
+    Every thread has its first item when it is raised, and the others are in the middle of theirs.
+    """
+
+    N_ITEMS = 200
+
+    def __init__(self, error, in_calling_thread, n_jobs):
+        self.error, self.in_calling_thread = error, in_calling_thread
+        self.started, self.finished, self.lock = [], [], threading.Lock()
+        self.all_started, self.raising = threading.Barrier(n_jobs, timeout=TIMEOUT), threading.Event()
+        self.seen, self.failed = set(), False
+
+    def __call__(self, i):
+        thread = threading.current_thread()
+        with self.lock:
+            self.started.append(i)
+            first, self.seen = thread not in self.seen, self.seen | {thread}
+        if first:
+            self.all_started.wait()
+        with self.lock:
+            mine = not self.failed and self.in_calling_thread == (thread is threading.main_thread())
+            self.failed = self.failed or mine
+        if mine:
+            self.raising.set()
+            raise self.error
+        assert self.raising.wait(TIMEOUT)
+        if first or self.in_calling_thread:
+            # Long enough for the exception to get out, were it not for those who are still at work.
+            time.sleep(0.01)
+        with self.lock:
+            self.finished.append(i)
 
 
-@pytest.mark.parametrize("n_panels", [0, 1, 2, 3])
-def test_few_panels_are_not_shared(n_panels):
-    with worker_threads(4):
-        assert ranges_of(n_panels) == ([(0, n_panels)], {threading.get_ident()})
+class TestExceptions:
+    @pytest.mark.parametrize("n_jobs", [2, 4])
+    @pytest.mark.parametrize("in_calling_thread", [True, False])
+    @pytest.mark.parametrize("error", [ArithmeticError("no such number"), KeyboardInterrupt(), SystemExit()], ids=repr)
+    def test_no_thread_writes_after_an_exception(self, error, in_calling_thread, n_jobs):
+        work = Interrupted(error, in_calling_thread, n_jobs)
+        with worker_threads(n_jobs):
+            with pytest.raises(type(error)) as raised:
+                for_each(work, work.N_ITEMS)
+            started, finished = list(work.started), list(work.finished)
+            # Whoever had started has finished, but for the one that failed.
+            assert len(finished) == len(started) - 1
+            # The pool is still of use.
+            assert_threads_at_work(n_jobs)
+        assert raised.value is error
+        assert (work.started, work.finished) == (started, finished)
+
+    @pytest.mark.parametrize("n_jobs", [2, 4])
+    def test_an_interrupted_caller_lets_no_new_item_begin(self, n_jobs):
+        work = Interrupted(KeyboardInterrupt(), True, n_jobs)
+        with worker_threads(n_jobs), pytest.raises(KeyboardInterrupt):
+            for_each(work, work.N_ITEMS)
+        # A thread may have taken another item before the caller could stop them, not two hundred.
+        assert len(work.started) < work.N_ITEMS
+
+    @pytest.mark.parametrize("failing", [0, 1, 50, 99])
+    @pytest.mark.parametrize("n_jobs", [1, 4])
+    def test_the_exception_of_any_item_reaches_the_caller(self, n_jobs, failing):
+        def work(i):
+            if i == failing:
+                raise ArithmeticError(f"item {i}")
+
+        with worker_threads(n_jobs):
+            with pytest.raises(ArithmeticError, match=f"item {failing}$"):
+                for_each(work, 100)
+            assert items_of(100)[0] == list(range(100))
+
+    def test_inline_work_ends_at_an_exception(self):
+        done = []
+
+        def work(i):
+            if i == 3:
+                raise KeyboardInterrupt
+            done.append(i)
+
+        with pytest.raises(KeyboardInterrupt):
+            for_each(work, 10)
+        assert done == [0, 1, 2]
+
+    def test_exceptions_in_every_thread_are_one_to_the_caller(self):
+        with worker_threads(4), pytest.raises(ZeroDivisionError):
+            for_each(lambda i: 1 / 0, 100)
 
 
-def test_ranges_run_at_the_same_time():
-    # Neither side gets past the barrier alone.
-    barrier = threading.Barrier(2, timeout=30)
-    with worker_threads(2):
-        for_panels(lambda first, last: barrier.wait(), 10)
-
-
-@pytest.mark.parametrize("n_jobs", [1, None])
-def test_no_pool_is_opened_for_one_thread(n_jobs):
-    with threadpoolctl.threadpool_limits(1), worker_threads(n_jobs):
-        assert ranges_of(100) == ([(0, 100)], {threading.get_ident()})
-
-
-def test_without_a_pool_work_runs_inline():
-    assert ranges_of(100) == ([(0, 100)], {threading.get_ident()})
-
-
-def test_default_follows_the_limit_of_blas(blas_limit_of_two):
-    with worker_threads():
-        assert len(ranges_of(100)[0]) == 2
-
-
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_blas_has_one_thread_and_then_its_old_limit(n_jobs, blas_limit_of_two):
-    before = blas_threads()
-    with worker_threads(n_jobs):
-        assert set(blas_threads()) == {1}
-    assert blas_threads() == before
-
-
-@pytest.mark.parametrize(("n_jobs", "n_operations", "allowed"), [(2, 1e12, 2), (2, 1e6, 1), (1, 1e12, 1)])
-def test_blas_has_all_threads_for_large_work_only(n_jobs, n_operations, allowed, blas_limit_of_two):
-    with worker_threads(n_jobs):
-        with large_work(n_operations):
-            assert set(blas_threads()) == {allowed}
-        assert set(blas_threads()) == {1}
-
-
-@pytest.mark.parametrize("n_overlapping", [2, 8])
-def test_overlapping_blocks_in_threads_leave_the_limit_as_it_was(n_overlapping, blas_limit_of_two):
-    before = blas_threads()
-    entered, leave = threading.Barrier(n_overlapping + 1), threading.Event()
-
-    def other():
+class TestWorkerThreads:
+    def test_default_follows_the_limit_of_blas(self, blas_limit_of_two):
         with worker_threads():
+            assert_threads_at_work(2)
+
+    def test_default_follows_the_number_of_jobs_of_joblib(self, blas_limit_of_two):
+        with joblib.parallel_config("threading", n_jobs=3), worker_threads():
+            assert_threads_at_work(3)
+
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    def test_blas_has_one_thread_and_then_its_old_limit(self, n_jobs, blas_limit_of_two):
+        before = blas_threads()
+        with worker_threads(n_jobs):
+            assert set(blas_threads()) == {1}
+        assert blas_threads() == before
+
+    @pytest.mark.parametrize(("n_jobs", "n_operations", "allowed"), [(2, 1e12, 2), (2, 1e6, 1), (1, 1e12, 1)])
+    def test_blas_has_all_threads_for_large_work_only(self, n_jobs, n_operations, allowed, blas_limit_of_two):
+        with worker_threads(n_jobs):
+            with large_work(n_operations):
+                assert set(blas_threads()) == {allowed}
+            assert set(blas_threads()) == {1}
+
+    def test_large_work_without_a_pool_leaves_the_limit_alone(self, blas_limit_of_two):
+        before = blas_threads()
+        with large_work(1e12):
+            assert blas_threads() == before
+
+    @pytest.mark.parametrize("n_overlapping", [2, 8])
+    def test_overlapping_blocks_in_threads_leave_the_limit_as_it_was(self, n_overlapping, blas_limit_of_two):
+        before = blas_threads()
+        entered, leave = threading.Barrier(n_overlapping + 1, timeout=TIMEOUT), threading.Event()
+
+        def other():
+            with worker_threads():
+                entered.wait()
+                leave.wait()
+
+        others = [threading.Thread(target=other) for _ in range(n_overlapping)]
+        with worker_threads(2):
+            for thread in others:
+                thread.start()
             entered.wait()
-            leave.wait()
-
-    others = [threading.Thread(target=other) for _ in range(n_overlapping)]
-    with worker_threads(2):
+        leave.set()
         for thread in others:
-            thread.start()
-        entered.wait()
-    leave.set()
-    for thread in others:
-        thread.join()
-    assert blas_threads() == before
+            thread.join()
+        assert blas_threads() == before
+
+    @pytest.mark.parametrize("n_jobs", [1, 3])
+    def test_blas_limit_is_restored_after_an_exception(self, n_jobs, blas_limit_of_two):
+        before = blas_threads()
+        with pytest.raises(ZeroDivisionError), worker_threads(n_jobs):
+            for_each(lambda i: 1 / 0, 100)
+        assert blas_threads() == before
+
+    def test_pool_ends_with_the_block_even_after_an_exception(self):
+        n_threads = threading.active_count()
+        with pytest.raises(ZeroDivisionError), worker_threads(3):
+            for_each(lambda i: 1 / 0, 100)
+        assert items_of(100)[1] == {threading.get_ident()}
+        assert threading.active_count() == n_threads
 
 
-def test_blas_limit_is_restored_after_an_exception(blas_limit_of_two):
-    before = blas_threads()
-    with pytest.raises(ZeroDivisionError), worker_threads(1):
-        for_panels(lambda first, last: 1 / 0, 100)
-    assert blas_threads() == before
+@pytest.mark.parametrize("density", [0.01, 0.04, 0.4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_number_of_threads_does_not_change_a_bit_of_any_result(dtype, density, sparse_rows):
+    rng = np.random.default_rng(0)
+    # More than a chunk of rows, and more groups of columns than threads on both sides.
+    n, m_in, m_out, rank, d = 530, 1100, 1300, 90, 7
+    narrow = 65
 
+    def rows(n_rows, n_columns):
+        return SparseRows.from_csr(sparse_rows(rng, n_rows, n_columns, density, dtype))
 
-def test_pool_ends_with_the_block_even_after_an_exception():
-    n_threads = threading.active_count()
-    with pytest.raises(ZeroDivisionError), worker_threads(3):
-        for_panels(lambda first, last: 1 / 0, 100)
-    assert ranges_of(100) == ([(0, 100)], {threading.get_ident()})
-    assert threading.active_count() == n_threads
+    def dense(*shape):
+        return rng.standard_normal(shape).astype(dtype)
 
+    inputs, outputs, U, G = rows(n, m_in), rows(n, m_out), rows(rank, m_out), rows(rank, m_in)
+    W, few = dense(m_out, m_in), PackedMatrix.from_dense(dense(narrow, m_in))
+    A, B, C, P = dense(n, d), dense(d, m_out), dense(m_in, narrow), PackedMatrix.from_dense(dense(n, rank))
 
-@pytest.mark.parametrize("failing", [0, 1, 2, 3])
-def test_exception_in_any_range_reaches_the_caller(failing):
-    def work(first, last):
-        if first == 25 * failing:
-            raise ArithmeticError(f"range {failing}")
+    def results(n_jobs):
+        packed = PackedMatrix.from_dense(W)
+        arrays = {}
+        with worker_threads(n_jobs):
+            # Anew each time, because rows remember their transposed pattern.
+            fresh_U, fresh_G = (SparseRows(rows.pattern, rows.values) for rows in (U, G))
+            terms = [lambda out, first: packed.add_forward(inputs, out, first), sparse_term(P, fresh_U)]
+            products = ColumnwiseSum((n, m_out), dtype, (A, B), terms)
+            selected = products.select(0.5, 2.0, density)
+            arrays["dense"] = products.dense()
+            arrays["selected values"] = selected.values
+            arrays["selected places"] = selected.to_csr().indices
+            arrays["on_pattern"] = products.on_pattern(outputs, 0.5).values
+            arrays["forward"] = packed.forward(inputs)
+            arrays["forward, narrow"] = few.forward(inputs)
+            arrays["backward"] = packed.backward(outputs)
+            arrays["dense_product"] = dense_product(A, B)
+            arrays["row_products"] = row_products(inputs, fresh_G).tiles
+            arrays["row_gram"] = row_gram(inputs)
+            arrays["times_dense"] = times_dense(inputs, C)
+            arrays["transposed"] = SparseRows(inputs.pattern, inputs.values).transposed().values
+            for route in ROUTES:
+                packed.add_product(fresh_U, fresh_G, route)
+                arrays[route] = packed.tiles.copy()
+        return arrays
 
-    with worker_threads(4):
-        with pytest.raises(ArithmeticError, match=f"range {failing}"):
-            for_panels(work, 100)
-        # The pool is still of use.
-        assert len(ranges_of(100)[0]) == 4
-
-
-def test_inner_block_of_one_thread_runs_inline():
-    with worker_threads(2):
-        with worker_threads(1):
-            assert ranges_of(100)[0] == [(0, 100)]
-        assert len(ranges_of(100)[0]) == 2
-
-
-def test_work_inside_a_worker_runs_inline():
-    inner = []
-
-    def work(first, last):
-        if first > 0:
-            for_panels(lambda a, b: inner.append((a, b)), 100)
-
-    with worker_threads(2):
-        for_panels(work, 10)
-    assert inner == [(0, 100)]
-
-
-def test_results_written_by_the_ranges_are_complete_on_return():
-    out = np.zeros(1000)
-
-    def work(first, last):
-        out[first:last] += np.arange(first, last)
-
-    with worker_threads(4):
-        for_panels(work, 1000)
-    np.testing.assert_array_equal(out, np.arange(1000))
-
-
-def test_triangular_ranges_cover_everything_with_equal_work():
-    with worker_threads(4):
-        ranges = []
-        for_panels(lambda first, last: ranges.append((first, last)), 1000, triangular=True)
-    ranges.sort()
-    assert [first for first, _ in ranges] == [0, *(last for _, last in ranges[:-1])]
-    assert ranges[-1][1] == 1000
-    work = [sum(1000 - p for p in range(*bounds)) for bounds in ranges]
-    assert max(work) < 1.02 * min(work)
+    expected = results(1)
+    for n_jobs in (2, 4):
+        for name, array in results(n_jobs).items():
+            assert array.tobytes() == expected[name].tobytes(), f"{name} with n_jobs={n_jobs}"

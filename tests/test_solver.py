@@ -84,12 +84,12 @@ def test_a_better_preconditioner_needs_fewer_iterations():
     assert needed["gram"] <= needed["sketch"] < needed["none"]
 
 
-def make_problem(n=60, k=1, alpha=0.0, widths=(96, 80), seed=0, dtype=np.float64):
+def make_problem(n=60, k=1, alpha=0.0, widths=(96, 80), seed=0, dtype=np.float64, max_rank=100_000):
     rng = np.random.default_rng(seed)
     x = np.column_stack([rng.standard_normal((n, 4)) / 2, np.full(n, 0.5)]).astype(dtype)
     Y = np.column_stack([np.sin(3 * x[:, 0]) + x[:, 1] * x[:, 2] + c * x[:, 3] for c in range(k)])
     Y = ((Y - Y.mean(axis=0)) / Y.std(axis=0)).astype(dtype)
-    architecture = Architecture(widths, (0.25,) * len(widths), init_scale=0.1, max_rank=100_000, keep_start=alpha > 0)
+    architecture = Architecture(widths, (0.25,) * len(widths), init_scale=0.1, max_rank=max_rank, keep_start=alpha > 0)
     return Network.initialise(architecture, x, np.ones(n), k, seed), x, Y
 
 
@@ -166,6 +166,27 @@ def test_rejected_steps_leave_no_trace():
     assert network.output_weights is undo_output
     for weights, dense in zip(network.lazy_weights(), before, strict=True):
         assert (weights.to_dense() == dense).all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_steps_that_a_query_folded_in_are_rejected_to_rounding(alpha):
+    # So many rows that the forward pass of the attempt folds the attempt in, twice at one linearisation.
+    network, x, Y = make_problem(n=250, alpha=alpha, max_rank="auto")
+    (weights,) = network.lazy_weights()
+    before, output_weights = weights.to_dense(), network.output_weights
+    activations = network.forward(x)
+    jacobian = Jacobian(network, activations, np.ones(len(x)), np.eye(1))
+    for size in (1.0, 0.1):
+        step = jacobian.Jt(size * Y)
+        step.shrink = 1.0 - alpha
+        undo = network.apply(step)
+        network.forward(x)
+        assert weights.rank == 0
+        network.revert(undo)
+        assert weights.rank == len(x)
+        np.testing.assert_allclose(weights.to_dense(), before, atol=1e-12 * np.abs(before).max())
+    assert network.output_weights is output_weights
+    np.testing.assert_allclose(network.forward(x).output, activations.output, atol=1e-10)
 
 
 def test_the_best_iterate_is_returned_even_after_flushes():

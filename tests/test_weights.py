@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from cases import as_dense
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -11,20 +12,29 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sklearn_subquad._matmul import MATMUL_ROUTES, PackedMatrix, with_values
+from sklearn_subquad._costs import balanced_rank, folding_operations, query_operations
+from sklearn_subquad._kernels import LANES
+from sklearn_subquad._matmul import ROUTES, PackedMatrix
+from sklearn_subquad._products import ColumnwiseSum
+from sklearn_subquad._rows import SparseRows
 from sklearn_subquad._weights import LazyWeights
 
-# Ragged panels on both sides.
-M_OUT, M_IN = 70, 66
+# Ragged panels and several blocks of columns on both sides.
+M_OUT, M_IN = 150, 140
 DTYPES = [np.float32, np.float64]
+# Rows of a query that answers from the factors, and of one for which folding them in is cheaper once the pending
+# rank is some tens.
+FEW, MANY = 5, 2000
 
 
 @pytest.fixture
 def draw(sparse_rows):
     """Function of (seed, n_columns, n_rows, dtype) that draws sparse rows."""
-    return lambda seed, n_columns, n_rows=4, dtype=np.float64: sparse_rows(
-        np.random.default_rng(seed), n_rows, n_columns, 0.3, dtype
-    )
+
+    def draw(seed, n_columns, n_rows=4, dtype=np.float64):
+        return SparseRows.from_csr(sparse_rows(np.random.default_rng(seed), n_rows, n_columns, 0.3, dtype))
+
+    return draw
 
 
 def start_matrix(dtype=np.float64):
@@ -36,35 +46,64 @@ def lazy(dtype=np.float64, **options):
 
 
 def product(U, G):
-    return U.toarray().astype(np.float64).T @ G.toarray().astype(np.float64)
+    return as_dense(U).T @ as_dense(G)
+
+
+def product_size(U, G):
+    return abs(as_dense(U)).T @ abs(as_dense(G))
+
+
+def total(terms, n_rows, n_columns, dtype=np.float64):
+    return ColumnwiseSum((n_rows, n_columns), dtype, sparse=terms).dense()
 
 
 class LazyWeightsBesideDenseOnes(RuleBasedStateMachine):
     """Any sequence of operations on LazyWeights, mirrored on a dense start and a dense change.
 
     Beside the change goes a bound of its size, term by term, so that the rounding errors that may have
-    piled up are bounded entry by entry however large the terms that cancelled were.
+    piled up are bounded entry by entry however large the terms that cancelled were. When factors are folded in
+    is mirrored on a list of those pending and on the scale of the change.
     """
 
-    sparse_rows = None
+    draw = None
 
     @initialize(
         dtype=st.sampled_from(DTYPES),
         keep_start=st.booleans(),
         max_rank=st.sampled_from([0, 3, "auto", 1000]),
-        matmul=st.sampled_from(MATMUL_ROUTES),
+        matmul=st.sampled_from(["auto", *ROUTES]),
     )
     def create(self, dtype, keep_start, max_rank, matmul):
-        self.dtype, self.keep_start = dtype, keep_start
+        self.dtype, self.keep_start, self.max_rank = dtype, keep_start, max_rank
         self.weights = lazy(dtype, max_rank=max_rank, matmul=matmul, keep_start=keep_start)
-        self.max_rank = M_IN // 2 if max_rank == "auto" else max_rank
         self.start = start_matrix(dtype).astype(np.float64)
         self.change, self.change_size = np.zeros((M_OUT, M_IN)), np.zeros((M_OUT, M_IN))
-        self.n_operations = self.n_terms = self.pending = 0
+        self.n_operations = self.n_terms = self.max_rank_seen = 0
+        self.pending, self.scale = [], 1.0
         self.last_push = None
 
     def rows(self, seed, n_rows, n_columns):
-        return self.sparse_rows(np.random.default_rng(seed), n_rows, n_columns, 0.3, self.dtype)
+        return self.draw(seed, n_columns, n_rows, self.dtype)
+
+    def rank(self):
+        return sum(U.shape[0] for U, _ in self.pending)
+
+    def add(self, U, G, sign):
+        self.change = self.change + sign * product(U, G)
+        self.change_size = self.change_size + product_size(U, G)
+        self.n_terms += U.shape[0]
+        self.n_operations += 1
+
+    def folded_in(self):
+        self.pending, self.scale = [], 1.0
+
+    def queried(self, n_rows):
+        """A query of so many rows may come after a flush of its own."""
+        self.n_operations += 1
+        by_factors = sum(query_operations(U, G, n_rows) for U, G in self.pending)
+        folding = sum(folding_operations(U, G) for U, G in self.pending)
+        if self.max_rank == "auto" and by_factors > folding:
+            self.folded_in()
 
     def assert_close(self, actual, expected, size):
         assert actual.dtype == self.dtype
@@ -74,90 +113,95 @@ class LazyWeightsBesideDenseOnes(RuleBasedStateMachine):
         n_roundings = M_IN + M_OUT + self.n_terms + 4 * self.n_operations + 8
         assert (np.abs(actual - expected) <= n_roundings * np.finfo(self.dtype).eps * size).all()
 
-    @rule(seed=st.integers(0, 99), rank=st.integers(1, 12), size=st.sampled_from([1e-3, 1.0, 30.0]))
+    @rule(seed=st.integers(0, 99), rank=st.sampled_from([1, 2, 5, 12, 60]), size=st.sampled_from([1e-3, 1.0, 30.0]))
     def push(self, seed, rank, size):
-        U, G = self.rows(seed, rank, M_OUT), self.rows(seed + 100, rank, M_IN)
-        U = with_values(U, U.data * self.dtype(size))
+        U, G = self.rows(seed, rank, M_OUT).scaled(size), self.rows(seed + 100, rank, M_IN)
         self.weights.push(U, G)
-        self.last_push = (U, G, self.pending)
-        self.change = self.change + product(U, G)
-        self.change_size = self.change_size + product(abs(U), abs(G))
-        self.n_terms += rank
-        self.n_operations += 1
-        self.pending += rank
+        self.pending.append((U, G))
+        self.max_rank_seen = max(self.max_rank_seen, self.rank())
+        self.last_push = (U, G)
+        self.add(U, G, 1)
 
     @precondition(lambda self: self.last_push is not None)
     @rule()
     def retract_last_push(self):
-        U, G, pending_before = self.last_push
-        folded_in = self.pending == 0
+        U, G = self.last_push
         self.weights.retract(U, G)
-        self.pending = U.shape[0] if folded_in else pending_before
-        self.change = self.change - product(U, G)
-        self.change_size = self.change_size + product(abs(U), abs(G))
-        self.n_terms += U.shape[0]
-        self.n_operations += 1
+        if self.pending:
+            self.pending.pop()
+        else:
+            self.pending.append((U, G))
+        self.max_rank_seen = max(self.max_rank_seen, self.rank())
         self.last_push = None
+        self.add(U, G, -1)
 
     @precondition(lambda self: self.keep_start)
-    @rule(factor=st.sampled_from([0.3, 0.999, 1.0, 2.5]))
+    @rule(factor=st.sampled_from([1e-4, 0.3, 0.999, 1.0, 2.5]))
     def scale_change(self, factor):
         self.weights.scale_change(factor)
         self.change, self.change_size = factor * self.change, factor * self.change_size
         self.n_operations += 1
+        self.scale *= factor
+        if not 1e-6 < self.scale < 1e6:
+            self.folded_in()
         # What it means to take back a push that was scaled since is not defined.
         self.last_push = None
 
     @rule()
     def flush(self):
         self.weights.flush()
-        self.pending = 0
+        self.folded_in()
         self.n_operations += 1
 
     @rule()
     def flush_if_full(self):
         self.weights.flush_if_full()
-        if self.pending > self.max_rank:
-            self.pending = 0
+        if self.pending and self.rank() > (
+            balanced_rank(*self.pending[-1]) if self.max_rank == "auto" else self.max_rank
+        ):
+            self.folded_in()
         self.n_operations += 1
 
     @rule()
     def pack(self):
         packed = self.weights.packed()
-        self.pending = 0
+        self.folded_in()
+        self.keep_start = False
         self.n_operations += 1
         self.assert_close(packed.to_dense(), self.start + self.change, np.abs(self.start) + self.change_size)
 
-    @rule(seed=st.integers(0, 99))
-    def query_forward(self, seed):
-        rows = self.rows(seed, 5, M_IN)
-        dense = rows.toarray().astype(np.float64)
-        size = np.abs(dense) @ (np.abs(self.start) + self.change_size).T
-        self.assert_close(self.weights.forward(rows), dense @ (self.start + self.change).T, size)
+    @rule(seed=st.integers(0, 99), n_rows=st.sampled_from([0, FEW, MANY]))
+    def query_forward(self, seed, n_rows):
+        rows = self.rows(seed, n_rows, M_IN)
+        self.queried(n_rows)
+        size = np.abs(as_dense(rows)) @ (np.abs(self.start) + self.change_size).T
+        self.assert_close(self.weights.forward(rows), as_dense(rows) @ (self.start + self.change).T, size)
 
-    @rule(seed=st.integers(0, 99))
-    def query_backward(self, seed):
-        rows = self.rows(seed, 5, M_OUT)
-        dense = rows.toarray().astype(np.float64)
-        size = np.abs(dense) @ (np.abs(self.start) + self.change_size)
-        self.assert_close(self.weights.backward(rows), dense @ (self.start + self.change), size)
+    @rule(seed=st.integers(0, 99), n_rows=st.sampled_from([0, FEW, MANY]))
+    def query_backward(self, seed, n_rows):
+        rows = self.rows(seed, n_rows, M_OUT)
+        self.queried(n_rows)
+        size = np.abs(as_dense(rows)) @ (np.abs(self.start) + self.change_size)
+        self.assert_close(self.weights.backward(rows), as_dense(rows) @ (self.start + self.change), size)
 
     @precondition(lambda self: self.keep_start)
     @rule(seed=st.integers(0, 99))
     def query_delta(self, seed):
-        rows = self.rows(seed, 5, M_IN)
-        dense = rows.toarray().astype(np.float64)
+        rows = self.rows(seed, FEW, M_IN)
+        self.n_operations += 1
         self.assert_close(self.weights.delta(), self.change, self.change_size)
-        self.assert_close(self.weights.delta_forward(rows), dense @ self.change.T, np.abs(dense) @ self.change_size.T)
+        forward = total(self.weights.delta_terms(rows), FEW, M_OUT, self.dtype)
+        self.assert_close(forward, as_dense(rows) @ self.change.T, np.abs(as_dense(rows)) @ self.change_size.T)
 
     @invariant()
     def dense_matrix_and_rank_agree(self):
         self.assert_close(self.weights.to_dense(), self.start + self.change, np.abs(self.start) + self.change_size)
-        assert self.weights.rank == self.pending
+        assert self.weights.rank == self.rank()
+        assert self.weights.max_rank_seen == self.max_rank_seen
 
 
-def test_any_sequence_of_operations_equals_the_dense_matrix(sparse_rows, monkeypatch):
-    monkeypatch.setattr(LazyWeightsBesideDenseOnes, "sparse_rows", staticmethod(sparse_rows))
+def test_any_sequence_of_operations_equals_the_dense_matrix(draw, monkeypatch):
+    monkeypatch.setattr(LazyWeightsBesideDenseOnes, "draw", staticmethod(draw))
     run_state_machine_as_test(LazyWeightsBesideDenseOnes, settings=settings(max_examples=150, stateful_step_count=20))
 
 
@@ -190,15 +234,39 @@ def test_every_query_sees_all_of_the_change(history, draw):
     inputs, outputs = draw(200, M_IN), draw(201, M_OUT)
     W = start_matrix() + change
     for actual, expected in (
-        (weights.forward(inputs), inputs @ W.T),
-        (weights.backward(outputs), outputs @ W),
-        (weights.delta_forward(inputs), inputs @ change.T),
+        (weights.forward(inputs), as_dense(inputs) @ W.T),
+        (weights.backward(outputs), as_dense(outputs) @ W),
+        (total(weights.delta_terms(inputs), 4, M_OUT), as_dense(inputs) @ change.T),
         (weights.delta(), change),
         (weights.to_dense(), W),
         (weights.packed().to_dense(), W),
-        (weights.forward(inputs), inputs @ W.T),
+        (weights.forward(inputs), as_dense(inputs) @ W.T),
+        (weights.backward(outputs), as_dense(outputs) @ W),
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids="-".join)
+def test_terms_add_any_columns_that_begin_with_a_panel(history, draw):
+    weights = lazy(keep_start=True)
+    for seed, operation in enumerate(history):
+        if operation == "push":
+            weights.push(draw(seed, M_OUT), draw(100 + seed, M_IN))
+        elif operation == "scale":
+            weights.scale_change(0.3)
+        else:
+            weights.flush()
+    inputs, outputs = draw(200, M_IN), draw(201, M_OUT)
+    for terms, whole in (
+        (weights.forward_terms(inputs), weights.forward(inputs)),
+        (weights.backward_terms(outputs), weights.backward(outputs)),
+        (weights.delta_terms(inputs), as_dense(inputs) @ weights.delta().T),
+    ):
+        for first, last in ((0, whole.shape[1]), (0, 10), (LANES, whole.shape[1]), (LANES, LANES + 3)):
+            out = np.ones((4, last - first))
+            for term in terms:
+                term(out, first)
+            np.testing.assert_allclose(out, 1 + whole[:, first:last], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -229,7 +297,7 @@ def test_retract_after_a_flush_restores_to_rounding(keep_start, dtype, draw):
     assert weights.rank == U.shape[0]
     weights.flush()
     # Twice the sum of five terms.
-    bound = 10 * np.finfo(dtype).eps * (np.abs(before) + product(abs(U), abs(G)))
+    bound = 10 * np.finfo(dtype).eps * (np.abs(before) + product_size(U, G))
     assert (np.abs(weights.to_dense() - before) <= bound).all()
 
 
@@ -248,14 +316,14 @@ def test_retract_within_a_scaled_change_restores_every_bit(draw):
 def test_pushed_factors_are_not_changed(draw):
     weights = lazy(keep_start=True)
     U, G = draw(1, M_OUT), draw(2, M_IN)
-    before = U.data.copy(), G.data.copy()
+    before = U.values.copy(), G.values.copy()
     weights.scale_change(0.5)
     weights.push(U, G)
     weights.flush()
     weights.retract(U, G)
     weights.flush()
-    np.testing.assert_array_equal(U.data, before[0])
-    np.testing.assert_array_equal(G.data, before[1])
+    np.testing.assert_array_equal(U.values, before[0])
+    np.testing.assert_array_equal(G.values, before[1])
 
 
 @pytest.mark.parametrize("keep_start", [False, True])
@@ -270,7 +338,7 @@ def test_queries_change_nothing(keep_start, draw):
     def answers():
         results = [weights.forward(draw(5, M_IN)), weights.backward(draw(6, M_OUT)), weights.to_dense()]
         if keep_start:
-            results += [weights.delta(), weights.delta_forward(draw(5, M_IN))]
+            results += [weights.delta(), total(weights.delta_terms(draw(5, M_IN)), 4, M_OUT)]
         return [*(array.tobytes() for array in results), weights.rank, weights.max_rank_seen]
 
     first = answers()
@@ -293,15 +361,69 @@ def test_flush_if_full_respects_max_rank(max_rank, flushed, draw):
     assert weights.rank == (0 if flushed else 4)
 
 
-def test_automatic_max_rank_is_half_the_inputs(draw):
+def test_automatic_max_rank_balances_passes_with_queries(draw):
     weights = lazy()
-    weights.push(draw(1, M_OUT, 33), draw(2, M_IN, 33))
-    weights.flush_if_full()
-    assert weights.rank == 33
-    weights.push(draw(1, M_OUT, 1), draw(2, M_IN, 1))
-    weights.flush_if_full()
+    U, G = draw(1, M_OUT, 50), draw(2, M_IN, 50)
+    # 100 operations a weight for a pass, against twice the 0.3 * (150 + 140) = 87 entries of a row of the factors.
+    assert balanced_rank(U, G) == pytest.approx(np.sqrt(100 * M_OUT * M_IN / (2 * 87)), rel=0.05)
+    for rank, flushed in ((50, False), (100, False), (150, True)):
+        weights.push(U, G)
+        assert weights.rank == rank
+        weights.flush_if_full()
+        assert (weights.rank == 0) == flushed
+    assert weights.max_rank_seen == 150
+
+
+@pytest.mark.parametrize("query", ["forward", "backward", "forward_terms", "backward_terms"])
+@pytest.mark.parametrize(
+    ("max_rank", "n_rows", "flushed"), [("auto", MANY, True), ("auto", FEW, False), (100, MANY, False)]
+)
+def test_automatic_flush_before_a_query_that_costs_more_than_folding_in(query, max_rank, n_rows, flushed, draw):
+    weights = lazy(max_rank=max_rank)
+    U, G = draw(1, M_OUT, 20), draw(2, M_IN, 20)
+    weights.push(U, G)
+    assert (query_operations(U, G, n_rows) > folding_operations(U, G)) == (n_rows == MANY)
+    rows = draw(3, M_IN if query.startswith("forward") else M_OUT, n_rows)
+    answer = getattr(weights, query)(rows)
+    assert weights.rank == (0 if flushed else 20)
+    W = start_matrix() + product(U, G)
+    expected = as_dense(rows) @ (W.T if query.startswith("forward") else W)
+    if query.endswith("terms"):
+        answer = total(answer, *expected.shape)
+    np.testing.assert_allclose(answer, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_the_costs_of_all_pending_factors_are_compared_with_folding_in(draw):
+    # One large push is worth a flush by itself, but not beside many of rank one, of which each needs a pass.
+    weights = lazy()
+    rows = draw(3, M_IN, MANY)
+    for seed in range(20):
+        weights.push(draw(seed, M_OUT, 1), draw(100 + seed, M_IN, 1))
+    weights.push(draw(20, M_OUT, 10), draw(120, M_IN, 10))
+    weights.forward(rows)
+    assert weights.rank == 30
+
+
+def test_delta_terms_leave_factors_pending(draw):
+    # The query that follows for the same rows decides.
+    weights = lazy(keep_start=True)
+    weights.push(draw(1, M_OUT, 20), draw(2, M_IN, 20))
+    weights.delta_terms(draw(3, M_IN, MANY))
+    assert weights.rank == 20
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_a_scale_far_from_one_is_folded_in(factor, dtype, draw):
+    weights = lazy(dtype, keep_start=True)
+    U, G = draw(1, M_OUT, dtype=dtype), draw(2, M_IN, dtype=dtype)
+    weights.push(U, G)
+    weights.scale_change(factor)
+    assert weights.rank == 4
+    weights.scale_change(factor / 10 if factor < 1 else factor * 10)
     assert weights.rank == 0
-    assert weights.max_rank_seen == 34
+    expected = as_dense(U).T @ as_dense(G) * (1e-7 if factor < 1 else 1e7)
+    np.testing.assert_allclose(weights.delta(), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 def test_nothing_is_flushed_before_anything_was_pushed():
@@ -322,19 +444,45 @@ def test_scaled_change_is_measured_from_the_start(draw):
     np.testing.assert_allclose(weights.delta(), 1.5 * product(U, G), rtol=1e-14, atol=1e-14)
 
 
-def test_packed_folds_everything_in(draw):
-    weights = lazy(keep_start=True)
-    weights.push(draw(1, M_OUT), draw(2, M_IN))
+@pytest.mark.parametrize("history", HISTORIES, ids="-".join)
+@pytest.mark.parametrize("keep_start", [False, True])
+def test_packed_folds_everything_into_the_memory_of_the_start(keep_start, history, draw):
+    start = PackedMatrix.from_dense(start_matrix())
+    weights = LazyWeights(start, keep_start=keep_start)
+    for seed, operation in enumerate(history):
+        if operation == "push":
+            weights.push(draw(seed, M_OUT), draw(100 + seed, M_IN))
+        elif operation == "flush":
+            weights.flush()
+        elif keep_start:
+            weights.scale_change(0.3)
+    expected = weights.to_dense()
     packed = weights.packed()
+    assert np.shares_memory(packed.tiles, start.tiles)
     assert weights.rank == 0
     assert packed.shape == weights.shape == (M_OUT, M_IN)
     assert packed.dtype == weights.dtype
+    np.testing.assert_allclose(packed.to_dense(), expected, rtol=1e-12, atol=1e-12)
+    # Twice is as good as once, and the weights go on.
+    np.testing.assert_array_equal(weights.packed().to_dense(), packed.to_dense())
+    U, G = draw(300, M_OUT), draw(301, M_IN)
+    weights.push(U, G)
+    np.testing.assert_allclose(weights.packed().to_dense(), expected + product(U, G), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["delta", "delta_forward", "scale_change"])
+def test_packed_keeps_no_start(draw):
+    weights = lazy(keep_start=True)
+    weights.push(draw(1, M_OUT), draw(2, M_IN))
+    assert weights.delta().any()
+    weights.packed()
+    with pytest.raises(ValueError, match=r"delta .*keep_start=True"):
+        weights.delta()
+
+
+@pytest.mark.parametrize("method", ["delta", "delta_terms", "scale_change"])
 def test_methods_that_need_the_start_say_so(method, draw):
     weights = lazy()
-    arguments = {"delta": (), "delta_forward": (draw(1, M_IN),), "scale_change": (0.5,)}[method]
+    arguments = {"delta": (), "delta_terms": (draw(1, M_IN),), "scale_change": (0.5,)}[method]
     with pytest.raises(ValueError, match=f"{method} .*keep_start=True"):
         getattr(weights, method)(*arguments)
 

@@ -1,38 +1,30 @@
 import numpy as np
 
-LANES: int
+from sklearn_subquad._kernels._pattern import Pattern
+
 SIMD_VARIABLE: str
 
+def simd_levels() -> list[str]: ...
 def use_simd_level(name: str = "") -> None: ...
 def simd_level() -> str: ...
 def forward(
-    indptr: np.ndarray,
-    indices: np.ndarray,
+    rows: Pattern,
     values: np.ndarray,
     tiles: np.ndarray,
     out: np.ndarray,
-    first: int,
-    last: int,
-    lower: bool = False,
-) -> None: ...
-def add_product(
-    indptr: np.ndarray,
-    indices: np.ndarray,
-    values: np.ndarray,
-    factor: np.ndarray,
-    tiles: np.ndarray,
-    first: int,
-    last: int,
+    first_panel: int = 0,
+    first_row: int = 0,
+    accumulate: bool = False,
 ) -> None: ...
 def backward(
-    indptr: np.ndarray,
-    indices: np.ndarray,
+    rows: Pattern,
     values: np.ndarray,
     tiles: np.ndarray,
     out: np.ndarray,
-    first: int,
-    last: int,
+    first_panel: int = 0,
+    first_row: int = 0,
+    accumulate: bool = False,
 ) -> None: ...
-def scatter_rows(indptr: np.ndarray, indices: np.ndarray, values: np.ndarray, tiles: np.ndarray) -> None: ...
-def scatter_columns(indptr: np.ndarray, indices: np.ndarray, values: np.ndarray, tiles: np.ndarray) -> None: ...
-def gather(indptr: np.ndarray, indices: np.ndarray, dense: np.ndarray, scale: float, out: np.ndarray) -> None: ...
+def forward_packed(
+    rows: Pattern, values: np.ndarray, tiles: np.ndarray, out: np.ndarray, accumulate: bool = False
+) -> None: ...

@@ -1,8 +1,11 @@
-"""Boundary to the tile kernels: checks every buffer, then releases the GIL."""
+# cython: allow_none_for_extension_args=False
+"""Boundary to the product kernels: checks every buffer, then releases the GIL."""
 
 import os
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int64_t
+
+from sklearn_subquad._kernels._pattern cimport Pattern, subquad_pattern
 
 ctypedef fused real:
     float
@@ -13,25 +16,34 @@ cdef extern from "tiles.h" nogil:
         SUBQUAD_LANES
         SUBQUAD_DONE
 
-    ctypedef struct subquad_rows:
-        int64_t n_rows
-        const int32_t *indptr
-        const int32_t *indices
+    ctypedef struct subquad_part:
+        int64_t first_row, last_row, first_panel, last_panel
+        int64_t n_out
+        int64_t row_stride, panel_stride, lane_stride
+        int accumulate
 
     ctypedef struct subquad_level:
         const char *name
-        int (*multiply_f32)(const subquad_rows *, const float *, const float *, int64_t, int64_t, int,
-                            float *, int64_t, int64_t, int64_t, int64_t, int, int) noexcept nogil
-        int (*multiply_f64)(const subquad_rows *, const double *, const double *, int64_t, int64_t, int,
-                            double *, int64_t, int64_t, int64_t, int64_t, int, int) noexcept nogil
+        int (*multiply_f32)(const subquad_pattern *, const float *, const float *, int64_t, int64_t, int,
+                            const subquad_part *, float *) noexcept nogil
+        int (*multiply_f64)(const subquad_pattern *, const double *, const double *, int64_t, int64_t, int,
+                            const subquad_part *, double *) noexcept nogil
 
     const subquad_level *subquad_select(const char *name)
+    const char *subquad_level_name(int index)
 
 
-LANES = SUBQUAD_LANES
 SIMD_VARIABLE = "SKLEARN_SUBQUAD_SIMD"
 
 cdef const subquad_level *level = NULL
+
+
+def simd_levels():
+    """Names of the SIMD levels that this machine can run, best first."""
+    names = []
+    while subquad_level_name(len(names)) != NULL:
+        names.append(subquad_level_name(len(names)).decode())
+    return names
 
 
 def use_simd_level(name=""):
@@ -42,7 +54,7 @@ def use_simd_level(name=""):
     if chosen == NULL:
         raise ValueError(
             f"SIMD level {name!r} is not available on this machine; leave {SIMD_VARIABLE} unset, "
-            "or set it to 'baseline' or (x86-64 processors with AVX2) 'x86_64_v3'."
+            f"or set it to one of {simd_levels()}."
         )
     level = chosen
 
@@ -55,131 +67,84 @@ def simd_level():
 use_simd_level(os.environ.get(SIMD_VARIABLE, ""))
 
 
-cdef check_rows(const int32_t[::1] indptr, const int32_t[::1] indices, Py_ssize_t n_values,
-                Py_ssize_t n_columns):
-    """Raise ValueError unless the CSR pattern is one that the kernels can trust."""
-    cdef Py_ssize_t i, p, n_rows = indptr.shape[0] - 1
-    cdef int32_t previous
-    cdef bint good = n_rows >= 0 and indices.shape[0] == n_values
-    if good:
-        with nogil:
-            good = indptr[0] == 0 and indptr[n_rows] == n_values
-            for i in range(n_rows):
-                good = good and indptr[i] <= indptr[i + 1] <= n_values
-            if good:
-                for i in range(n_rows):
-                    previous = -1
-                    for p in range(indptr[i], indptr[i + 1]):
-                        good = good and indices[p] > previous
-                        previous = indices[p]
-                    good = good and previous < n_columns
-    if not good:
-        raise ValueError(
-            "malformed sparse rows: indptr must rise from 0 to the number of values, and the indices of "
-            f"each row must increase strictly and lie in [0, {n_columns})."
-        )
-
-
-cdef multiply(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
-              const real[:, :, ::1] tiles, bint transposed, real *out, Py_ssize_t row_stride,
-              Py_ssize_t panel_stride, Py_ssize_t n_out_panels, Py_ssize_t first, Py_ssize_t last,
-              bint accumulate, bint lower):
-    cdef subquad_rows rows
+cdef multiply(Pattern rows, const real[::1] values, const real[:, :, ::1] tiles, bint transposed, real *out,
+              subquad_part *part):
+    """Check what all products share, and run the kernel; strides and shape of `out` are the caller's matter."""
     cdef Py_ssize_t n_panels = tiles.shape[0], n_in = tiles.shape[1]
+    cdef int64_t n_out_panels = (n_in + SUBQUAD_LANES - 1) // SUBQUAD_LANES if transposed else n_panels
+    cdef int64_t summed = rows.c.n_columns
     cdef int status
+    if tiles.shape[2] != SUBQUAD_LANES:
+        raise ValueError(f"tiles must have {SUBQUAD_LANES} lanes, got {tiles.shape[2]}.")
+    # The rows may end before the last panel of W does: what comes then is zero and not asked for.
+    if transposed and not (n_panels - 1) * SUBQUAD_LANES < summed <= n_panels * SUBQUAD_LANES and (summed or n_panels):
+        raise ValueError(f"{n_panels} panels do not fit to rows of {summed} columns.")
+    if not transposed and summed != n_in:
+        raise ValueError(f"tiles must have {summed} inputs, got {n_in}.")
+    rows.check_values(values.shape[0])
+    if not 0 <= part.first_panel <= part.last_panel <= n_out_panels:
+        raise ValueError(
+            f"panel range [{part.first_panel}, {part.last_panel}) lies outside [0, {n_out_panels})."
+        )
+    if not 0 <= part.first_row <= part.last_row <= rows.c.n_rows:
+        raise ValueError(f"row range [{part.first_row}, {part.last_row}) lies outside [0, {rows.c.n_rows}).")
+    if part.first_panel == part.last_panel or part.first_row == part.last_row:
+        return
     # An empty buffer has no first element to point at, and the kernels read none.
     cdef const real *first_value = &values[0] if values.shape[0] else NULL
     cdef const real *first_tile = &tiles[0, 0, 0] if n_panels and n_in else NULL
-    if not 0 <= first <= last <= n_out_panels:
-        raise ValueError(f"panel range [{first}, {last}) lies outside [0, {n_out_panels}).")
-    check_rows(indptr, indices, values.shape[0], n_panels * SUBQUAD_LANES if transposed else n_in)
-    rows.n_rows = indptr.shape[0] - 1
-    if first == last or rows.n_rows == 0:
-        return
-    rows.indptr = &indptr[0]
-    rows.indices = &indices[0] if indices.shape[0] else NULL
     with nogil:
         if real is float:
-            status = level.multiply_f32(&rows, first_value, first_tile, n_panels, n_in, transposed, out,
-                                        row_stride, panel_stride, first, last, accumulate, lower)
+            status = level.multiply_f32(&rows.c, first_value, first_tile, n_panels, n_in, transposed, part, out)
         else:
-            status = level.multiply_f64(&rows, first_value, first_tile, n_panels, n_in, transposed, out,
-                                        row_stride, panel_stride, first, last, accumulate, lower)
+            status = level.multiply_f64(&rows.c, first_value, first_tile, n_panels, n_in, transposed, part, out)
     if status != SUBQUAD_DONE:
-        raise MemoryError(f"no memory to sort {values.shape[0]} sparse entries into blocks.")
+        raise MemoryError("no memory for the partial sums of one chunk of rows.")
 
 
-cdef check_shape(name, tuple got, tuple wanted):
-    if got != wanted:
-        raise ValueError(f"{name} must have shape {wanted}, got {got}.")
+cdef into_matrix(Pattern rows, const real[::1] values, const real[:, :, ::1] tiles, bint transposed,
+                 real[:, :] out, first_panel, first_row, bint accumulate):
+    cdef subquad_part part
+    cdef Py_ssize_t height = out.shape[0], width = out.shape[1]
+    part.first_row, part.last_row = first_row, first_row + height
+    part.first_panel, part.last_panel = first_panel, first_panel + (width + SUBQUAD_LANES - 1) // SUBQUAD_LANES
+    part.n_out = first_panel * SUBQUAD_LANES + width
+    if transposed and part.n_out > tiles.shape[1]:
+        raise ValueError(f"out ends at column {part.n_out} of {tiles.shape[1]}.")
+    part.row_stride = out.strides[0] // <Py_ssize_t>sizeof(real)
+    part.lane_stride = out.strides[1] // <Py_ssize_t>sizeof(real)
+    part.panel_stride = SUBQUAD_LANES * part.lane_stride
+    if out.strides[0] % sizeof(real) or out.strides[1] % sizeof(real) or not (
+        (part.lane_stride == 1 and (part.row_stride >= width or height <= 1))
+        or (part.row_stride == 1 and (part.lane_stride >= height or width <= 1))
+    ) and height and width:
+        raise ValueError("out must be stored by rows or by columns.")
+    part.accumulate = accumulate
+    multiply(rows, values, tiles, transposed, &out[0, 0] if height and width else NULL, &part)
 
 
-def forward(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
-            const real[:, :, ::1] tiles, real[:, ::1] out, Py_ssize_t first, Py_ssize_t last,
-            bint lower=False):
-    """out = rows @ W.T for W packed in tiles, on the panels of out from first to last.
+def forward(Pattern rows, const real[::1] values, const real[:, :, ::1] tiles, real[:, :] out,
+            Py_ssize_t first_panel=0, Py_ssize_t first_row=0, bint accumulate=False):
+    """out (+)= rows @ W.T for W packed in tiles; out is the part that begins at this row and this panel."""
+    into_matrix(rows, values, tiles, False, out, first_panel, first_row, accumulate)
 
-    With `lower`, panel p is written from row 64 p on alone.
-    """
+
+def backward(Pattern rows, const real[::1] values, const real[:, :, ::1] tiles, real[:, :] out,
+             Py_ssize_t first_panel=0, Py_ssize_t first_row=0, bint accumulate=False):
+    """out (+)= rows @ W for W packed in tiles; a panel of out is 64 inputs of W."""
+    into_matrix(rows, values, tiles, True, out, first_panel, first_row, accumulate)
+
+
+def forward_packed(Pattern rows, const real[::1] values, const real[:, :, ::1] tiles, real[:, :, ::1] out,
+                   bint accumulate=False):
+    """out (+)= W @ rows.T for W and out packed: ``out[panel, i, lane]`` belongs to row i of `rows`."""
+    cdef subquad_part part
     cdef Py_ssize_t n_panels = tiles.shape[0]
-    check_shape("tiles", (tiles.shape[2],), (SUBQUAD_LANES,))
-    check_shape("out", (out.shape[0], out.shape[1]), (indptr.shape[0] - 1, n_panels * SUBQUAD_LANES))
-    multiply(indptr, indices, values, tiles, False, &out[0, 0] if out.size else NULL, out.shape[1],
-             SUBQUAD_LANES, n_panels, first, last, False, lower)
-
-
-def backward(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
-             const real[:, :, ::1] tiles, real[:, ::1] out, Py_ssize_t first, Py_ssize_t last):
-    """out = rows @ W for W packed in tiles, on the panels of out (64 inputs of W each) from first to last."""
-    cdef Py_ssize_t n_panels = (tiles.shape[1] + SUBQUAD_LANES - 1) // SUBQUAD_LANES
-    check_shape("tiles", (tiles.shape[2],), (SUBQUAD_LANES,))
-    check_shape("out", (out.shape[0], out.shape[1]), (indptr.shape[0] - 1, n_panels * SUBQUAD_LANES))
-    multiply(indptr, indices, values, tiles, True, &out[0, 0] if out.size else NULL, out.shape[1],
-             SUBQUAD_LANES, n_panels, first, last, False, False)
-
-
-def add_product(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
-                const real[:, :, ::1] factor, real[:, :, ::1] tiles, Py_ssize_t first, Py_ssize_t last):
-    """W += F @ rows.T, with W packed in tiles and F in factor, on the panels of W from first to last."""
-    cdef Py_ssize_t n_panels = factor.shape[0], n_in = indptr.shape[0] - 1
-    check_shape("factor", (factor.shape[2],), (SUBQUAD_LANES,))
-    check_shape("tiles", (tiles.shape[0], tiles.shape[1], tiles.shape[2]), (n_panels, n_in, SUBQUAD_LANES))
-    multiply(indptr, indices, values, factor, False, &tiles[0, 0, 0] if tiles.size else NULL,
-             SUBQUAD_LANES, n_in * SUBQUAD_LANES, n_panels, first, last, True, False)
-
-
-def scatter_rows(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
-                 real[:, :, ::1] tiles):
-    """Write sparse rows into the packed form of the matrix whose outputs they are: W[i, indices[p]] = values[p]."""
-    cdef Py_ssize_t i, p, n_rows = indptr.shape[0] - 1
-    check_shape("tiles", (tiles.shape[0], tiles.shape[2]),
-                ((n_rows + SUBQUAD_LANES - 1) // SUBQUAD_LANES, SUBQUAD_LANES))
-    check_rows(indptr, indices, values.shape[0], tiles.shape[1])
-    with nogil:
-        for i in range(n_rows):
-            for p in range(indptr[i], indptr[i + 1]):
-                tiles[i // SUBQUAD_LANES, indices[p], i % SUBQUAD_LANES] = values[p]
-
-
-def scatter_columns(const int32_t[::1] indptr, const int32_t[::1] indices, const real[::1] values,
-                    real[:, :, ::1] tiles):
-    """Write sparse rows into the packed form of their transpose: W[indices[p], i] = values[p]."""
-    cdef Py_ssize_t i, p, n_rows = indptr.shape[0] - 1
-    check_shape("tiles", (tiles.shape[1], tiles.shape[2]), (n_rows, SUBQUAD_LANES))
-    check_rows(indptr, indices, values.shape[0], tiles.shape[0] * SUBQUAD_LANES)
-    with nogil:
-        for i in range(n_rows):
-            for p in range(indptr[i], indptr[i + 1]):
-                tiles[indices[p] // SUBQUAD_LANES, i, indices[p] % SUBQUAD_LANES] = values[p]
-
-
-def gather(const int32_t[::1] indptr, const int32_t[::1] indices, const real[:, :] dense, real scale,
-           real[::1] out):
-    """out[p] = scale * dense[i, indices[p]] for the entries p of every sparse row i."""
-    cdef Py_ssize_t i, p, n_rows = indptr.shape[0] - 1
-    check_shape("dense", (dense.shape[0],), (n_rows,))
-    check_rows(indptr, indices, out.shape[0], dense.shape[1])
-    with nogil:
-        for i in range(n_rows):
-            for p in range(indptr[i], indptr[i + 1]):
-                out[p] = scale * dense[i, indices[p]]
+    part.first_row, part.last_row = 0, rows.c.n_rows
+    part.first_panel, part.last_panel, part.n_out = 0, n_panels, n_panels * SUBQUAD_LANES
+    if out.shape[0] != n_panels or out.shape[1] != rows.c.n_rows or out.shape[2] != SUBQUAD_LANES:
+        raise ValueError(f"out must have shape ({n_panels}, {rows.c.n_rows}, {SUBQUAD_LANES}).")
+    part.row_stride, part.lane_stride = SUBQUAD_LANES, 1
+    part.panel_stride = rows.c.n_rows * SUBQUAD_LANES
+    part.accumulate = accumulate
+    multiply(rows, values, tiles, False, &out[0, 0, 0] if out.size else NULL, &part)

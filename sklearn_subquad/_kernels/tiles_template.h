@@ -9,164 +9,182 @@ typedef real NAME(vector);
 #define VECTOR_LANES 1
 #endif
 
-/* Accumulators held in registers at a time; a panel takes one or more such groups. */
-#define GROUP 8
+/* A group of lanes is summed in registers. Where one vector register is so wide that a whole panel takes
+ * less than ACCUMULATORS of them, entries take turns with two or more sets, which are added at the end. */
+#define PANEL_VECTORS (SUBQUAD_LANES / VECTOR_LANES)
+#define GROUP (PANEL_VECTORS < ACCUMULATORS ? PANEL_VECTORS : ACCUMULATORS)
+#define SETS (ACCUMULATORS / GROUP)
 #define GROUP_LANES (GROUP * VECTOR_LANES)
 
-/* Inputs per block, so that a block of a panel stays in the first level of cache; a multiple of
- * SUBQUAD_LANES, because the backward product cuts its blocks out of whole panels. */
-#define BLOCK_INPUTS (128 * 4 / (int)sizeof(real))
-
-/* The entries of sparse rows sorted by (chunk of rows, block of inputs, row), so that the product
- * reads them in one stream. `start` has one more item than there are such triples. */
-typedef struct {
-    int64_t n_rows, n_in, n_blocks;
-    int64_t *start;
-    uint16_t *local; /* index within the block */
-    real *values;
-} NAME(blocked_rows);
-
-static void NAME(release)(NAME(blocked_rows) *blocked) {
-    free(blocked->start);
-    free(blocked->local);
-    free(blocked->values);
-}
-
-static int NAME(block_rows)(const subquad_rows *rows, const real *values, int64_t n_in,
-                            NAME(blocked_rows) *blocked) {
-    const int64_t n_entries = rows->indptr[rows->n_rows];
-    /* With no inputs at all there is still one block, an empty one: the output is then zero. */
-    const int64_t n_blocks = n_in > 0 ? (n_in + BLOCK_INPUTS - 1) / BLOCK_INPUTS : 1;
-    int64_t *cursor = malloc(sizeof(int64_t) * CHUNK_ROWS);
-    blocked->n_rows = rows->n_rows;
-    blocked->n_in = n_in;
-    blocked->n_blocks = n_blocks;
-    blocked->start = malloc(sizeof(int64_t) * (size_t)(rows->n_rows * n_blocks + 1));
-    blocked->local = malloc(sizeof(uint16_t) * (size_t)(n_entries + 1));
-    blocked->values = malloc(sizeof(real) * (size_t)(n_entries + 1));
-    if (!cursor || !blocked->start || !blocked->local || !blocked->values) {
-        free(cursor);
-        NAME(release)(blocked);
-        return SUBQUAD_NO_MEMORY;
-    }
-    int64_t written = 0, *start = blocked->start;
-    for (int64_t chunk = 0; chunk < rows->n_rows; chunk += CHUNK_ROWS) {
-        const int64_t end = chunk + CHUNK_ROWS < rows->n_rows ? chunk + CHUNK_ROWS : rows->n_rows;
-        for (int64_t i = chunk; i < end; i++)
-            cursor[i - chunk] = rows->indptr[i];
-        for (int64_t block = 0; block < n_blocks; block++) {
-            const int64_t first = block * BLOCK_INPUTS, limit = first + BLOCK_INPUTS;
-            for (int64_t i = chunk; i < end; i++) {
-                int64_t p = cursor[i - chunk];
-                *start++ = written;
-                for (; p < rows->indptr[i + 1] && rows->indices[p] < limit; p++) {
-                    blocked->local[written] = (uint16_t)(rows->indices[p] - first);
-                    blocked->values[written++] = values[p];
-                }
-                cursor[i - chunk] = p;
+/* sums[row][lane] (+)= sum of value * tile[local][lane] over the entries of one block of columns, for one
+ * chunk of rows; rows outside [low, high) are left out. Meanwhile the next tile is fetched into the cache, a
+ * share with every row: the rows touch its lines in an order that no hardware prefetcher foresees. */
+static void NAME(multiply_block)(const subquad_pattern *pattern, const real *values, int64_t first,
+                                 int64_t n_rows, int64_t low, int64_t high, const real *tile,
+                                 real *sums, int accumulate, const upcoming *next) {
+    const int64_t *start = pattern->start + first;
+    const uint16_t *row = pattern->row + first;
+    const char *fetched = next->base;
+    int64_t lines = next->lines, lines_of_piece = next->lines_of_piece;
+    const int64_t share = (lines + n_rows - 1) / n_rows;
+    for (int64_t i = 0; i < n_rows; i++) {
+        for (int64_t line = 0; line < share && lines; line++, lines--) {
+            PREFETCH(fetched);
+            fetched += CACHE_LINE;
+            if (--lines_of_piece == 0) {
+                fetched += next->gap;
+                lines_of_piece = next->lines_of_piece;
             }
         }
-    }
-    *start = written;
-    free(cursor);
-    return SUBQUAD_DONE;
-}
-
-/* sums[i][lane] (+)= sum of value_ij * tile[j][lane] over one block of inputs, for one chunk of
- * rows; `start` is that of the chunk's first row in this block. */
-static void NAME(multiply_block)(const NAME(blocked_rows) *blocked, const int64_t *start,
-                                 int64_t n_rows, const real *tile, real *sums, int accumulate) {
-    for (int64_t i = 0; i < n_rows; i++, sums += SUBQUAD_LANES) {
-        if (accumulate && start[i] == start[i + 1])
+        if (row[i] < low || row[i] >= high || (accumulate && start[i] == start[i + 1]))
             continue;
         for (int group = 0; group < SUBQUAD_LANES; group += GROUP_LANES) {
-            NAME(vector) sum[GROUP];
-            NAME(vector) *target = (NAME(vector) *)(sums + group);
-            for (int a = 0; a < GROUP; a++)
-                sum[a] = accumulate ? target[a] : (NAME(vector)){0};
-            for (int64_t p = start[i]; p < start[i + 1]; p++) {
-                const NAME(vector) *source = (const NAME(vector) *)(
-                    tile + (int64_t)blocked->local[p] * SUBQUAD_LANES + group);
-                const real value = blocked->values[p];
-                for (int a = 0; a < GROUP; a++)
-                    sum[a] += value * source[a];
+            NAME(vector) sum[SETS][GROUP];
+            NAME(vector) *target = (NAME(vector) *)(sums + row[i] * SUBQUAD_LANES + group);
+            for (int a = 0; a < GROUP; a++) {
+                sum[0][a] = accumulate ? target[a] : (NAME(vector)){0};
+                for (int set = 1; set < SETS; set++)
+                    sum[set][a] = (NAME(vector)){0};
             }
-            for (int a = 0; a < GROUP; a++)
-                target[a] = sum[a];
+            const int64_t end = start[i + 1];
+            int64_t p = start[i];
+            for (; p + SETS <= end; p += SETS)
+                for (int set = 0; set < SETS; set++) {
+                    const NAME(vector) *source = (const NAME(vector) *)(
+                        tile + (int64_t)pattern->local[p + set] * SUBQUAD_LANES + group);
+                    const real value = values[p + set];
+                    for (int a = 0; a < GROUP; a++)
+                        sum[set][a] += value * source[a];
+                }
+            for (; SETS > 1 && p < end; p++) {
+                const NAME(vector) *source = (const NAME(vector) *)(
+                    tile + (int64_t)pattern->local[p] * SUBQUAD_LANES + group);
+                const real value = values[p];
+                for (int a = 0; a < GROUP; a++)
+                    sum[0][a] += value * source[a];
+            }
+            for (int a = 0; a < GROUP; a++) {
+                for (int set = 1; set < SETS; set++)
+                    sum[0][a] += sum[set][a];
+                target[a] = sum[0][a];
+            }
         }
     }
+}
+
+/* turned[lane][row] = panel[row][lane] for up to SUBQUAD_LANES rows. */
+static void NAME(transpose_panel)(const real *panel, int64_t n_rows, real *turned) {
+    const int64_t whole = n_rows - n_rows % SQUARE(real);
+    for (int64_t row = 0; row < whole; row += SQUARE(real))
+        for (int64_t lane = 0; lane < SUBQUAD_LANES; lane += SQUARE(real))
+            NAME(transpose_square)(panel + row * SUBQUAD_LANES + lane,
+                                   turned + lane * SUBQUAD_LANES + row);
+    for (int64_t row = whole; row < n_rows; row++)
+        for (int64_t lane = 0; lane < SUBQUAD_LANES; lane++)
+            turned[lane * SUBQUAD_LANES + row] = panel[row * SUBQUAD_LANES + lane];
 }
 
 /* tile[o][lane] = W[first_out + o, first_in + lane] for a block of outputs. */
 static void NAME(transpose_block)(const real *tiles, int64_t n_in, int64_t first_out,
                                   int64_t n_out, int64_t first_in, int64_t lanes, real *tile) {
     if (lanes < SUBQUAD_LANES)
-        memset(tile, 0, sizeof(real) * BLOCK_INPUTS * SUBQUAD_LANES);
+        memset(tile, 0, sizeof(real) * (size_t)(n_out * SUBQUAD_LANES));
     for (int64_t o = 0; o < n_out; o += SUBQUAD_LANES) {
         const int64_t panel = (first_out + o) / SUBQUAD_LANES;
-        const real *source = tiles + (panel * n_in + first_in) * SUBQUAD_LANES;
-        for (int64_t q = 0; q < SUBQUAD_LANES; q++)
-            for (int64_t lane = 0; lane < lanes; lane++)
-                tile[(o + q) * SUBQUAD_LANES + lane] = source[lane * SUBQUAD_LANES + q];
+        NAME(transpose_panel)(tiles + (panel * n_in + first_in) * SUBQUAD_LANES, lanes,
+                              tile + o * SUBQUAD_LANES);
     }
 }
 
-/* The loop that both products share: panels of outputs, chunks of rows, blocks of inputs.
+/* Write or add the sums of one panel and one chunk of rows, `target` being that of its first row. */
+static void NAME(store_sums)(const real *sums, int64_t n_rows, int64_t lanes,
+                             const subquad_part *part, real *turned, real *target) {
+    if (part->lane_stride == 1) {
+        for (int64_t i = 0; i < n_rows; i++) {
+            real *to = target + i * part->row_stride;
+            const real *from = sums + i * SUBQUAD_LANES;
+            if (part->accumulate)
+                for (int64_t lane = 0; lane < lanes; lane++)
+                    to[lane] += from[lane];
+            else
+                memcpy(to, from, sizeof(real) * (size_t)lanes);
+        }
+        return;
+    }
+    /* By columns: rows and lanes change places square by square, then whole runs are written. */
+    for (int64_t first = 0; first < n_rows; first += SUBQUAD_LANES) {
+        const int64_t run = n_rows - first < SUBQUAD_LANES ? n_rows - first : SUBQUAD_LANES;
+        NAME(transpose_panel)(sums + first * SUBQUAD_LANES, run, turned);
+        for (int64_t lane = 0; lane < lanes; lane++) {
+            real *to = target + lane * part->lane_stride + first;
+            const real *from = turned + lane * SUBQUAD_LANES;
+            if (part->accumulate)
+                for (int64_t i = 0; i < run; i++)
+                    to[i] += from[i];
+            else
+                memcpy(to, from, sizeof(real) * (size_t)run);
+        }
+    }
+}
+
+/* The loop that both products share: panels of outputs, chunks of rows, blocks of columns.
  * Forward reads its tiles in place; backward transposes each block first. */
-static int NAME(multiply)(const subquad_rows *rows, const real *values, const real *tiles,
-                          int64_t n_panels, int64_t n_in, int transposed, real *out,
-                          int64_t row_stride, int64_t panel_stride, int64_t first_panel,
-                          int64_t last_panel, int accumulate, int lower) {
+static int NAME(multiply)(const subquad_pattern *rows, const real *values, const real *tiles,
+                          int64_t n_panels, int64_t n_in, int transposed, const subquad_part *part,
+                          real *out) {
     const int64_t summed = transposed ? n_panels * SUBQUAD_LANES : n_in;
-    NAME(blocked_rows) blocked;
-    if (NAME(block_rows)(rows, values, summed, &blocked) != SUBQUAD_DONE)
-        return SUBQUAD_NO_MEMORY;
+    const int64_t block = rows->block;
+    /* With no columns at all there is still one block, an empty one: the output is then zero. */
+    const int64_t n_blocks = summed > 0 ? (summed + block - 1) / block : 1;
     /* One allocation, so that one alignment serves both: a vector across two cache lines costs two
      * loads. */
-    char *scratch = malloc(sizeof(real) * (CHUNK_ROWS + BLOCK_INPUTS) * SUBQUAD_LANES + CACHE_LINE);
-    if (!scratch) {
-        NAME(release)(&blocked);
+    const int64_t scratch_rows = SUBQUAD_CHUNK_ROWS + (transposed ? block : SUBQUAD_LANES);
+    char *scratch = malloc(sizeof(real) * (size_t)(scratch_rows * SUBQUAD_LANES) + CACHE_LINE);
+    if (!scratch)
         return SUBQUAD_NO_MEMORY;
-    }
     real *sums = (real *)(scratch + (CACHE_LINE - (uintptr_t)scratch % CACHE_LINE));
-    real *tile = sums + CHUNK_ROWS * SUBQUAD_LANES;
-    for (int64_t panel = first_panel; panel < last_panel; panel++) {
-        const int64_t first_in = panel * SUBQUAD_LANES;
-        const int64_t lanes = n_in - first_in < SUBQUAD_LANES ? n_in - first_in : SUBQUAD_LANES;
-        for (int64_t chunk = 0; chunk < rows->n_rows; chunk += CHUNK_ROWS) {
-            const int64_t left = rows->n_rows - chunk;
-            const int64_t n_rows = left < CHUNK_ROWS ? left : CHUNK_ROWS;
-            const int64_t above = lower ? panel * SUBQUAD_LANES - chunk : 0;
-            const int64_t skipped = above < 0 ? 0 : above < n_rows ? above : n_rows;
-            if (skipped == n_rows)
-                continue;
-            const int64_t *start = blocked.start + chunk * blocked.n_blocks;
-            for (int64_t block = 0; block < blocked.n_blocks; block++, start += n_rows) {
-                const int64_t first = block * BLOCK_INPUTS;
-                const real *source = tile;
+    real *tile = sums + SUBQUAD_CHUNK_ROWS * SUBQUAD_LANES;
+    for (int64_t panel = part->first_panel; panel < part->last_panel; panel++) {
+        const int64_t first_lane = panel * SUBQUAD_LANES;
+        const int64_t left = part->n_out - first_lane;
+        const int64_t lanes = left < SUBQUAD_LANES ? left : SUBQUAD_LANES;
+        real *panel_out = out + (panel - part->first_panel) * part->panel_stride;
+        int64_t chunk = part->first_row - part->first_row % SUBQUAD_CHUNK_ROWS;
+        for (; chunk < part->last_row; chunk += SUBQUAD_CHUNK_ROWS) {
+            const int64_t rest = rows->n_rows - chunk;
+            const int64_t n_rows = rest < SUBQUAD_CHUNK_ROWS ? rest : SUBQUAD_CHUNK_ROWS;
+            const int64_t low = part->first_row > chunk ? part->first_row - chunk : 0;
+            const int64_t high = part->last_row - chunk < n_rows ? part->last_row - chunk : n_rows;
+            for (int64_t b = 0; b < n_blocks; b++) {
+                const int64_t first = b * block, after = first + block;
+                const int64_t size = summed - first < block ? summed - first : block;
+                const int64_t next_size = summed - after < block ? summed - after : block;
+                const int64_t lane_lines = SUBQUAD_LANES * (int64_t)sizeof(real) / CACHE_LINE;
+                upcoming next = {NULL, next_size > 0 ? next_size * lane_lines : 0, INT64_MAX, 0};
+                const real *source;
                 if (transposed) {
-                    const int64_t rest = summed - first;
-                    NAME(transpose_block)(tiles, n_in, first,
-                                          rest < BLOCK_INPUTS ? rest : BLOCK_INPUTS, first_in,
-                                          lanes, tile);
+                    NAME(transpose_block)(tiles, n_in, first, size, first_lane, lanes, tile);
+                    source = tile;
+                    next.base = (const char *)(tiles + (after / SUBQUAD_LANES * n_in + first_lane) * SUBQUAD_LANES);
+                    next.lines_of_piece = SUBQUAD_LANES * lane_lines;
+                    next.gap = (n_in - SUBQUAD_LANES) * lane_lines * CACHE_LINE;
                 } else {
                     source = tiles + (panel * n_in + first) * SUBQUAD_LANES;
+                    next.base = (const char *)(source + block * SUBQUAD_LANES);
                 }
-                NAME(multiply_block)(&blocked, start + skipped, n_rows - skipped, source, sums,
-                                     block > 0);
+                NAME(multiply_block)(rows, values, b * rows->n_rows + chunk, n_rows, low, high,
+                                     source, sums, b > 0, &next);
             }
-            real *target = out + panel * panel_stride + (chunk + skipped) * row_stride;
-            for (int64_t i = 0; i < n_rows - skipped; i++, target += row_stride)
-                for (int lane = 0; lane < SUBQUAD_LANES; lane++)
-                    target[lane] = sums[i * SUBQUAD_LANES + lane] + (accumulate ? target[lane] : 0);
+            NAME(store_sums)(sums + low * SUBQUAD_LANES, high - low, lanes, part, tile,
+                             panel_out + (chunk + low - part->first_row) * part->row_stride);
         }
     }
     free(scratch);
-    NAME(release)(&blocked);
     return SUBQUAD_DONE;
 }
 
 #undef VECTOR_LANES
+#undef PANEL_VECTORS
 #undef GROUP
+#undef SETS
 #undef GROUP_LANES
-#undef BLOCK_INPUTS

@@ -1,0 +1,158 @@
+"""The figures that the kernels are held to: ours and dense NumPy in one process, in turn, medians of ratios.
+
+python benchmarks/targets.py predict iteration backward flush init     # some minutes
+python benchmarks/targets.py all --smoke
+"""
+
+import argparse
+import itertools
+import time
+from functools import partial
+
+import numpy as np
+from dense import DenseNetwork
+
+from sklearn_subquad import _kernels
+from sklearn_subquad._costs import cheapest_route
+from sklearn_subquad._matmul import ROUTES, PackedMatrix
+from sklearn_subquad._network import Architecture, Network
+from sklearn_subquad._parallel import resolve_n_jobs, worker_threads
+from sklearn_subquad._rows import SparseRows, block_size
+from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
+from sklearn_subquad._sparsifier import auto_density, calibrate_shift
+
+N_ROWS, N_FEATURES = 1024, 16
+
+
+def seconds(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def alternate(ours, others, repeats):
+    """Median seconds of both, and the median of the ratios other / ours of neighbouring runs."""
+    pairs = np.array([(seconds(ours), seconds(others)) for _ in range(repeats)])
+    return *np.median(pairs, axis=0), np.median(pairs[:, 1] / pairs[:, 0])
+
+
+def data(n=N_ROWS):
+    """Friedman's first function of 16 uniform features, as network inputs and a centred target."""
+    rng = np.random.default_rng(0)
+    X = rng.random((n, N_FEATURES)).astype(np.float32)
+    y = 10 * np.sin(np.pi * X[:, 0] * X[:, 1]) + 20 * (X[:, 2] - 0.5) ** 2 + 10 * X[:, 3] + 5 * X[:, 4]
+    x = np.column_stack([(X - 0.5) * np.sqrt(12 / N_FEATURES), np.full(n, 0.5)]).astype(np.float32)
+    return x, ((y - y.mean()) / y.std()).astype(np.float32)[:, None]
+
+
+def network(m, x):
+    scale = 0.05 * np.sqrt(2048 / m)
+    architecture = Architecture((m, m), (auto_density(m),) * 2, init_scale=scale)
+    return Network.initialise(architecture, x, np.ones(len(x)), 1, seed=0)
+
+
+def sparse_rows(n, m, density, seed):
+    z = np.random.default_rng(seed).standard_normal((n, m), np.float32)
+    return SparseRows(*_kernels.select(z, calibrate_shift(density, 1.0), block_size(density, np.float32), 1.0))
+
+
+def predict(widths, repeats):
+    """A forward pass of two layers at density auto."""
+    x, _ = data()
+    for m in widths:
+        with worker_threads():
+            ours = network(m, x)
+        dense = DenseNetwork(ours)
+
+        def forward(net=ours):
+            with worker_threads():
+                net.forward(x)
+
+        mine, other, ratio = alternate(forward, lambda net=dense: net.forward(x), repeats)
+        print(f"predict, m = {m}: {mine:.3f} s, dense {other:.3f} s, ratio {ratio:.2f}", flush=True)
+
+
+def iteration(widths, repeats):
+    """Full iterations: linearise, Gram matrix, Cholesky, step, trial; ours folds its factors in when it finds fit."""
+    x, y = data()
+    steps = 4
+    for m in widths:
+        with worker_threads():
+            ours = network(m, x)
+        dense = DenseNetwork(ours)
+        state = dense.forward(x)
+        rows = []
+        for _ in range(repeats):
+            options = SolverOptions(damping=1.0, max_iter=steps, tol=0.0, n_iter_no_change=steps + 1)
+            with worker_threads():
+                result = GaussNewtonSolver(ours, x, y, np.ones(len(x)), options, None, 0).solve()
+            # The solver's own first forward pass is one more than an iteration has.
+            forward = result.phase_times["forward"] / (result.n_iter + 1)
+            mine = (sum(result.phase_times.values()) - forward) / result.n_iter
+            start = time.perf_counter()
+            for _ in range(steps):
+                state = dense.iteration(x, y, *state, damping=1.0)
+            rows.append((mine, (time.perf_counter() - start) / steps))
+        rows = np.array(rows)
+        mine, other = np.median(rows, axis=0)
+        ratio = np.median(rows[:, 1] / rows[:, 0])
+        print(f"iteration, m = {m}: {mine:.3f} s, dense {other:.3f} s, ratio {ratio:.2f}", flush=True)
+
+
+def backward(widths, repeats):
+    """The backward product against the forward product with one matrix."""
+    for m in widths:
+        W = PackedMatrix.zeros(m, m, np.float32)
+        rows = sparse_rows(N_ROWS, m, auto_density(m), 0)
+        with worker_threads():
+            forward, back, ratio = alternate(partial(W.forward, rows), partial(W.backward, rows), repeats)
+        rate = 2e-9 * rows.nnz * m / forward
+        print(
+            f"products, m = {m}: forward {forward:.3f} s ({rate:.0f} GFLOP/s), backward {back:.3f} s, "
+            f"backward / forward {ratio:.2f}",
+            flush=True,
+        )
+
+
+def flush(widths, repeats):
+    """Folding factors of rank 1024 in, by every route."""
+    for m, density in itertools.product(widths, (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)):
+        W = PackedMatrix.zeros(m, m, np.float32)
+        U, G = sparse_rows(N_ROWS, m, density, 0), sparse_rows(N_ROWS, m, density, 1)
+        with worker_threads():
+            runs = [[seconds(partial(W.add_product, U, G, route)) for route in ROUTES] for _ in range(repeats)]
+            chosen = cheapest_route(U, G, m)
+        medians = dict(zip(ROUTES, np.median(runs, axis=0), strict=True))
+        excess = medians[chosen] / min(medians.values()) - 1
+        listed = ", ".join(f"{route} {s:.3f} s" for route, s in medians.items())
+        print(f"flush, m = {m}, density {density}: {listed}; auto: {chosen}, {excess:.0%} above the best", flush=True)
+
+
+def init(widths, repeats):
+    """Drawing the m x m weights of one layer."""
+    x, _ = data()
+    for m in widths:
+        with worker_threads():
+            took = np.median([seconds(partial(network, m, x)) for _ in range(min(repeats, 3))])
+        print(f"initialisation, m = {m}, shifts and gains calibrated on {N_ROWS} rows: {took:.2f} s", flush=True)
+
+
+# Per measurement: the widths to run at, in full and for a smoke test.
+MEASUREMENTS = {
+    predict: ((8192, 16384), (256,)),
+    iteration: ((8192,), (256,)),
+    backward: ((2048, 8192, 16384), (256,)),
+    flush: ((8192,), (256,)),
+    init: ((16384,), (256,)),
+}
+
+if __name__ == "__main__":
+    names = {work.__name__: work for work in MEASUREMENTS}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measurements", nargs="+", choices=[*names, "all"])
+    parser.add_argument("--smoke", action="store_true", help="small problems, to see that everything runs")
+    arguments = parser.parse_args()
+    print(f"SIMD level {_kernels.simd_level()}, {resolve_n_jobs()} threads", flush=True)
+    for name in names if "all" in arguments.measurements else arguments.measurements:
+        full, smoke = MEASUREMENTS[names[name]]
+        names[name](smoke if arguments.smoke else full, 2 if arguments.smoke else 7)

@@ -1,0 +1,106 @@
+"""What the ways to fold factors into a weight matrix cost, as measured on this machine."""
+
+import functools
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from sklearn_subquad import _kernels
+from sklearn_subquad._matmul import PackedMatrix, strassen_columns, strassen_levels
+from sklearn_subquad._rows import SparseRows, block_size
+
+# One pass over a weight (read, add, write) takes as long as about so many operations of the sparse kernel.
+_PASS_OPERATIONS = 100
+# The problem that is timed: about 40 ms in all.
+_WIDTH, _RANK, _REPEATS = 1024, 256, 3
+_DENSITIES = (0.05, 0.5)
+# Rows of the matrices whose sum is timed: more than caches hold.
+_SUMMED = 4096
+# Costs are rounded to this, so that the noise of a measurement rarely changes a decision.
+_ROUNDING = 1 / 16
+
+
+@dataclass(frozen=True)
+class FoldingCosts:
+    """Times relative to that of the same product through dense BLAS.
+
+    Attributes
+    ----------
+    fixed, per_density : float
+        The sparse kernel takes ``fixed + per_density * density``.
+    addition : float
+        One sum of two matrices takes so many multiplications-and-additions of BLAS per element.
+    """
+
+    fixed: float
+    per_density: float
+    addition: float
+
+    def of_routes(self, rank, n_in, n_out, density):
+        """Relative cost of every route for factors of that rank, the right one of that density."""
+        strassen = 1.0
+        p, q, r = n_in, rank, min(n_out, strassen_columns(n_out))
+        for _ in range(strassen_levels(p, q, r)):
+            # Seven products instead of eight; 5 + 5 sums of quarters of the factors and 8 of the result.
+            sums = (5 * p * q + 5 * q * r + 8 * p * r) / 4
+            strassen *= 7 / 8 + self.addition * sums / (p * q * r)
+            p, q, r = p / 2, q / 2, r / 2
+        return {"scatter": self.fixed + self.per_density * density, "blas": 1.0, "strassen": strassen}
+
+
+@functools.cache
+def folding_costs(dtype):
+    """Measure `FoldingCosts` for a dtype; once per process."""
+    rng = np.random.default_rng(0)
+
+    def factor(density):
+        numbers = rng.random((_RANK, _WIDTH)).astype(dtype)
+        return SparseRows(*_kernels.select(numbers, 1 - density, block_size(density, dtype), 1.0))
+
+    W = PackedMatrix.zeros(_WIDTH, _WIDTH, dtype)
+    factors = [factor(density) for density in _DENSITIES]
+    dense = np.ones((_SUMMED, _WIDTH), dtype=dtype)
+    total = np.empty_like(dense)
+    works = [lambda G=G: W.add_product(factors[0], G, "scatter") for G in factors]
+    works += [lambda: W.add_product(factors[0], factors[1], "blas"), lambda: np.add(dense, dense, out=total)]
+    seconds = np.empty((_REPEATS, len(works)))
+    for repeat in range(_REPEATS):
+        for column, work in enumerate(works):
+            start = time.perf_counter()
+            work()
+            seconds[repeat, column] = time.perf_counter() - start
+    *sparse, blas, addition = seconds.min(axis=0)
+    sparse = np.round(np.array(sparse) / blas / _ROUNDING) * _ROUNDING
+    per_density = (sparse[1] - sparse[0]) / (_DENSITIES[1] - _DENSITIES[0])
+    # Sums wait for memory, which threads share: they do not run faster on several of them, as products do.
+    addition = (addition / dense.size) / (blas / (_WIDTH * _WIDTH * _RANK))
+    return FoldingCosts(sparse[0] - per_density * _DENSITIES[0], per_density, addition)
+
+
+def cheapest_route(U, G, n_out):
+    """The route by which ``U.T @ G`` is folded in fastest."""
+    costs = folding_costs(G.dtype).of_routes(U.shape[0], G.shape[1], n_out, G.density)
+    return min(costs, key=costs.get)
+
+
+def query_operations(U, G, n_rows):
+    """Operations of ``(rows @ G.T) @ U`` for so many rows, or of the same with U and G exchanged."""
+    return 2 * n_rows * (U.nnz + G.nnz)
+
+
+def folding_operations(U, G):
+    """Operations of folding ``U.T @ G`` in through the sparse kernel, the pass over the weights included."""
+    return 2 * G.nnz * U.shape[1] + _PASS_OPERATIONS * U.shape[1] * G.shape[1]
+
+
+def balanced_rank(U, G):
+    """The pending rank at which passes over the weights cost as much as the queries that they save.
+
+    With s_u and s_g entries a row in the factors, a pending step of n rows adds 2 n² (s_u + s_g) operations to
+    every query, and an iteration makes two. If a pass over the m_out x m_in weights (P operations a weight) is made
+    every q steps, an iteration costs P m_out m_in / q + 2 n² (s_u + s_g) q, least at
+    n q = sqrt(P m_out m_in / (2 (s_u + s_g))).
+    """
+    per_row = (U.nnz + G.nnz) / max(1, U.shape[0])
+    return np.sqrt(_PASS_OPERATIONS * U.shape[1] * G.shape[1] / (2 * max(1.0, per_row)))

@@ -1,0 +1,59 @@
+"""An interrupted or failing fit leaves an unfitted estimator, never a half-updated one."""
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._network import Network
+from sklearn_subquad._weights import LazyWeights
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((60, 4)), RNG.standard_normal(60)
+SETTINGS = {"hidden_layer_sizes": (130, 70), "max_iter": 4, "random_state": 0, "max_rank": 0}
+
+
+def interrupt_call(monkeypatch, owner, name, number):
+    """Let the numbered call of a method raise KeyboardInterrupt halfway: after its work, before it returns."""
+    calls, original = [], getattr(owner, name)
+
+    def interrupted(*args, **kwargs):
+        result = original(*args, **kwargs)
+        calls.append(name)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "number"),
+    [(Network, "forward", 1), (Network, "forward", 3), (Network, "apply", 2), (LazyWeights, "flush", 2)],
+)
+@pytest.mark.parametrize("early_stopping", ["validation", False])
+@pytest.mark.parametrize("fitted_before", [False, True])
+@pytest.mark.parametrize("Estimator", [SubquadMLPRegressor, SubquadMLPClassifier])
+def test_interrupted_fit_leaves_the_estimator_unfitted_and_usable(
+    Estimator, fitted_before, early_stopping, owner, name, number, monkeypatch
+):
+    y = Y if Estimator is SubquadMLPRegressor else Y > 0
+    model = Estimator(early_stopping=early_stopping, **SETTINGS)
+    if fitted_before:
+        model.fit(X[:, :2], y)
+    with monkeypatch.context() as patch:
+        interrupt_call(patch, owner, name, number)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, y)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    again = model.fit(X, y).predict(X)
+    np.testing.assert_array_equal(again, Estimator(early_stopping=early_stopping, **SETTINGS).fit(X, y).predict(X))
+
+
+def test_refused_data_leave_the_estimator_unfitted():
+    model = SubquadMLPRegressor(**SETTINGS).fit(X, Y)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(X, np.full(60, np.nan))
+    with pytest.raises(NotFittedError):
+        model.predict(X)
