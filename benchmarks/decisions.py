@@ -16,7 +16,7 @@ from sklearn_subquad import SubquadMLPRegressor, _kernels, _network
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, _fit
 from sklearn_subquad._matmul import PackedMatrix
 from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._sparsifier import shifted_relu
+from sklearn_subquad._rows import SparseRows
 
 
 def median_ms(work, repeats=31):
@@ -31,7 +31,7 @@ def median_ms(work, repeats=31):
 def forward_problem(n=1024, m=1024):
     """Sparse rows of density 0.25 and a packed m x m matrix, single precision."""
     rng = np.random.default_rng(0)
-    rows = shifted_relu(rng.standard_normal((n, m), np.float32), 0.6745, None)
+    rows = SparseRows(*_kernels.select(rng.standard_normal((n, m), np.float32), 0.6745, 128, 1.0))
     return rows, PackedMatrix.from_dense(rng.standard_normal((m, m), np.float32))
 
 
@@ -56,7 +56,7 @@ def alignment():
         first = -memory.ctypes.data % 64 + offset
         tiles = memory[first : first + W.tiles.nbytes].view(np.float32).reshape(W.tiles.shape)
         tiles[:] = W.tiles
-        ms = median_ms(lambda t=tiles: _kernels.forward(rows.indptr, rows.indices, rows.data, t, out, 0, 16))
+        ms = median_ms(lambda t=tiles: _kernels.forward(rows.pattern, rows.values, t, out))
         print(f"forward, one thread, tiles {offset} bytes off a cache line: {2e-6 * rows.nnz * 1024 / ms:.0f} GFLOP/s")
 
 
