@@ -11,7 +11,7 @@ from sklearn_subquad._matmul import PackedMatrix, strassen_columns, strassen_lev
 from sklearn_subquad._rows import SparseRows, block_size
 
 # One pass over a weight (read, add, write) takes as long as about so many operations of the sparse kernel.
-_PASS_OPERATIONS = 100
+_PASS_OPERATIONS = 30
 # The problem that is timed: about 40 ms in all.
 _WIDTH, _RANK, _REPEATS = 1024, 256, 3
 _DENSITIES = (0.05, 0.5)
