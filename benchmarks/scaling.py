@@ -1,6 +1,6 @@
 """Seconds per iteration (by phase) and peak memory against the width, ours, dense and scikit-learn's MLP.
 
-python benchmarks/scaling.py measure      # about half an hour; writes results/scaling.json
+python benchmarks/scaling.py measure      # about ten minutes; writes results/scaling.json
 python benchmarks/scaling.py report       # writes results/scaling.md and doc/images/scaling.svg (needs matplotlib)
 python benchmarks/scaling.py measure --smoke
 
@@ -35,9 +35,9 @@ SERIES = {
     "mlp": "scikit-learn's MLPRegressor, one epoch",
 }
 WIDTHS = (1024, 2048, 4096, 8192, 16384, 32768)
-LARGEST = {"dense": 16384, "mlp": 8192, "0.25": 16384}
-# Steps of a timed fit, and how often it is repeated; the median counts.
-STEPS, REPEATS = 5, 3
+LARGEST = {"dense": 16384, "mlp": 8192, "0.25": 16384, "0.05": 16384}
+# Steps of a timed fit, and how often it is repeated up to a width; the median counts.
+STEPS, REPEATS, REPEATED_UP_TO = 4, 3, 8192
 # The slope is fitted from this width on: below, a step is mostly the Gram matrix and the factorisation.
 FITTED_FROM = 2048
 
@@ -70,7 +70,7 @@ def time_ours(width, density, n_rows):
         random_state=0,
     )
     fits = []
-    for _ in range(REPEATS):
+    for _ in range(REPEATS if width <= REPEATED_UP_TO else 1):
         model.fit(X, y)
         phases = dict(model.phase_times_)
         # A fit makes one forward pass more than it takes steps.
@@ -181,17 +181,18 @@ def report():
     lines = [
         f"Seconds per iteration, {measured['n_rows']} rows, two hidden layers of width m, one output, float32.",
         "",
-        "| | " + " | ".join(f"m = {width}" for width in widths) + f" | slope from m = {FITTED_FROM} |",
-        "|---" * (len(widths) + 2) + "|",
+        "| | "
+        + " | ".join(f"m = {width}" for width in widths)
+        + f" | slope from m = {FITTED_FROM} | of the last doubling |",
+        "|---" * (len(widths) + 3) + "|",
     ]
     for name, results in series.items():
         cells = {r["width"]: f"{r['seconds']:.3g}" for r in results}
         exponent = slope([(r["width"], r["seconds"]) for r in results])
-        lines.append(
-            f"| {SERIES[name]} | "
-            + " | ".join(cells.get(width, "") for width in widths)
-            + f" | {'' if exponent is None else format(exponent, '.2f')} |"
-        )
+        last = np.log2(results[-1]["seconds"] / results[-2]["seconds"]) if len(results) > 1 else None
+        row = [SERIES[name], *(cells.get(width, "") for width in widths)]
+        row += ["" if number is None else f"{number:.2f}" for number in (exponent, last)]
+        lines.append(f"| {' | '.join(row)} |")
     lines += ["", "Peak memory of the process, GiB.", "", "| | " + " | ".join(f"m = {w}" for w in widths) + " |"]
     lines.append("|---" * (len(widths) + 1) + "|")
     for name, results in series.items():
@@ -201,7 +202,7 @@ def report():
     lines += ["", "Phases at density auto: seconds per iteration (init: once)."]
     lines += ["", "| | " + " | ".join(phases) + " |", "|---" * (len(phases) + 1) + "|"]
     for r in series["auto"]:
-        lines.append(f"| m = {r['width']} | " + " | ".join(f"{r['phases'][phase]:.3g}" for phase in phases) + " |")
+        lines.append(f"| m = {r['width']} | " + " | ".join(f"{r['phases'][phase]:.3f}" for phase in phases) + " |")
     lines += ["", f"Machine: {measured['machine']}.", "", "Repeat with `python benchmarks/scaling.py measure`.", ""]
     TABLE.write_text("\n".join(lines))
     draw(series, measured["n_rows"])
@@ -230,6 +231,8 @@ def draw(series, n_rows):
         label = SERIES[name] + ("" if exponent is None else f" (slope {exponent:.2f})")
         left.loglog(widths, [r["seconds"] for r in results], style, color=colour, label=label)
         right.loglog(widths, [r["peak_bytes"] / 2**30 for r in results], style, color=colour, label=SERIES[name])
+    left.set_ylim(bottom=0.004)
+    right.set_ylim(bottom=2e-4)
     ticks = sorted({r["width"] for results in series.values() for r in results})
     weights = [4 * width**2 / 2**30 for width in ticks]
     right.loglog(ticks, weights, color="black", linewidth=0.8, label="the m × m weights alone")
@@ -239,7 +242,7 @@ def draw(series, n_rows):
         axes.set_xlabel("width m")
         axes.set_title(title, loc="left")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower right")
     figure.suptitle(f"Two hidden layers of width m, {n_rows} rows, one output, single precision, 2 cores", fontsize=10)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PICTURE, metadata={"Date": None})

@@ -8,7 +8,7 @@ from sklearn_subquad._kernels import LANES
 from sklearn_subquad._parallel import for_each
 
 # Columns per block, from the lowest density that this size suits: a block of a panel has to stay in the first level
-# of cache, and a row should have some tens of entries in a block (measured, single precision; see doc/benchmarks.md).
+# of cache, and a row should have some tens of entries in a block (tried in single precision, 32 KiB of that cache).
 _BLOCKS = ((0.07, 128), (0.02, 256), (0.0, 512))
 
 
