@@ -1,6 +1,6 @@
 """The figures that the kernels are held to: ours and dense NumPy in one process, in turn, medians of ratios.
 
-python benchmarks/targets.py predict iteration backward flush init     # some minutes
+python benchmarks/targets.py predict iteration backward flush strassen init     # some minutes
 python benchmarks/targets.py all --smoke
 """
 
@@ -14,7 +14,7 @@ from dense import DenseNetwork
 
 from sklearn_subquad import _kernels
 from sklearn_subquad._costs import cheapest_route
-from sklearn_subquad._matmul import ROUTES, PackedMatrix
+from sklearn_subquad._matmul import ROUTES, PackedMatrix, strassen_columns, strassen_levels
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import resolve_n_jobs, worker_threads
 from sklearn_subquad._rows import SparseRows, block_size
@@ -128,6 +128,23 @@ def flush(widths, repeats):
         print(f"flush, m = {m}, density {density}: {listed}; auto: {chosen}, {excess:.0%} above the best", flush=True)
 
 
+def strassen(widths, repeats):
+    """Folding dense factors of growing rank in, by BLAS and by Strassen's algorithm over BLAS."""
+    for m in widths:
+        for rank in (m // 8, m // 4, m // 2):
+            W = PackedMatrix.zeros(m, m, np.float32)
+            U, G = (sparse_rows(rank, m, 0.5, seed) for seed in (0, 1))
+            with worker_threads():
+                mine, other, ratio = alternate(
+                    partial(W.add_product, U, G, "strassen"), partial(W.add_product, U, G, "blas"), min(repeats, 3)
+                )
+            levels = strassen_levels(m, rank, strassen_columns(m))
+            print(
+                f"Strassen, m = {m}, rank {rank}, {levels} levels: {mine:.2f} s, BLAS {other:.2f} s, ratio {ratio:.2f}",
+                flush=True,
+            )
+
+
 def init(widths, repeats):
     """Drawing the m x m weights of one layer."""
     x, _ = data()
@@ -143,6 +160,7 @@ MEASUREMENTS = {
     iteration: ((8192,), (256,)),
     backward: ((2048, 8192, 16384), (256,)),
     flush: ((8192,), (256,)),
+    strassen: ((8192,), (256,)),
     init: ((16384,), (256,)),
 }
 

@@ -12,11 +12,11 @@ from sklearn_subquad._rows import SparseRows, block_size
 
 # One pass over a weight (read, add, write) takes as long as about so many operations of the sparse kernel.
 _PASS_OPERATIONS = 30
-# The problem that is timed: about 40 ms in all.
-_WIDTH, _RANK, _REPEATS = 1024, 256, 3
+# The problem that is timed: small, because the first fit of a process waits for it.
+_WIDTH, _RANK, _REPEATS = 512, 256, 3
 _DENSITIES = (0.05, 0.5)
-# Rows of the matrices whose sum is timed: more than caches hold.
-_SUMMED = 4096
+# Rows of the matrices whose sum is timed: more than the second level of cache holds.
+_SUMMED = 1024
 # Costs are rounded to this, so that the noise of a measurement rarely changes a decision.
 _ROUNDING = 1 / 16
 
@@ -75,7 +75,7 @@ def folding_costs(dtype):
     per_density = (sparse[1] - sparse[0]) / (_DENSITIES[1] - _DENSITIES[0])
     # Sums wait for memory, which threads share: they do not run faster on several of them, as products do.
     addition = (addition / dense.size) / (blas / (_WIDTH * _WIDTH * _RANK))
-    return FoldingCosts(sparse[0] - per_density * _DENSITIES[0], per_density, addition)
+    return FoldingCosts(float(sparse[0] - per_density * _DENSITIES[0]), float(per_density), float(addition))
 
 
 def cheapest_route(U, G, n_out):
