@@ -15,8 +15,9 @@ _PASS_OPERATIONS = 30
 # The problem that is timed: small, because the first fit of a process waits for it.
 _WIDTH, _RANK, _REPEATS = 512, 256, 3
 _DENSITIES = (0.05, 0.5)
-# Rows of the matrices whose sum is timed: more than the second level of cache holds.
-_SUMMED = 1024
+# Strassen's sums wait for memory: an element takes as long as about so many multiplications-and-additions of BLAS
+# (benchmarks/targets.py strassen: a level loses 14 % at width 8192, ranks 2048 and 4096, where it should gain 12 %).
+_SUM_OPERATIONS = 150
 # Costs are rounded to this, so that the noise of a measurement rarely changes a decision.
 _ROUNDING = 1 / 16
 
@@ -29,13 +30,10 @@ class FoldingCosts:
     ----------
     fixed, per_density : float
         The sparse kernel takes ``fixed + per_density * density``.
-    addition : float
-        One sum of two matrices takes so many multiplications-and-additions of BLAS per element.
     """
 
     fixed: float
     per_density: float
-    addition: float
 
     def of_routes(self, rank, n_in, n_out, density):
         """Relative cost of every route for factors of that rank, the right one of that density."""
@@ -44,7 +42,7 @@ class FoldingCosts:
         for _ in range(strassen_levels(p, q, r)):
             # Seven products instead of eight; 5 + 5 sums of quarters of the factors and 8 of the result.
             sums = (5 * p * q + 5 * q * r + 8 * p * r) / 4
-            strassen *= 7 / 8 + self.addition * sums / (p * q * r)
+            strassen *= 7 / 8 + _SUM_OPERATIONS * sums / (p * q * r)
             p, q, r = p / 2, q / 2, r / 2
         return {"scatter": self.fixed + self.per_density * density, "blas": 1.0, "strassen": strassen}
 
@@ -60,22 +58,18 @@ def folding_costs(dtype):
 
     W = PackedMatrix.zeros(_WIDTH, _WIDTH, dtype)
     factors = [factor(density) for density in _DENSITIES]
-    dense = np.ones((_SUMMED, _WIDTH), dtype=dtype)
-    total = np.empty_like(dense)
     works = [lambda G=G: W.add_product(factors[0], G, "scatter") for G in factors]
-    works += [lambda: W.add_product(factors[0], factors[1], "blas"), lambda: np.add(dense, dense, out=total)]
+    works.append(lambda: W.add_product(factors[0], factors[1], "blas"))
     seconds = np.empty((_REPEATS, len(works)))
     for repeat in range(_REPEATS):
         for column, work in enumerate(works):
             start = time.perf_counter()
             work()
             seconds[repeat, column] = time.perf_counter() - start
-    *sparse, blas, addition = seconds.min(axis=0)
+    *sparse, blas = seconds.min(axis=0)
     sparse = np.round(np.array(sparse) / blas / _ROUNDING) * _ROUNDING
     per_density = (sparse[1] - sparse[0]) / (_DENSITIES[1] - _DENSITIES[0])
-    # Sums wait for memory, which threads share: they do not run faster on several of them, as products do.
-    addition = (addition / dense.size) / (blas / (_WIDTH * _WIDTH * _RANK))
-    return FoldingCosts(float(sparse[0] - per_density * _DENSITIES[0]), float(per_density), float(addition))
+    return FoldingCosts(float(sparse[0] - per_density * _DENSITIES[0]), float(per_density))
 
 
 def cheapest_route(U, G, n_out):
