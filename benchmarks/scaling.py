@@ -18,13 +18,14 @@ import time
 import warnings
 
 import numpy as np
+from suite.problems import friedman, network_inputs
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "scaling.json"
 TABLE = HERE / "results" / "scaling.md"
 PICTURE = HERE.parent / "doc" / "images" / "scaling.svg"
 
-N_ROWS, N_FEATURES = 1024, 16
+N_ROWS = 1024
 # What is timed, and the widths up to which that is done in reasonable time and memory.
 SERIES = {
     "auto": "density auto, m^(-1/5)",
@@ -40,13 +41,6 @@ LARGEST = {"dense": 16384, "mlp": 8192, "0.25": 16384, "0.05": 16384}
 STEPS, REPEATS, REPEATED_UP_TO = 4, 3, 8192
 # The slope is fitted from this width on: below, a step is mostly the Gram matrix and the factorisation.
 FITTED_FROM = 2048
-
-
-def friedman(n_rows):
-    """Friedman's first function of 16 uniform features."""
-    X = np.random.default_rng(0).random((n_rows, N_FEATURES)).astype(np.float32)
-    y = 10 * np.sin(np.pi * X[:, 0] * X[:, 1]) + 20 * (X[:, 2] - 0.5) ** 2 + 10 * X[:, 3] + 5 * X[:, 4]
-    return X, y
 
 
 def peak_bytes():
@@ -85,15 +79,13 @@ def time_ours(width, density, n_rows):
 def time_dense(width, n_rows):
     from dense import DenseNetwork
 
-    X, y = friedman(n_rows)
-    x = np.column_stack([(X - 0.5) * np.sqrt(12 / N_FEATURES), np.full(n_rows, 0.5)]).astype(np.float32)
-    target = ((y - y.mean()) / y.std()).astype(np.float32)[:, None]
+    x, y = network_inputs(*friedman(n_rows))
     network = DenseNetwork.initialise(width, x, width**-0.2, init_scale=0.05 * np.sqrt(2048 / width))
     state = network.forward(x)
     seconds = []
     for _ in range(STEPS):
         start = time.perf_counter()
-        state = network.iteration(x, target, *state, damping=1.0)
+        state = network.iteration(x, y, *state, damping=1.0)
         seconds.append(time.perf_counter() - start)
     return {"seconds": float(np.median(seconds))}
 
@@ -127,7 +119,7 @@ def run_one(series, width, n_rows):
 
 
 def measure(widths, n_rows, series, path):
-    results = []
+    results, measured_commit = [], commit()
     for width in widths:
         for name in series:
             if width > LARGEST.get(name, max(WIDTHS)):
@@ -138,7 +130,18 @@ def measure(widths, n_rows, series, path):
             print(f"{name:>7} m = {width:6d}: {result['seconds']:8.3f} s, peak {result['peak_bytes'] / 2**30:.2f} GiB")
             results.append(result)
     if path is not None:
-        path.write_text(json.dumps({"machine": machine(), "n_rows": n_rows, "results": results}, indent=1) + "\n")
+        # Only now, because a child's peak memory begins at what its parent holds.
+        measured = {"commit": measured_commit, "machine": machine(), "n_rows": n_rows, "results": results}
+        path.write_text(json.dumps(measured, indent=1) + "\n")
+
+
+def commit():
+    """The commit that is checked out, or "unknown" outside a checkout."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def machine():
@@ -203,7 +206,8 @@ def report():
     lines += ["", "| | " + " | ".join(phases) + " |", "|---" * (len(phases) + 1) + "|"]
     for r in series["auto"]:
         lines.append(f"| m = {r['width']} | " + " | ".join(f"{r['phases'][phase]:.3f}" for phase in phases) + " |")
-    lines += ["", f"Machine: {measured['machine']}.", "", "Repeat with `python benchmarks/scaling.py measure`.", ""]
+    lines += ["", f"Measured at commit {measured['commit']}. Machine: {measured['machine']}."]
+    lines += ["", "Repeat with `python benchmarks/scaling.py measure`.", ""]
     TABLE.write_text("\n".join(lines))
     draw(series, measured["n_rows"])
     print(TABLE.read_text())

@@ -1,6 +1,6 @@
 """The figures that the kernels are held to: ours and dense NumPy in one process, in turn, medians of ratios.
 
-python benchmarks/targets.py predict iteration backward flush strassen init     # some minutes
+python benchmarks/targets.py predict iteration backward flush strassen init calibration     # some minutes
 python benchmarks/targets.py all --smoke
 """
 
@@ -11,17 +11,20 @@ from functools import partial
 
 import numpy as np
 from dense import DenseNetwork
+from suite import kernels
+from suite.problems import friedman, network_inputs
 
 from sklearn_subquad import _kernels
-from sklearn_subquad._costs import cheapest_route
+from sklearn_subquad._costs import cheapest_route, folding_costs
 from sklearn_subquad._matmul import ROUTES, PackedMatrix, strassen_columns, strassen_levels
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import resolve_n_jobs, worker_threads
-from sklearn_subquad._rows import SparseRows, block_size
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
-from sklearn_subquad._sparsifier import auto_density, calibrate_shift
+from sklearn_subquad._sparsifier import auto_density
 
-N_ROWS, N_FEATURES = 1024, 16
+N_ROWS = 1024
+
+sparse_rows = partial(kernels.sparse_rows, dtype=np.float32, drawn_as=np.float32)
 
 
 def seconds(work):
@@ -38,29 +41,15 @@ def alternate(ours, others, repeats):
     return *np.median(pairs, axis=0), np.median(pairs[:, 1] / pairs[:, 0])
 
 
-def data(n=N_ROWS):
-    """Friedman's first function of 16 uniform features, as network inputs and a centred target."""
-    rng = np.random.default_rng(0)
-    X = rng.random((n, N_FEATURES)).astype(np.float32)
-    y = 10 * np.sin(np.pi * X[:, 0] * X[:, 1]) + 20 * (X[:, 2] - 0.5) ** 2 + 10 * X[:, 3] + 5 * X[:, 4]
-    x = np.column_stack([(X - 0.5) * np.sqrt(12 / N_FEATURES), np.full(n, 0.5)]).astype(np.float32)
-    return x, ((y - y.mean()) / y.std()).astype(np.float32)[:, None]
-
-
 def network(m, x):
     scale = 0.05 * np.sqrt(2048 / m)
     architecture = Architecture((m, m), (auto_density(m),) * 2, init_scale=scale)
     return Network.initialise(architecture, x, np.ones(len(x)), 1, seed=0)
 
 
-def sparse_rows(n, m, density, seed):
-    z = np.random.default_rng(seed).standard_normal((n, m), np.float32)
-    return SparseRows(*_kernels.select(z, calibrate_shift(density, 1.0), block_size(density, np.float32), 1.0))
-
-
 def predict(widths, repeats):
     """A forward pass of two layers at density auto."""
-    x, _ = data()
+    x, _ = network_inputs(*friedman(N_ROWS))
     for m in widths:
         with worker_threads():
             ours = network(m, x)
@@ -76,7 +65,7 @@ def predict(widths, repeats):
 
 def iteration(widths, repeats):
     """Full iterations: linearise, Gram matrix, Cholesky, step, trial; ours folds its factors in when it finds fit."""
-    x, y = data()
+    x, y = network_inputs(*friedman(N_ROWS))
     steps = 4
     for m in widths:
         with worker_threads():
@@ -105,7 +94,7 @@ def backward(widths, repeats):
     """The backward product against the forward product with one matrix."""
     for m in widths:
         W = PackedMatrix.zeros(m, m, np.float32)
-        rows = sparse_rows(N_ROWS, m, auto_density(m), 0)
+        rows = sparse_rows(N_ROWS, m, auto_density(m))
         with worker_threads():
             forward, back, ratio = alternate(partial(W.forward, rows), partial(W.backward, rows), repeats)
         rate = 2e-9 * rows.nnz * m / forward
@@ -120,7 +109,7 @@ def flush(widths, repeats):
     """Folding factors of rank 1024 in, by every route."""
     for m, density in itertools.product(widths, (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)):
         W = PackedMatrix.zeros(m, m, np.float32)
-        U, G = sparse_rows(N_ROWS, m, density, 0), sparse_rows(N_ROWS, m, density, 1)
+        U, G = (sparse_rows(N_ROWS, m, density, seed=seed) for seed in (0, 1))
         with worker_threads():
             runs = [[seconds(partial(W.add_product, U, G, route)) for route in ROUTES] for _ in range(repeats)]
             chosen = cheapest_route(U, G, m)
@@ -135,7 +124,7 @@ def strassen(widths, repeats):
     for m in widths:
         for rank in (m // 8, m // 4, m // 2):
             W = PackedMatrix.zeros(m, m, np.float32)
-            U, G = (sparse_rows(rank, m, 0.5, seed) for seed in (0, 1))
+            U, G = (sparse_rows(rank, m, 0.5, seed=seed) for seed in (0, 1))
             with worker_threads():
                 mine, other, ratio = alternate(
                     partial(W.add_product, U, G, "strassen"), partial(W.add_product, U, G, "blas"), min(repeats, 3)
@@ -149,14 +138,21 @@ def strassen(widths, repeats):
 
 def init(widths, repeats):
     """Drawing the m x m weights of one layer."""
-    x, _ = data()
+    x, _ = network_inputs(*friedman(N_ROWS))
     for m in widths:
         with worker_threads():
             took = np.median([seconds(partial(network, m, x)) for _ in range(min(repeats, 3))])
         print(f"initialisation, m = {m}, shifts and gains calibrated on {N_ROWS} rows: {took:.2f} s", flush=True)
 
 
-# Per measurement: the widths to run at, in full and for a smoke test.
+def calibration(_, repeats):
+    """What the first fit of a process waits for: measuring the costs of folding."""
+    with worker_threads():
+        took = np.median([seconds(partial(folding_costs.__wrapped__, np.float32)) for _ in range(repeats)])
+    print(f"calibration of the costs of folding: {took:.4f} s", flush=True)
+
+
+# Per measurement: the widths to run at, in full and for a smoke test (calibration has a problem of its own).
 MEASUREMENTS = {
     predict: ((8192, 16384), (256,)),
     iteration: ((8192,), (256,)),
@@ -164,6 +160,7 @@ MEASUREMENTS = {
     flush: ((8192,), (256,)),
     strassen: ((8192,), (256,)),
     init: ((16384,), (256,)),
+    calibration: ((), ()),
 }
 
 if __name__ == "__main__":

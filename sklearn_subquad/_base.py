@@ -13,9 +13,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_subquad._compat import Interval, Options, StrOptions
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
-from sklearn_subquad._memory import dense_row_bytes, fit_bytes, require_bytes
+from sklearn_subquad._memory import CALIBRATION_ROWS, dense_row_bytes, fit_bytes, require_bytes
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS
 from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
 from sklearn_subquad._sketch import SKETCHES
 from sklearn_subquad._solver import SolverOptions
@@ -24,8 +25,10 @@ from sklearn_subquad._stopping import StopReason
 
 # init_scale="auto" is this over sqrt(m): 0.05 at m = 2048.
 _AUTO_INIT_SCALE = 0.05 * np.sqrt(2048)
-# A fit keeps several matrices of rows x rows, about 60 bytes times the square of the rows: 16 GB at this number.
-_MAX_ROWS = 16_384
+# batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number.
+_AUTO_FULL_BATCH, _AUTO_BATCH = 4096, 2048
+# A step of a batch is undone in part by the next: solving for it exactly gains nothing (benchmarks/rows.py images).
+_AUTO_CG_TOL, _AUTO_CG_TOL_IN_BATCHES = 1e-2, 1e-1
 
 
 class BaseSubquadMLP(BaseEstimator):
@@ -44,9 +47,10 @@ class BaseSubquadMLP(BaseEstimator):
         "preconditioner": [StrOptions({"auto", "gram", "sketch", "none"})],
         "sketch": [StrOptions(set(SKETCHES))],
         "sketch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "cg_tol": [Interval(Real, 0, 1, closed="neither")],
+        "cg_tol": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
         "max_cg_iter": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, 1, closed="left")],
         "early_stopping": [StrOptions({"auto", "loo", "validation"}), Options(bool, {False})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -65,6 +69,7 @@ class BaseSubquadMLP(BaseEstimator):
         self,
         *,
         hidden_layer_sizes=(1024, 1024),
+        loss="squared_error",
         sparsifier="shifted_relu",
         density="auto",
         skip_connections=True,
@@ -76,9 +81,10 @@ class BaseSubquadMLP(BaseEstimator):
         preconditioner="auto",
         sketch="tensor_srht",
         sketch_size="auto",
-        cg_tol=1e-2,
+        cg_tol="auto",
         max_cg_iter=50,
         max_iter=20,
+        batch_size="auto",
         tol=1e-3,
         early_stopping="auto",
         validation_fraction=0.1,
@@ -89,6 +95,7 @@ class BaseSubquadMLP(BaseEstimator):
         verbose=0,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.loss = loss
         self.sparsifier = sparsifier
         self.density = density
         self.skip_connections = skip_connections
@@ -103,6 +110,7 @@ class BaseSubquadMLP(BaseEstimator):
         self.cg_tol = cg_tol
         self.max_cg_iter = max_cg_iter
         self.max_iter = max_iter
+        self.batch_size = batch_size
         self.tol = tol
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -156,14 +164,17 @@ class BaseSubquadMLP(BaseEstimator):
             )
         return tuple(float(density) for density in densities)
 
-    def _solver_options(self):
+    def _solver_options(self, in_batches):
+        cg_tol = self.cg_tol
+        if cg_tol == "auto":
+            cg_tol = _AUTO_CG_TOL_IN_BATCHES if in_batches else _AUTO_CG_TOL
         return SolverOptions(
             damping=self.damping,
             alpha=self.alpha,
             preconditioner=self.preconditioner,
             sketch=self.sketch,
             sketch_size=self.sketch_size,
-            cg_tol=self.cg_tol,
+            cg_tol=cg_tol,
             max_cg_iter=self.max_cg_iter,
             max_iter=self.max_iter,
             tol=self.tol,
@@ -187,23 +198,14 @@ class BaseSubquadMLP(BaseEstimator):
             data = data[counted]
             stratify = None if stratify is None else stratify[counted]
         n_rows = len(data.X)
-        if n_rows > _MAX_ROWS:
-            raise ValueError(
-                f"X has {n_rows} rows; a fit takes at most {_MAX_ROWS}, because every step uses all rows at once and "
-                "keeps matrices of rows x rows (16 GB at that number). Fit a random subset, for example with "
-                "sklearn.utils.resample(X, y, replace=False, n_samples=...)."
-            )
-        early_stopping = self.early_stopping
-        if early_stopping == "auto":
-            early_stopping = self._auto_early_stopping(n_rows)
-        if early_stopping == "validation" and n_rows < 2:
-            raise ValueError(
-                "early_stopping='validation' needs at least two rows of positive sample_weight; use 'loo'."
-            )
-        self._require_memory(architecture, n_rows, X.shape[1] + 1, Y.shape[1], X.dtype.itemsize)
+        batch_size = self._resolved_batch_size(n_rows)
+        early_stopping = self._resolved_early_stopping(n_rows, batch_size)
+        self._require_memory(architecture, n_rows, batch_size, X.shape[1] + 1, Y.shape[1], X.dtype.itemsize)
         options = FittingOptions(
             architecture=architecture,
-            solver=self._solver_options(),
+            solver=self._solver_options(in_batches=n_rows > batch_size),
+            loss=self.loss,
+            batch_size=batch_size,
             standardize=self.standardize,
             unit_variance_targets=unit_variance_targets,
             early_stopping=early_stopping,
@@ -222,22 +224,59 @@ class BaseSubquadMLP(BaseEstimator):
                 )
             self._set_fitted(model, early_stopping, self._measure_densities(model, data.X))
 
-    def _require_memory(self, architecture, n_rows, n_inputs, n_outputs, itemsize):
+    def _resolved_batch_size(self, n_rows):
+        """Rows of a batch; all rows where they are one batch."""
+        if self.batch_size == "auto":
+            return n_rows if n_rows <= _AUTO_FULL_BATCH else _AUTO_BATCH
+        return min(int(self.batch_size), n_rows)
+
+    def _resolved_early_stopping(self, n_rows, batch_size):
+        early_stopping = self.early_stopping
+        if early_stopping == "auto":
+            early_stopping = "validation"
+            if self.loss == "squared_error" and n_rows == batch_size:
+                early_stopping = self._auto_early_stopping(n_rows)
+        if early_stopping == "loo" and self.loss != "squared_error":
+            raise ValueError(
+                f"early_stopping='loo' is a formula of the squared error, but loss={self.loss!r}; use 'validation'."
+            )
+        if early_stopping == "loo" and n_rows > batch_size:
+            raise ValueError(
+                f"early_stopping='loo' needs all {n_rows} rows in one batch, but batch_size={self.batch_size!r} cuts "
+                "them; use 'validation', or a batch_size of at least the number of rows."
+            )
+        if early_stopping == "validation" and n_rows < 2:
+            raise ValueError(
+                "early_stopping='validation' needs at least two rows of positive sample_weight; use 'loo'."
+            )
+        return early_stopping
+
+    def _require_memory(self, architecture, n_rows, batch_size, n_inputs, n_outputs, itemsize):
         weights, rows = fit_bytes(
             architecture.widths,
             architecture.densities,
             architecture.keep_start,
             architecture.sparsifier == "topk",
             n_rows,
+            batch_size,
             n_inputs,
             n_outputs,
+            1 if self.loss == "squared_error" else min(n_outputs, MAX_FACTORED_OUTPUTS),
             itemsize,
         )
         require_bytes(
             weights + rows,
             f"hidden_layer_sizes={architecture.widths} takes {weights:,} bytes of weights and, for {n_rows} rows, "
-            f"about {rows:,} more; use narrower layers, fewer rows or X in single precision.",
+            f"about {rows:,} more; use narrower layers, a smaller batch_size, fewer rows or X in single precision.",
         )
+
+    def _out_activation(self, n_outputs):
+        """What turns network outputs into predictions, in the terms of scikit-learn's MLP."""
+        if self.loss == "squared_error":
+            return "identity"
+        if self.loss == "poisson":
+            return "exp"
+        return "logistic" if n_outputs == 1 else "softmax"
 
     def _set_fitted(self, model, early_stopping, densities):
         network, result = model.network, model.result
@@ -253,7 +292,7 @@ class BaseSubquadMLP(BaseEstimator):
         self.gains_ = np.array([layer.gain for layer in network.layers])
         self.n_layers_ = len(network.layers) + 2
         self.n_outputs_ = network.output_weights[0].shape[1]
-        self.out_activation_ = "identity"
+        self.out_activation_ = self._out_activation(self.n_outputs_)
         self.n_iter_ = result.n_iter
         self.best_iter_ = result.best_iter
         self.n_cg_iter_ = list(result.n_cg_iter)
@@ -279,6 +318,8 @@ class BaseSubquadMLP(BaseEstimator):
     @staticmethod
     def _measure_densities(model, X):
         network = model.network
+        # Rows at equal distances: their order may mean something.
+        X = X[:: -(-len(X) // CALIBRATION_ROWS)]
         active = np.zeros(len(network.layers))
         for rows in _row_batches(len(X), network.architecture, X.dtype.itemsize):
             active += [h.nnz for h in network.forward(model.inputs.transform(X[rows])).hidden]

@@ -1,12 +1,13 @@
 """The classifier."""
 
 import numpy as np
+from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._base import BaseSubquadMLP
-from sklearn_subquad._compat import check_sample_weight, fit_context
+from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 
 
 class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
@@ -21,6 +22,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     ----------
     hidden_layer_sizes : int or sequence of int, default=(1024, 1024)
         Widths of the hidden layers. Wider is usually better and never needs another setting to be changed.
+    loss : {"squared_error", "log_loss"}, default="squared_error"
+        What is minimised: the squared error of class indicators, or the log loss of probabilities (softmax; for two
+        classes the logistic function).
     sparsifier : {"shifted_relu", "topk"}, default="shifted_relu"
         Activation that keeps few neurons active per row: ``max(z - shift, 0)`` with a calibrated shift, or
         the same on exactly the ``round(density * width)`` largest z of each row.
@@ -41,39 +45,48 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         start, so that it compares with `damping`. A positive value keeps a second copy of the weights.
     max_rank : "auto" or int, default="auto"
         Rank-one updates beyond which a weight matrix folds its factors in, after the step that exceeded it.
-        "auto" is half the number of its inputs. It changes the speed and, by rounding, the last digits.
+        "auto" balances passes over the weights with what pending factors add to every query, and folds in before a
+        query that would cost more than that. It changes the speed and, by rounding, the last digits.
     matmul : {"auto", "scatter", "blas", "strassen"}, default="auto"
         How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS, which has
-        an effect from 2,048 rows and widths of 8,192 on.
+        an effect from 2,048 rows and widths of 8,192 on. "auto" takes the fastest by a cost model that is measured once
+        per process; near break-even two processes may choose differently, which changes the last digits.
     preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
         Preconditioner of the conjugate gradients in every step: the Gram matrix that all outputs share, a
-        sketch of it, or none. "auto" is "gram". With one output "gram" solves the system directly.
+        sketch of it, or none. "auto" is "gram" up to 8,192 rows a step, "sketch" beyond. With one output "gram" solves
+        the system directly.
     sketch : {"tensor_srht", "tensor_sketch"}, default="tensor_srht"
         Kind of sketch for ``preconditioner="sketch"``.
     sketch_size : "auto" or int, default="auto"
-        Columns of the sketch; "auto" is twice the number of rows.
-    cg_tol : float, default=1e-2
-        Relative residual at which the conjugate gradients stop.
+        Columns of the sketch; "auto" is twice the number of rows of a step, and at most 4,096.
+    cg_tol : "auto" or float, default="auto"
+        Relative residual at which the conjugate gradients stop. "auto" is 0.01, and 0.1 in batches.
     max_cg_iter : int, default=50
         Conjugate gradient iterations per step at most.
     max_iter : int, default=20
-        Gauss-Newton steps at most. Every step uses all rows.
+        Gauss-Newton steps at most; passes over the rows where they are fitted in batches.
+    batch_size : "auto" or int, default="auto"
+        Rows that a step uses. Up to so many rows every step uses all; more are shuffled and cut into equal batches in
+        every pass, the damping keeps a step from forgetting other batches, and the fitted weights are an average of the
+        iterates. "auto" fits up to 4,096 rows at once, and more in batches of at most 2,048.
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
-        How the number of steps is chosen. "loo" follows an approximate leave-one-out error and returns the
-        best iterate. "validation" finds the best number of steps on a held-out part and then fits again on
-        all rows with that number. False takes steps until the training loss does not fall any more.
-        "auto" is "loo".
+        How the number of steps is chosen. "loo" follows an approximate leave-one-out error of the squared error and
+        returns the best iterate. "validation" finds the best number of steps on a held-out part (on up to five of them,
+        where they are smaller than 100 rows) and then fits again on all rows with that number; in batches, it keeps
+        the best average of iterates, and the held-out part stays out. False takes steps until the training loss does
+        not fall any more.
+        "auto" is "loo", and "validation" in batches and for other losses than the squared error.
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.
     n_iter_no_change : int, default=3
-        Steps without improvement after which the fit stops.
+        Steps without improvement after which the fit stops; in batches, at the end of a pass, and after two at least.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Without it, features should be centred and of unit scale already.
     n_jobs : int or None, default=None
-        Threads, as in joblib. None follows the present thread limit of BLAS, hence
+        Threads, as in joblib. None follows ``joblib.parallel_config``, then the present thread limit of BLAS, hence
         ``threadpoolctl.threadpool_limits`` and joblib's worker processes. Up to about 2,000 rows the result is
         the same to the bit for every number; beyond, factorisations by threaded BLAS are the same to rounding.
     random_state : int, RandomState instance or None, default=None
@@ -125,7 +138,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     n_outputs_ : int
         Number of network outputs: 1 for two classes, else the number of classes.
     out_activation_ : str
-        "identity".
+        "identity"; with ``loss="log_loss"`` "logistic" for two classes and "softmax" for more.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -138,8 +151,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     Notes
     -----
     Computation follows the dtype of X: float32 stays float32 (but for n x n matrices), which halves memory
-    and time. A fit keeps several n x n matrices of doubles: about 16 GB at 16,384 rows, which is
-    the most that is accepted.
+    and time. A step on n rows keeps several n x n matrices of doubles.
 
     References
     ----------
@@ -155,6 +167,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     >>> model.score(X[400:], y[400:]) > 0.95
     True
     """
+
+    _parameter_constraints = BaseSubquadMLP._parameter_constraints | {
+        "loss": [StrOptions({"squared_error", "log_loss"})],
+    }
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -199,6 +215,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
                 "y must hold at least two classes in rows of positive sample_weight; only class "
                 f"{classes[counted].tolist()[0]!r} was found."
             )
+        if self.loss == "log_loss" and len(counted) < len(classes):
+            raise ValueError(
+                "loss='log_loss' needs rows of positive sample_weight of every class in y; there is none of "
+                f"{np.delete(classes, counted).tolist()}. Leave those rows out, or use loss='squared_error'."
+            )
         indicators = np.eye(len(classes))[codes]
         if len(classes) == 2:
             indicators = indicators[:, 1:]
@@ -222,10 +243,18 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            Two classes: the fitted indicator mapped to -1 and 1. More: the fitted indicator of each class.
+            Two classes: the fitted indicator mapped to -1 and 1, or the log odds of the second class with
+            ``loss="log_loss"``. More: the fitted indicator, or the logarithm of the probability to a constant, of each.
         """
         outputs = self._outputs(X)
-        return 2 * outputs[:, 0] - 1 if len(self.classes_) == 2 else outputs
+        if len(self.classes_) > 2:
+            return outputs
+        return outputs[:, 0] if self._uses_log_loss else 2 * outputs[:, 0] - 1
+
+    @property
+    def _uses_log_loss(self):
+        """Whether the outputs of the fitted network are logarithms of probabilities, to a constant."""
+        return self.out_activation_ != "identity"
 
     def predict(self, X):
         """Predict classes.
@@ -243,7 +272,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         return self.classes_[chosen]
 
     def predict_proba(self, X):
-        """Class probabilities: the probability vector nearest to the fitted indicators.
+        """Class probabilities.
+
+        With ``loss="log_loss"`` the probabilities that were fitted; with the squared error the probability vector
+        nearest to the fitted indicators, which is not calibrated.
 
         Parameters
         ----------
@@ -252,9 +284,15 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Non-negative, rows sum to one; columns in the order of `classes_`. They are not calibrated.
+            Non-negative, rows sum to one; columns in the order of `classes_`.
         """
-        outputs = self._outputs(X)
+        return self._probabilities(self._outputs(X))
+
+    def _probabilities(self, outputs):
+        if self._uses_log_loss:
+            if len(self.classes_) == 2:
+                return np.column_stack([expit(-outputs[:, 0]), expit(outputs[:, 0])])
+            return softmax(outputs, axis=1)
         if len(self.classes_) == 2:
             outputs = np.column_stack([1 - outputs[:, 0], outputs[:, 0]])
         return project_onto_simplex(outputs)
@@ -271,8 +309,13 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         ndarray of shape (n_samples, n_classes)
             Minus infinity where a probability is zero.
         """
+        outputs = self._outputs(X)
+        if self._uses_log_loss:
+            if len(self.classes_) == 2:
+                return np.column_stack([log_expit(-outputs[:, 0]), log_expit(outputs[:, 0])])
+            return log_softmax(outputs, axis=1)
         with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
+            return np.log(self._probabilities(outputs))
 
 
 def project_onto_simplex(rows):

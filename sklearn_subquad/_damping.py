@@ -10,7 +10,7 @@ import numpy as np
 _START_FACTOR = 3.0
 _START_FLOOR = 0.3
 _START_CEILING = 100.0
-_MIN_DAMPING = 1e-3
+MIN_DAMPING = 1e-3
 
 ACCEPT_RATIO = 0.1
 _GOOD_RATIO = 0.75
@@ -44,8 +44,8 @@ def after_rejection(damping):
     return _REJECTED_FACTOR * damping
 
 
-def after_acceptance(damping, ratio):
-    """Damping of the next step, given the ratio of actual to predicted decrease of this one."""
+def after_acceptance(damping, ratio, least):
+    """Damping of the next step, given the ratio of actual to predicted decrease of this one; `least` or more."""
     if ratio <= _GOOD_RATIO:
         return damping
-    return max(_GOOD_FACTOR * damping, min(damping, _MIN_DAMPING))
+    return max(_GOOD_FACTOR * damping, min(damping, least))

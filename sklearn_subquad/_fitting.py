@@ -8,10 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from sklearn_subquad._losses import SquaredError, make_loss
+from sklearn_subquad._memory import CALIBRATION_ROWS
+from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._scaling import InputScaling, TargetScaling
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions, SolverResult
 from sklearn_subquad._stopping import HeldOutError, LeaveOneOutError
+from sklearn_subquad._trust_region import Batch
+
+# Searches for the number of steps go on until so many rows were held out, or there were so many searches.
+_HELD_OUT_ROWS, _MAX_SEARCHES = 100, 5
 
 
 @dataclass
@@ -49,6 +56,8 @@ class FittingOptions:
 
     architecture: Architecture
     solver: SolverOptions
+    loss: str
+    batch_size: int
     standardize: bool
     unit_variance_targets: bool
     early_stopping: str | bool
@@ -63,58 +72,107 @@ def fit_network(data, options, stratify=None):
     ----------
     data : TrainingSet
     options : FittingOptions
-        With ``early_stopping="validation"`` the number of steps is found on a held-out part, and a second
-        fit takes as many on all rows.
+        With ``early_stopping="validation"`` the number of steps is found on a held-out part. Up to `batch_size` rows,
+        it is found on several such parts where they are small, and a last fit takes as many steps on all rows.
     stratify : ndarray of shape (n,) or None
         Class labels that the held-out part should keep in proportion where it can.
 
     Returns
     -------
     FittedModel
-        Its result describes the final fit, with the error curve of the search, and its stop reason unless the
-        final fit took fewer steps than it was meant to. Seconds are summed over both.
+        Its result describes the final fit, with the mean error curve of the searches, and the stop reason of the
+        longest one unless the final fit took fewer steps than it was meant to. Seconds are summed over all.
     """
+    # Of all rows: a held-out part may leave a class out.
+    loss = None if options.loss == "squared_error" else make_loss(options.loss, data.Y, data.sample_weight)
     if options.early_stopping != "validation":
-        return _fit(data, options, held_out=None)
-    fitting, held_out = _split(len(data.X), options, stratify)
+        return _fit(data, options, loss, held_out=None)
+    if len(data.X) > options.batch_size:
+        fitting, held_out = _split(len(data.X), options, stratify, options.seed)
+        return _fit(data[fitting], options, loss, held_out=data[held_out])
+    searches = _search(data, options, loss, stratify)
+    curve = _mean_curve([search.error_curve for search in searches])
+    best_iter = int(np.argmin(curve))
+    solver = dataclasses.replace(options.solver, max_iter=best_iter, tol=0.0)
     if options.solver.verbose:
-        print(f"Finding the number of steps: {len(fitting)} rows to fit, {len(held_out)} held out.")
-    search = _fit(data[fitting], options, held_out=data[held_out]).result
-    solver = dataclasses.replace(options.solver, max_iter=search.best_iter, tol=0.0)
-    if options.solver.verbose:
-        print(f"Fitting all {len(data.X)} rows with that number of steps: {search.best_iter}.")
-    final = _fit(data, dataclasses.replace(options, solver=solver, early_stopping=False), held_out=None)
-    final.result.error_curve = search.error_curve
-    final.result.n_unconverged += search.n_unconverged
-    if final.result.n_iter == search.best_iter:
-        final.result.stop_reason = search.stop_reason
-    for phase, seconds in search.phase_times.items():
-        final.result.phase_times[phase] += seconds
+        print(f"Fitting all {len(data.X)} rows with that number of steps: {best_iter}.")
+    final = _fit(data, dataclasses.replace(options, solver=solver, early_stopping=False), loss, held_out=None)
+    final.result.error_curve = curve
+    if final.result.n_iter == best_iter:
+        final.result.stop_reason = max(searches, key=lambda search: search.n_iter).stop_reason
+    for search in searches:
+        final.result.n_unconverged += search.n_unconverged
+        for phase, seconds in search.phase_times.items():
+            final.result.phase_times[phase] += seconds
     return final
 
 
-def _split(n, options, stratify):
+def _search(data, options, loss, stratify):
+    """Results of fits to parts of the rows, whose error curves say how many steps to take on all of them.
+
+    A small held-out part says little: there are as many as make up `_HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`.
+    """
+    searches, n_held_out = [], 0
+    while not searches or (n_held_out < _HELD_OUT_ROWS and len(searches) < _MAX_SEARCHES):
+        fitting, held_out = _split(len(data.X), options, stratify, options.seed + len(searches))
+        if options.solver.verbose:
+            print(f"Finding the number of steps: {len(fitting)} rows to fit, {len(held_out)} held out.")
+        searches.append(_fit(data[fitting], options, loss, held_out=data[held_out]).result)
+        n_held_out += len(held_out)
+    return searches
+
+
+def _mean_curve(curves):
+    """Mean of error curves; one that has ended goes on with its last error."""
+    length = max(len(curve) for curve in curves)
+    return np.mean([curve + curve[-1:] * (length - len(curve)) for curve in curves], axis=0).tolist()
+
+
+def _split(n, options, stratify, seed):
     n_held_out = min(n - 1, max(1, math.ceil(options.validation_fraction * n)))
     if stratify is not None:
         counts = np.unique(stratify, return_counts=True)[1]
         if counts.min() < 2 or len(counts) > min(n_held_out, n - n_held_out):
             stratify = None
-    return train_test_split(np.arange(n), test_size=n_held_out, random_state=options.seed, stratify=stratify)
+    return train_test_split(np.arange(n), test_size=n_held_out, random_state=seed, stratify=stratify)
 
 
-def _fit(data, options, held_out):
+def _fit(data, options, loss, held_out):
     start = time.perf_counter()
     inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize)
-    targets = TargetScaling.fit(data.Y, data.sample_weight, options.unit_variance_targets)
-    x, Y = inputs.transform(data.X), targets.transform(data.Y).astype(data.X.dtype)
-    network = Network.initialise(options.architecture, x, data.sample_weight, Y.shape[1], options.seed)
+    if loss is None:
+        targets = TargetScaling.fit(data.Y, data.sample_weight, options.unit_variance_targets)
+        loss = SquaredError(data.Y.shape[1])
+
+        def encode(Y):
+            return targets.transform(Y).astype(data.X.dtype)
+    else:
+        # The loss adds its baseline, and so do predictions.
+        targets = TargetScaling(loss.baseline, np.ones_like(loss.baseline))
+
+        def encode(Y):
+            return Y.astype(data.X.dtype)
+
+    batch = Batch(inputs.transform(data.X), encode(data.Y), data.sample_weight)
+    calibration = batch
+    if len(batch) > max(CALIBRATION_ROWS, options.batch_size):
+        rows = np.random.default_rng([options.seed, 3]).choice(len(batch), CALIBRATION_ROWS, replace=False)
+        calibration = batch[np.sort(rows)]
+    network = Network.initialise(
+        options.architecture, calibration.x, calibration.sample_weight, data.Y.shape[1], options.seed
+    )
     criterion = None
     if held_out is not None:
-        criterion = HeldOutError(inputs.transform(held_out.X), targets.transform(held_out.Y), held_out.sample_weight)
+        held_out = Batch(inputs.transform(held_out.X), encode(held_out.Y), held_out.sample_weight)
+        criterion = HeldOutError(held_out, loss)
     elif options.early_stopping == "loo":
         # The seeds of probes and weights differ, so that the one are not drawn from the bits of the other.
-        criterion = LeaveOneOutError(data.sample_weight, np.random.default_rng([options.seed, 1]))
-    solver = GaussNewtonSolver(network, x, Y, data.sample_weight, options.solver, criterion, seed=[options.seed, 2])
+        criterion = LeaveOneOutError(batch, np.random.default_rng([options.seed, 1]))
+    seed = [options.seed, 2]
+    if len(batch) > options.batch_size:
+        solver = MiniBatchSolver(network, batch, loss, options.solver, options.batch_size, criterion, seed)
+    else:
+        solver = GaussNewtonSolver(network, batch, loss, options.solver, criterion, seed)
     initialised = time.perf_counter() - start
     result = solver.solve()
     result.phase_times["init"] = initialised

@@ -3,33 +3,36 @@
 import numpy as np
 import scipy.linalg
 
+from sklearn_subquad._losses import IdentityFactor
 from sklearn_subquad._matmul import PackedMatrix, dense_product, row_gram, times_dense
 from sklearn_subquad._network import Step
 from sklearn_subquad._parallel import blas_threads
 from sklearn_subquad._products import ColumnwiseSum, sparse_term
 
-# Outputs (or random combinations of them) whose Gram matrices are averaged.
-MAX_PROBES = 3
+# Up to so many outputs, all are probes.
+_MAX_SPANNED = 3
+# The Gram matrices of all layers' inputs may take so many bytes, beyond which products go through folded weights.
+_LAYER_GRAM_BYTES = 1 << 30
 
 
-def make_probes(n_outputs, rng):
+def make_probes(n_outputs, rng, n_random=3):
     """Output combinations (k x p) over which shared quantities are averaged.
 
-    All unit vectors for up to `MAX_PROBES` outputs, otherwise random signs over sqrt(k): the mean of the Gram
-    matrices over such signs is their mean over the outputs, in expectation.
+    All unit vectors for up to three outputs, otherwise `n_random` vectors of random signs over sqrt(k): the mean of the
+    Gram matrices over such signs is their mean over the outputs, in expectation.
     """
-    if n_outputs <= MAX_PROBES:
+    if n_outputs <= _MAX_SPANNED:
         return np.eye(n_outputs)
-    return rng.choice([-1.0, 1.0], size=(n_outputs, MAX_PROBES)) / np.sqrt(n_outputs)
+    return rng.choice([-1.0, 1.0], size=(n_outputs, n_random)) / np.sqrt(n_outputs)
 
 
 class Jacobian:
-    """Derivative of the outputs at one point, with rows scaled by the square roots of the sample weights.
+    """Derivative of the outputs at one point, scaled as a Gauss-Newton step needs it: ``diag(row_scale) S^T J``.
 
     For row i and layer l the derivative by W_l is the rank-one matrix u_il g_{i,l-1}^T, sparse in both
-    factors. `Jt` combines rows into the factors of a `Step`, `J` is the forward tangent along one. One call
-    costs the same for 1 and for many outputs but for products of n x k numbers; no array has n * m * k or
-    m * m elements.
+    factors. `Jt` combines rows into the factors of a `Step`, `J` is the forward tangent along one, and `normal` is
+    J after Jt. One call costs the same for 1 and for many outputs but for products of n x k numbers; no array has
+    n * m * k or m * m elements, but for the change of the weights where there are more rows than neurons.
 
     Parameters
     ----------
@@ -40,18 +43,30 @@ class Jacobian:
         Square roots of the sample weights.
     probes : ndarray of shape (k, p)
         From `make_probes`.
+    factor : IdentityFactor, DiagonalFactor or SoftmaxFactor
+        The curvature factor S of the loss.
+
+    Attributes
+    ----------
+    curvature : IdentityFactor, DiagonalFactor or SoftmaxFactor
+        What of S `gram` leaves out: all that is not one number per row.
     """
 
-    def __init__(self, network, activations, row_scale, probes):
+    def __init__(self, network, activations, row_scale, probes, factor):
         dtype = activations.output.dtype
         self.network = network
         self.activations = activations
         self.row_scale = row_scale.astype(dtype)[:, None]
         self.probes = probes.astype(dtype)
         self.n_rows, self.n_outputs = activations.output.shape
+        # A number per row is part of its scale; what mixes outputs, or weighs them differently, is not.
+        self.curvature = factor
+        self._scale = self.row_scale
+        if self.n_outputs == 1 and factor.row_scale is not None:
+            self.curvature = IdentityFactor()
+            self._scale = self.row_scale * factor.row_scale
         self._x_columns = PackedMatrix.from_dense(activations.x.T)
-        self._hidden_grams = {}
-        self._packed_hidden_grams = {}
+        self._layer_grams = {}
         self._probe_cotangents = None
         self._gram = None
         self._gram_factor = (None, None)
@@ -60,12 +75,25 @@ class Jacobian:
     def dtype(self):
         return self.activations.output.dtype
 
+    def output_cotangents(self, C):
+        """``S C`` by rows, times the row scale: what C means for the network's own outputs (n x k)."""
+        return self._scale * self.curvature.apply(C)
+
+    def _scaled(self, tangents):
+        """The adjoint of `output_cotangents`, of tangents of the outputs (n x k)."""
+        return self.curvature.apply_transposed(self._scale * tangents)
+
+    def output_scales(self):
+        """By how much S scales every output of every row (n x k), which `gram` leaves out; None where it is one."""
+        return None if self.curvature.is_identity else self.curvature.output_scales()
+
     def cotangents(self, C):
         """U_l for all layers: the derivatives of ``sum(C * outputs)`` by z_l, row by row.
 
         Parameters
         ----------
         C : ndarray of shape (n, k)
+            Of the outputs themselves, from `output_cotangents`.
 
         Returns
         -------
@@ -82,15 +110,9 @@ class Jacobian:
         return U
 
     def Jt(self, C):
-        """The change of the parameters ``J^T C``, as a `Step`.
-
-        Parameters
-        ----------
-        C : ndarray of shape (n, k)
-        """
-        C = self.row_scale * C
+        """The change of the parameters by the transposed scaled Jacobian times C (n x k), as a `Step`."""
         x, hidden = self.activations.x, self.activations.hidden
-        U = self._combined_probes(C) if self.n_outputs == 1 else self.cotangents(C)
+        U, C = self._combined_cotangents(C), self.output_cotangents(C)
         input_changes = [
             None if layer.input_weights is None else self._x_columns.forward(u.transposed())
             for layer, u in zip(self.network.layers, U, strict=True)
@@ -99,20 +121,74 @@ class Jacobian:
         output_changes = (times_dense(hidden[-1].transposed(), C), None if inputs is None else x.T @ C)
         return Step(U, hidden, input_changes, output_changes)
 
-    def _combined_probes(self, C):
-        """`cotangents` for one output: those of the only probe, the output itself, times a number per row."""
-        return [u.scaled_rows(C[:, 0]) for u in self.probe_cotangents()[0]]
+    @property
+    def _probes_span_outputs(self):
+        """Whether the probes are the outputs themselves: then nothing else needs another backward pass."""
+        return self.probes.shape[1] == self.n_outputs
+
+    def _combined_cotangents(self, C):
+        """`cotangents` of ``output_cotangents(C)``."""
+        if not self._probes_span_outputs:
+            return self.cotangents(self.output_cotangents(C))
+        by_layer, C = zip(*self.probe_cotangents(), strict=True), self.curvature.apply(C)
+        return [_combination(of_outputs, C) for of_outputs in by_layer]
 
     def J(self, step):
-        """The tangent ``J step`` (n x k) of the outputs along a `Step` of this linearisation."""
+        """The scaled Jacobian times a `Step` of this linearisation (n x k), through the folded weights."""
 
         def hidden_change(depth):
-            return [sparse_term(self._packed_hidden_gram(depth - 1), step.cotangents[depth])]
+            weights = self.network.layers[depth].hidden_weights
+            change = PackedMatrix.zeros(*weights.shape, weights.dtype)
+            change.add_product(step.cotangents[depth], step.hidden[depth - 1], "scatter")
+            rows = self.activations.hidden[depth - 1]
+            return [lambda out, first: change.add_forward(rows, out, first)]
 
         return self._tangent(hidden_change, step.input_changes, step.output_changes)
 
+    def normal(self, C):
+        """``J Jt C`` for the scaled Jacobian (n x k).
+
+        With few rows every layer's part is ``(G G^T) U`` for the Gram matrix of the layer's inputs; with the outputs
+        themselves as probes, the tangent at a layer then contracts with their cotangents, without any weights.
+        """
+        if not self._layer_grams_pay:
+            return self.J(self.Jt(C))
+        U, last = self._combined_cotangents(C), self._layer_gram(len(self.network.layers))
+        from_outputs = self._scaled(last.times(self.output_cotangents(C)))
+        if self._probes_span_outputs:
+            out = np.zeros((self.n_rows, self.n_outputs))
+            for depth, u in enumerate(U):
+                moved = ColumnwiseSum(u.shape, self.dtype, sparse=[sparse_term(self._layer_gram(depth), u)])
+                tangent = moved.on_pattern(u, 1.0)
+                for output, probe in enumerate(self.probe_cotangents()):
+                    out[:, output] += probe[depth].row_dots(tangent)
+            return self.curvature.apply_transposed(out.astype(self.dtype, copy=False)) + from_outputs
+        moved = None
+        for depth, u in enumerate(U):
+            sparse = [sparse_term(self._layer_gram(depth), u)]
+            if depth > 0:
+                sparse += self.network.layers[depth].hidden_weights.forward_terms(moved)
+            moved = self._active(depth, None, sparse)
+        return self._scaled(times_dense(moved, self.network.output_weights[0])) + from_outputs
+
+    @property
+    def _layer_grams_pay(self):
+        """Whether layers' Gram matrices are the cheaper way for `normal`, and small enough to be kept."""
+        layers = self.network.layers
+        through_grams = through_weights = 0
+        for depth, (h, x) in enumerate(self.layer_inputs()[:-1]):
+            active = self.activations.hidden[depth].nnz
+            through_grams += self.n_rows * active
+            if h is not None:
+                # Folding the factors in, and multiplying with what they are folded into.
+                through_weights += h.nnz * layers[depth].width * 2
+            if x is not None:
+                through_weights += (active + self.n_rows * layers[depth].width) * x.shape[1]
+        n_bytes = (len(layers) + 1) * self.n_rows**2 * self.dtype.itemsize
+        return n_bytes <= _LAYER_GRAM_BYTES and through_grams <= through_weights
+
     def along_total_change(self):
-        """The tangent (n x k) of the outputs along all that was added to the network since its start."""
+        """The scaled tangent (n x k) of the outputs along all that was added to the network since its start."""
         network = self.network
 
         def hidden_change(depth):
@@ -143,30 +219,12 @@ class Jacobian:
         out = times_dense(moved, A) + times_dense(hidden[-1], output_changes[0])
         if output_changes[1] is not None:
             out += x @ output_changes[1]
-        return self.row_scale * out
+        return self._scaled(out)
 
     def _active(self, depth, dense, sparse):
         """The sparsifier's derivative at layer `depth` times a `ColumnwiseSum` of these products (n x m)."""
         rows = self.activations.hidden[depth]
         return ColumnwiseSum(rows.shape, self.dtype, dense, sparse).on_pattern(rows, self.network.layers[depth].gain)
-
-    def _hidden_gram(self, depth):
-        """h_l h_l^T (n x n), kept for this linearisation."""
-        if depth not in self._hidden_grams:
-            self._hidden_grams[depth] = row_gram(self.activations.hidden[depth])
-        return self._hidden_grams[depth]
-
-    def _packed_hidden_gram(self, depth):
-        if depth not in self._packed_hidden_grams:
-            self._packed_hidden_grams[depth] = PackedMatrix.from_dense(self._hidden_gram(depth))
-        return self._packed_hidden_grams[depth]
-
-    def probe_cotangents(self):
-        """`cotangents` for every column of `probes`, one list per probe."""
-        if self._probe_cotangents is None:
-            ones = np.ones((self.n_rows, 1), dtype=self.dtype)
-            self._probe_cotangents = [self.cotangents(ones * probe) for probe in self.probes.T]
-        return self._probe_cotangents
 
     def layer_inputs(self):
         """Pairs (h_{l-1} or None, x or None) of what W_l and, last, the output weights meet."""
@@ -178,28 +236,53 @@ class Jacobian:
         ]
         return [*pairs, (hidden[-1], None if inputs is None else x)]
 
-    def gram(self):
-        """The Gram matrix J J^T (n x n, float64) that all outputs share, averaged over the probes.
+    def _layer_gram(self, depth):
+        """``G G^T`` of what W_l meets, or the output weights for the depth after the last; kept, n x n, packed."""
+        if depth not in self._layer_grams:
+            h, x = self.layer_inputs()[depth]
+            if h is None:
+                gram = dense_product(x, x.T)
+            else:
+                gram = row_gram(h)
+                if x is not None:
+                    gram += dense_product(x, x.T)
+            self._layer_grams[depth] = PackedMatrix.from_dense(gram)
+        return self._layer_grams[depth]
 
-        ``K = sum_l (G_{l-1} G_{l-1}^T) * mean_v(U_l^(v) U_l^(v)^T) + G_L G_L^T``; exact for one output.
+    def probe_cotangents(self):
+        """`cotangents` of every column of `probes`, with the row scale but not S; one list per probe."""
+        if self._probe_cotangents is None:
+            self._probe_cotangents = [self.cotangents(C) for C in self._probe_outputs()]
+        return self._probe_cotangents
+
+    def _probe_outputs(self):
+        return [self._scale * probe for probe in self.probes.T]
+
+    def probe_factors(self):
+        """For every probe, and every layer and the output weights: (u, h, x), whose rows' tensors u ⊗ [h, x] have the
+        inner products of `gram`; u is sparse but for the output weights, one of h and x may be None."""
+        inputs = self.layer_inputs()
+        return [
+            [(u, h, x) for u, (h, x) in zip([*U, C], inputs, strict=True)]
+            for U, C in zip(self.probe_cotangents(), self._probe_outputs(), strict=True)
+        ]
+
+    def gram(self):
+        """The Gram matrix (n x n, float64) that all outputs share, averaged over the probes, without their scales.
+
+        ``K = sum_l (G_{l-1} G_{l-1}^T) * mean_v(U_l^(v) U_l^(v)^T)``, the output weights being the last layer; exact
+        for one output.
         """
         if self._gram is None:
-            x = self.activations.x
-            x_gram = dense_product(x, x.T)
+            n_probes = self.dtype.type(self.probes.shape[1])
             total = np.zeros((self.n_rows, self.n_rows))
-            for depth, (h, inputs) in enumerate(self.layer_inputs()):
-                inner = np.zeros((self.n_rows, self.n_rows), dtype=self.dtype)
-                if h is not None:
-                    inner += self._hidden_gram(depth - 1)
-                if inputs is not None:
-                    inner += x_gram
-                if depth < len(self.network.layers):
-                    outer = sum(row_gram(U[depth]) for U in self.probe_cotangents())
-                    inner *= outer / self.dtype.type(self.probes.shape[1])
-                total += inner
-            scale = self.row_scale.astype(np.float64)
-            total *= scale
-            total *= scale.T
+            for depth, of_probes in enumerate(zip(*self.probe_cotangents(), strict=True)):
+                layer = sum(row_gram(u) for u in of_probes)
+                layer *= self._layer_gram(depth).to_dense() / n_probes
+                total += layer
+            layer = sum(C @ C.T for C in self._probe_outputs())
+            layer *= self._layer_gram(len(self.network.layers)).to_dense() / n_probes
+            total += layer
             self._gram = total
         return self._gram
 
@@ -221,15 +304,32 @@ class Jacobian:
             return scipy.linalg.cho_solve(self._gram_factor[1], R, check_finite=False)
 
     def mean_diagonal(self):
-        """Mean over rows (by their sample weights) and probes of the diagonal of the unscaled J J^T."""
+        """Mean over rows (by their sample weights) and probes of the diagonal of ``S^T J J^T S``."""
         diagonal = np.zeros(self.n_rows)
-        for depth, (h, inputs) in enumerate(self.layer_inputs()):
+        inputs = self.layer_inputs()
+        outputs = [np.einsum("ij,ij->i", C, C, dtype=np.float64) for C in self._probe_outputs()]
+        for depth, (h, x) in enumerate(inputs):
             norms = np.zeros(self.n_rows)
             if h is not None:
                 norms += h.row_norms()
-            if inputs is not None:
-                norms += np.einsum("ij,ij->i", inputs, inputs, dtype=np.float64)
+            if x is not None:
+                norms += np.einsum("ij,ij->i", x, x, dtype=np.float64)
+            of_probes = outputs
             if depth < len(self.network.layers):
-                norms *= np.mean([U[depth].row_norms() for U in self.probe_cotangents()], axis=0)
-            diagonal += norms
-        return float(np.average(diagonal, weights=self.row_scale[:, 0] ** 2))
+                of_probes = [U[depth].row_norms() for U in self.probe_cotangents()]
+            diagonal += norms * np.mean(of_probes, axis=0)
+        scales = self.output_scales()
+        if scales is not None:
+            diagonal *= np.square(scales, dtype=np.float64).mean(axis=1)
+        return float(diagonal.sum() / np.square(self.row_scale, dtype=np.float64).sum())
+
+
+def _combination(of_outputs, C):
+    """Sum of sparse rows on one pattern, those of output a with rows times ``C[:, a]``."""
+    first, *others = (u.scaled_rows(C[:, output]) for output, u in enumerate(of_outputs))
+    if not others:
+        return first
+    values = first.values.copy()
+    for other in others:
+        values += other.values
+    return first.with_values(values)

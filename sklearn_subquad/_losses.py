@@ -1,22 +1,356 @@
 """Losses, as functions of targets and outputs alone.
 
-A loss offers what a Gauss-Newton step needs: its value, and the residual whose weighted square it is to
-second order.
+A loss is a sum over rows of ``w_i l(y_i, f_i)``. It offers what a Gauss-Newton step in the dual needs: its value,
+a factor S of the curvature by the outputs, and the working residual r, with ``S r`` the negative gradient. The step
+that solves ``(S^T J J^T S + shift I) c = r`` then changes the parameters by ``J^T S c``.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
+from scipy.special import expit, log_expit, log_softmax, softmax
+
+# Raw predictions beyond are as good as this one, and their differences do not overflow.
+_MAX_RAW = 1e300
 
 
-class SquaredError:
-    """Half the weighted sum of squares."""
+class IdentityFactor:
+    """The curvature factor I."""
 
-    @staticmethod
-    def value(Y, F, sample_weight):
-        """``1/2 sum_i w_i |y_i - f_i|²`` in double precision, for targets and outputs (n x k)."""
-        rows = np.einsum("ij,ij->i", *(2 * [Y.astype(np.float64) - F]))
-        return 0.5 * float(sample_weight @ rows)
+    is_identity = True
+    row_scale = None
 
-    @staticmethod
-    def residual(Y, F):
-        """Negative gradient by the outputs, per row of weight one, in the outputs' dtype."""
+    def apply(self, C):
+        """C itself."""
+        return C
+
+    def apply_transposed(self, C):
+        """C itself."""
+        return C
+
+
+class DiagonalFactor:
+    """The curvature factor that multiplies every output of every row by a number.
+
+    Parameters
+    ----------
+    scale : ndarray of shape (n, 1) or (n, k)
+
+    Attributes
+    ----------
+    row_scale : ndarray of shape (n, 1) or None
+        The numbers, where there is one per row.
+    """
+
+    is_identity = False
+
+    def __init__(self, scale):
+        self._scale = scale
+        self.row_scale = scale if scale.shape[1] == 1 else None
+
+    def apply(self, C):
+        """``S C`` for C (n x k)."""
+        return self._scale * C
+
+    def apply_transposed(self, C):
+        """``S^T C`` for C (n x k)."""
+        return self._scale * C
+
+    def output_scales(self):
+        """Norms of the columns of S, for every row (n x k)."""
+        return self._scale
+
+
+class SoftmaxFactor:
+    """The curvature factor of the log loss of class probabilities.
+
+    Parameters
+    ----------
+    p : ndarray of shape (n, k)
+        Positive; rows sum to one, to rounding.
+
+    Attributes
+    ----------
+    probabilities : ndarray of shape (n, k)
+
+    Notes
+    -----
+    With ``s = sqrt(p)`` by element, of norm one, ``S = diag(s) - p s^T`` and
+
+        S S^T = diag(p) - 2 p p^T + p (s^T s) p^T = diag(p) - p p^T.
+
+    ``S^T`` maps constants to zero, because adding one to all outputs of a row changes no probability; the null space
+    of S is spanned by s.
+    """
+
+    is_identity = False
+    row_scale = None
+
+    def __init__(self, p):
+        self.probabilities, self._root = p, np.sqrt(p)
+
+    def apply(self, C):
+        """``S C`` for C (n x k)."""
+        scaled = self._root * C
+        return scaled - self.probabilities * scaled.sum(axis=1, keepdims=True)
+
+    def apply_transposed(self, C):
+        """``S^T C`` for C (n x k)."""
+        return self._root * (C - np.einsum("ij,ij->i", self.probabilities, C)[:, None])
+
+    def output_scales(self):
+        """Norms of the columns of S, for every row (n x k)."""
+        squares = np.einsum("ij,ij->i", self.probabilities, self.probabilities)[:, None]
+        return self._root * np.sqrt(np.maximum(1 - 2 * self.probabilities + squares, 0))
+
+
+class Loss(ABC):
+    """A loss of targets Y and network outputs F, both (n x k).
+
+    The raw prediction, which the inverse link maps to the mean of y, is ``baseline + F``.
+
+    Parameters
+    ----------
+    baseline : ndarray of shape (k,)
+
+    Attributes
+    ----------
+    baseline : ndarray of shape (k,), float64
+        Raw prediction of the best constant model, where it comes from `fit`.
+    has_constant_curvature : bool
+        Whether the factor is the same at all outputs.
+
+    Notes
+    -----
+    The smallest curvature that a factor holds is the rounding of the outputs' dtype. It has no effect on predictions
+    that are right. For one that is wrong and sure, the working residual would otherwise grow without bound, and drown
+    all other rows in an inner solve whose tolerance is relative.
+    """
+
+    has_constant_curvature = False
+
+    def __init__(self, baseline):
+        self.baseline = np.asarray(baseline, dtype=np.float64)
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, Y, sample_weight):
+        """The loss with the baseline for targets (n x k) of positive weights (n,)."""
+
+    def value(self, Y, F, sample_weight):
+        """``sum_i w_i l(y_i, f_i)`` in double precision; infinity where outputs are not finite."""
+        if not np.isfinite(F).all():
+            return np.inf
+        with np.errstate(over="ignore"):
+            return float(sample_weight @ self._row_values(Y.astype(np.float64), self._raw(F)))
+
+    def reported(self, mean_value):
+        """A mean of `value` over weights, in the unit that users read: here a deviance per output."""
+        return 2 * mean_value / len(self.baseline)
+
+    @abstractmethod
+    def residual(self, Y, F):
+        """Working residual r (n x k) in F's dtype.
+
+        The r of smallest norm for which ``factor(F).apply(r)`` is the negative gradient by the outputs, per row of
+        weight one.
+        """
+
+    @abstractmethod
+    def factor(self, F):
+        """Factor S of the curvature ``S S^T`` by the outputs, per row of weight one, in F's dtype."""
+
+    @abstractmethod
+    def predict(self, F):
+        """Predicted mean of y (n x k) in F's dtype."""
+
+    @abstractmethod
+    def _row_values(self, Y, raw):
+        """``l(y_i, f_i)`` (n,) for raw predictions, all in double precision."""
+
+    def _raw(self, F):
+        return np.clip(self.baseline + F, -_MAX_RAW, _MAX_RAW)
+
+
+class SquaredError(Loss):
+    """Half the squared error, ``1/2 |y - f|²``, of centred targets: the baseline is zero.
+
+    Parameters
+    ----------
+    n_outputs : int, default=1
+    """
+
+    has_constant_curvature = True
+
+    def __init__(self, n_outputs=1):
+        super().__init__(np.zeros(n_outputs))
+
+    @classmethod
+    def fit(cls, Y, sample_weight):
+        return cls(Y.shape[1])
+
+    def residual(self, Y, F):
         return (Y - F).astype(F.dtype, copy=False)
+
+    def factor(self, F):
+        return IdentityFactor()
+
+    def predict(self, F):
+        return F
+
+    def _row_values(self, Y, raw):
+        difference = Y - raw
+        return 0.5 * np.einsum("ij,ij->i", difference, difference)
+
+
+class _LogLoss(Loss):
+    """What both log losses share."""
+
+    def reported(self, mean_value):
+        return mean_value
+
+
+class BinaryLogLoss(_LogLoss):
+    """Log loss of one probability p of class 1, ``-y log p - (1 - y) log(1 - p)``, for y (n x 1) in [0, 1].
+
+    Notes
+    -----
+    With ``p = 1 / (1 + exp(-f))`` the gradient is ``p - y``, the curvature ``p (1 - p)``.
+    """
+
+    @classmethod
+    def fit(cls, Y, sample_weight):
+        mean = _weighted_mean(Y, sample_weight)
+        if not 0 < mean[0] < 1:
+            raise ValueError(
+                "loss='log_loss' needs rows of both classes, but y holds one class only in rows of positive "
+                "sample_weight. Add rows of the other, or use loss='squared_error'."
+            )
+        return cls(np.log(mean) - np.log1p(-mean))
+
+    def residual(self, Y, F):
+        raw = self._raw(F)
+        return ((Y - expit(raw)) / self._scale(raw, F.dtype)).astype(F.dtype, copy=False)
+
+    def factor(self, F):
+        return DiagonalFactor(self._scale(self._raw(F), F.dtype).astype(F.dtype, copy=False))
+
+    def predict(self, F):
+        return expit(self._raw(F)).astype(F.dtype, copy=False)
+
+    @staticmethod
+    def _scale(raw, dtype):
+        return np.sqrt(np.maximum(expit(raw) * expit(-raw), np.finfo(dtype).eps))
+
+    def _row_values(self, Y, raw):
+        return -(Y * log_expit(raw) + (1.0 - Y) * log_expit(-raw))[:, 0]
+
+
+class MultinomialLogLoss(_LogLoss):
+    """Log loss of class probabilities p, ``-sum_j y_j log p_j``, for y (n x k) whose rows sum to one.
+
+    Notes
+    -----
+    With ``p = softmax(f)`` the gradient is ``p - y``, the curvature ``diag(p) - p p^T``; see `SoftmaxFactor`. As
+    ``y - p`` sums to zero, ``r = (y - p) / sqrt(p)`` has ``S r = y - p - p sum(y - p) = y - p`` and is orthogonal to
+    sqrt(p), which spans the null space of S. Both hold for p bounded away from zero in S and under the root, too.
+    """
+
+    @classmethod
+    def fit(cls, Y, sample_weight):
+        prior = _weighted_mean(Y, sample_weight)
+        if not prior.all():
+            raise ValueError(
+                "loss='log_loss' needs rows of every class, but y has none of class number "
+                f"{np.flatnonzero(prior == 0).tolist()} in rows of positive sample_weight. Add rows of it, remove the "
+                "class, or use loss='squared_error'."
+            )
+        return cls(np.log(prior) - np.log(prior).mean())
+
+    def residual(self, Y, F):
+        p = softmax(self._raw(F), axis=1)
+        return ((Y - p) / np.sqrt(self._bounded(p, F.dtype))).astype(F.dtype, copy=False)
+
+    def factor(self, F):
+        p = softmax(self._raw(F), axis=1)
+        return SoftmaxFactor(self._bounded(p, F.dtype).astype(F.dtype, copy=False))
+
+    def predict(self, F):
+        return softmax(self._raw(F), axis=1).astype(F.dtype, copy=False)
+
+    @staticmethod
+    def _bounded(p, dtype):
+        return np.maximum(p, np.finfo(dtype).eps)
+
+    def _row_values(self, Y, raw):
+        return -np.einsum("ij,ij->i", Y, log_softmax(raw, axis=1))
+
+
+class PoissonDeviance(Loss):
+    """Half the Poisson deviance with log link, ``mu - y f + y log y - y`` summed over outputs, for y >= 0.
+
+    Notes
+    -----
+    With ``mu = exp(f)`` the gradient is ``mu - y``, the curvature ``diag(mu)``.
+    """
+
+    @classmethod
+    def fit(cls, Y, sample_weight):
+        if Y.min() < 0:
+            raise ValueError(f"loss='poisson' needs y >= 0, but the smallest value of y is {Y.min():.3g}.")
+        mean = _weighted_mean(Y, sample_weight)
+        if not mean.all():
+            raise ValueError(
+                "loss='poisson' needs a positive mean of y, but y is zero in all rows of positive sample_weight, in "
+                f"column {np.flatnonzero(mean == 0).tolist()}. Remove that column of y, or use loss='squared_error'."
+            )
+        return cls(np.log(mean))
+
+    def residual(self, Y, F):
+        mean = self._mean(F)
+        return ((Y - mean) / self._scale(mean, F.dtype)).astype(F.dtype, copy=False)
+
+    def factor(self, F):
+        return DiagonalFactor(self._scale(self._mean(F), F.dtype).astype(F.dtype, copy=False))
+
+    def predict(self, F):
+        return self._mean(F).astype(F.dtype, copy=False)
+
+    def _mean(self, F):
+        """exp of the raw prediction, so far below the largest number of F's dtype that rounding cannot reach it."""
+        limits = np.finfo(F.dtype)
+        return np.exp(np.minimum(self._raw(F), np.log(limits.max) + np.log(limits.eps)))
+
+    def _scale(self, mean, dtype):
+        # Counts have a unit, probabilities have none: the bound is relative to the mean of y.
+        return np.sqrt(np.maximum(mean, np.finfo(dtype).eps * np.exp(self.baseline)))
+
+    def _row_values(self, Y, raw):
+        # y (exp(d) - 1 - d) for mu = y exp(d): without cancellation close to a perfect fit.
+        positive = Y > 0
+        log_ratio = np.minimum(raw - np.log(np.where(positive, Y, 1.0)), np.log(np.finfo(np.float64).max))
+        values = np.where(positive, Y * (np.expm1(log_ratio) - log_ratio), np.exp(log_ratio))
+        return values.sum(axis=1)
+
+
+def make_loss(name, Y, sample_weight):
+    """The loss called `name`, with its baseline for the targets.
+
+    Parameters
+    ----------
+    name : {"squared_error", "log_loss", "poisson"}
+        "log_loss" is `BinaryLogLoss` for one column of Y and `MultinomialLogLoss` for more.
+    Y : ndarray of shape (n, k)
+    sample_weight : ndarray of shape (n,), float64, positive
+
+    Returns
+    -------
+    Loss
+    """
+    log_loss = BinaryLogLoss if Y.shape[1] == 1 else MultinomialLogLoss
+    losses = {"squared_error": SquaredError, "log_loss": log_loss, "poisson": PoissonDeviance}
+    return losses[name].fit(Y, sample_weight)
+
+
+def _weighted_mean(Y, sample_weight):
+    return np.average(Y, axis=0, weights=sample_weight)

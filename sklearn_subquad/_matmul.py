@@ -128,6 +128,11 @@ class PackedMatrix:
         for_each(of_columns, len(columns))
         return out
 
+    def times(self, B):
+        """``W @ B`` for a dense B (n_in x k) of few columns: dense, n_out x k."""
+        product = self.tiles.transpose(0, 2, 1) @ B
+        return product.reshape(-1, B.shape[1])[: self.n_out]
+
     def add_product(self, U, G, route):
         """``W += U.T @ G`` for sparse factors U (rank x n_out) and G (rank x n_in).
 

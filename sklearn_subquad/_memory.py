@@ -4,6 +4,8 @@ import itertools
 import os
 import pathlib
 
+# Rows on which shifts and gains are calibrated and densities measured, where there are more.
+CALIBRATION_ROWS = 4096
 _MEMINFO = pathlib.Path("/proc/meminfo")
 # Limits of a container and what it uses: cgroups, version 2 and 1.
 _CGROUPS = (
@@ -34,7 +36,7 @@ def available_bytes():
     return max(0, min(known)) if known else None
 
 
-def fit_bytes(widths, densities, keep_start, topk, n_rows, n_inputs, n_outputs, itemsize):
+def fit_bytes(widths, densities, keep_start, topk, n_rows, batch_size, n_inputs, n_outputs, n_factors, itemsize):
     """Bytes that a fit holds at a time, by the budget of doc/architecture.md.
 
     Parameters
@@ -45,7 +47,9 @@ def fit_bytes(widths, densities, keep_start, topk, n_rows, n_inputs, n_outputs, 
         Whether the change of the weights is kept apart from their start.
     topk : bool
         Whether rows are chosen from as a whole.
-    n_rows, n_inputs, n_outputs : int
+    n_rows, batch_size, n_inputs, n_outputs : int
+    n_factors : int
+        Outputs with a factorisation of their own.
     itemsize : int
         Bytes of a number.
 
@@ -56,14 +60,22 @@ def fit_bytes(widths, densities, keep_start, topk, n_rows, n_inputs, n_outputs, 
     """
     hidden = sum(m_in * m_out for m_in, m_out in itertools.pairwise(widths))
     dense = sum(widths) * n_inputs + (widths[-1] + n_inputs) * n_outputs
-    weights = itemsize * ((1 + keep_start) * hidden + (2 + keep_start) * dense)
+    # In batches, with an average of the iterates and the best one.
+    copies = 1 if n_rows <= batch_size else 3
+    weights = itemsize * ((copies + keep_start) * hidden + (1 + copies + keep_start) * dense)
     # An entry of sparse rows: a value, its 2 bytes of position, and 8 of its place in the transpose.
     entries = sum(width * density for width, density in zip(widths, densities, strict=True))
     # Activations and cotangents of this iterate and some before it, by rows and partly transposed.
-    per_row = 4 * entries * (itemsize + 10) + max(widths) * dense_row_bytes(itemsize, topk)
-    # Gram matrices: per layer, their sum in double precision, its factor and what becomes of it.
-    squares = n_rows**2 * (len(widths) * itemsize + 4 * 8)
-    return weights, int(n_rows * per_row) + squares
+    dense_row = max(widths) * dense_row_bytes(itemsize, topk)
+    stepping = batch_size * (4 * entries * (itemsize + 10) + dense_row)
+    # Shifts are calibrated on more rows than a small batch has.
+    calibrating = min(n_rows, CALIBRATION_ROWS) * (entries * (itemsize + 10) + dense_row)
+    # Gram matrices: two per layer, their sum in double precision, its factor, and what leave-one-out makes of it.
+    squares = batch_size**2 * ((2 * len(widths) + 4) * itemsize + 8 * 8)
+    if n_factors > 1:
+        squares += batch_size**2 * 8 * (n_factors + 3)
+    rows = int(max(stepping, calibrating)) + n_rows * (n_inputs + n_outputs) * itemsize
+    return weights, rows + squares
 
 
 def dense_row_bytes(itemsize, topk):

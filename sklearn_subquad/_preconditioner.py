@@ -1,14 +1,27 @@
 """Preconditioners of the damped normal equations ``(J J^T + shift I) c = r``.
 
-Each is factored once for a linearisation and a shift, and then applied to residuals (n x k) as often as the
-inner solver asks. `exact` says that `apply` is the solution itself.
+Each is prepared for a linearisation, factored for a shift, and then applied to residuals (n x k) as often as the inner
+solver asks. `exact` says that `apply` is the solution itself.
 """
 
 import numpy as np
 import scipy.linalg
 
+from sklearn_subquad._losses import SoftmaxFactor
 from sklearn_subquad._parallel import blas_threads
 from sklearn_subquad._sketch import JacobianSketch
+
+# "auto" takes the Gram matrix up to this many rows: its n x n doubles and their factor are then 1 GiB.
+_MAX_GRAM_ROWS = 8192
+# Columns of a sketch at most, where it is not told.
+_MAX_AUTO_SKETCH_SIZE = 4096
+# With more outputs than this, curvatures that differ between outputs are replaced by their mean.
+MAX_FACTORED_OUTPUTS = 32
+# A preconditioner of an earlier linearisation is kept until its solves take more iterations than the first one did
+# by this factor and this number.
+_MORE_ITERATIONS, _SPARE_ITERATIONS = 1.5, 2
+# A factor serves other shifts up to this ratio.
+_NEARBY_SHIFT = 2.5
 
 
 class IdentityPreconditioner:
@@ -16,78 +29,266 @@ class IdentityPreconditioner:
 
     exact = False
 
-    def factor(self, jacobian, shift):
+    def prepare(self, jacobian, same_rows):
+        """Nothing to prepare."""
+
+    def factor(self, shift):
         """Nothing to factor."""
 
     def apply(self, R):
         """R itself."""
         return R
 
+    def observe(self, n_iter):
+        """Nothing to learn."""
 
-class GramPreconditioner:
-    """Cholesky factor of the exact Gram matrix that all outputs share."""
 
-    def factor(self, jacobian, shift):
-        """Prepare for ``jacobian.gram() + shift * I``; the Jacobian keeps the Gram matrix and its factor."""
-        self._jacobian, self._shift = jacobian, shift
-        self.exact = jacobian.n_outputs == 1
+class _ReusedPreconditioner:
+    """A preconditioner that outlives its linearisation, as long as it serves the next ones on the same rows."""
+
+    exact = False
+
+    def __init__(self):
+        self._first_count = self._last_count = None
+        self._shift = None
+
+    def prepare(self, jacobian, same_rows):
+        """Compute what later factors need, unless that of an earlier linearisation still works.
+
+        Parameters
+        ----------
+        jacobian : Jacobian
+        same_rows : bool
+            Whether the linearisation before was one of the same rows.
+        """
+        # A curvature that has changed is no longer the one that was inverted.
+        if same_rows and jacobian.curvature.is_identity and not self._worn_out():
+            return
+        self._first_count = self._last_count = self._shift = None
+        self._compute(jacobian)
+
+    def _worn_out(self):
+        if self._last_count is None:
+            return True
+        return self._last_count > _MORE_ITERATIONS * self._first_count + _SPARE_ITERATIONS
+
+    def factor(self, shift):
+        """Factor for a shift; the factor of one close by is kept.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            Where the shifted matrix is not positive definite in double precision.
+        """
+        if self._shift is None or not 1 / _NEARBY_SHIFT <= shift / self._shift <= _NEARBY_SHIFT:
+            self._shift = None
+            self._compute_factor(shift)
+            self._shift = shift
+
+    def observe(self, n_iter):
+        """Learn how many iterations an inner solve took."""
+        if self._first_count is None:
+            self._first_count = n_iter
+        self._last_count = n_iter
+
+
+class ExactGram:
+    """The Gram matrix of one output: its Cholesky factor solves the system."""
+
+    exact = True
+
+    def prepare(self, jacobian, same_rows):
+        """Compute the Gram matrix, which the Jacobian keeps."""
+        self._jacobian = jacobian
+        jacobian.gram()
+
+    def factor(self, shift):
+        """The Jacobian factors, and keeps the factor of the last shift."""
+        self._shift = shift
 
     def apply(self, R):
-        """Solve for R (n x k) in double precision; returns R's dtype."""
+        """Solve for R (n x 1) in double precision; returns R's dtype."""
         return self._jacobian.gram_solve(self._shift, R).astype(R.dtype, copy=False)
 
+    def observe(self, n_iter):
+        """Nothing to learn."""
 
-class SketchPreconditioner:
+
+class GramPreconditioner(_ReusedPreconditioner):
+    """Solves with the Gram matrix K that all outputs share: with ``S^T (K ⊗ I) S + shift * I``.
+
+    Without curvature that takes one Cholesky factor, in the Jacobian's precision where that is enough; where the
+    curvature scales outputs, one for every output; for the softmax see `_SoftmaxGram`. With many outputs all of that
+    would cost too much, and the curvature becomes its mean.
+    """
+
+    def _compute(self, jacobian):
+        self._dtype = jacobian.dtype
+        self._gram, self._curvature = jacobian.gram(), jacobian.curvature
+        self._scales = jacobian.output_scales()
+        self._mean_square = 1.0
+        if self._scales is not None and jacobian.n_outputs > MAX_FACTORED_OUTPUTS:
+            self._mean_square = float(np.square(self._scales, dtype=np.float64).mean())
+            self._scales = None
+
+    def _compute_factor(self, shift):
+        self._softmax, self._factors = None, []
+        if self._scales is not None and isinstance(self._curvature, SoftmaxFactor):
+            self._softmax = _SoftmaxGram(self._gram, self._curvature, shift)
+            return
+        for scale in _columns(self._scales):
+            gram = self._mean_square * self._gram if scale is None else self._gram * scale * scale[:, None]
+            self._factors.append(_cholesky(gram, shift, self._dtype))
+
+    def apply(self, R):
+        """Solve for R (n x k); returns R's dtype."""
+        if self._softmax is not None:
+            return self._softmax.solve(R).astype(R.dtype, copy=False)
+        return _by_output(self._scales, R, lambda output, _, part: _solve(self._factors[output], part))
+
+
+class _SoftmaxGram:
+    """The inverse of ``S^T (K ⊗ I) S + λ I`` for the softmax's curvature factor S, in double precision.
+
+    With ``S S^T = H`` it is ``(I - S^T (λ K^-1 + H)^-1 S) / λ``. H is diagonal but for a matrix of rank one per row, so
+    that the inner inverse takes a Cholesky factor per class and one of the sum of what they invert.
+
+    References
+    ----------
+    C. E. Rasmussen, C. K. I. Williams, "Gaussian processes for machine learning", MIT Press 2006, section 3.5
+    (the posterior covariance of multi-class classification).
+    """
+
+    def __init__(self, gram, curvature, shift):
+        self._curvature, self._shift = curvature, shift
+        n = len(gram)
+        self._gram = gram / shift
+        self._inner = []
+        total = np.zeros((n, n))
+        for p in curvature.probabilities.T.astype(np.float64):
+            root = np.sqrt(p)
+            factor = _cholesky(self._gram * root * root[:, None], 1.0, np.float64)
+            with blas_threads(n**3):
+                half = scipy.linalg.solve_triangular(factor[0], np.diag(root), lower=True, check_finite=False)
+                inner = half.T @ half
+            self._inner.append(inner)
+            total += inner
+        self._total = _cholesky(total, 0.0, np.float64)
+
+    def solve(self, R):
+        R = R.astype(np.float64)
+        with blas_threads(4 * len(R) * R.size):
+            known = self._gram @ self._curvature.apply(R)
+            parts = np.column_stack([inner @ column for inner, column in zip(self._inner, known.T, strict=True)])
+            shared = scipy.linalg.cho_solve(self._total, parts.sum(axis=1), check_finite=False)
+            parts -= np.column_stack([inner @ shared for inner in self._inner])
+            known -= self._gram @ parts
+        return (R - self._curvature.apply_transposed(known)) / self._shift
+
+
+class SketchPreconditioner(_ReusedPreconditioner):
     """Cholesky factor of ``Φ Φ^T + shift * I`` for a sketch Φ (n x sketch_size) of the Jacobian's rows.
 
     For sketch_size < n the smaller matrix ``Φ^T Φ + shift * I`` is factored and applied by Woodbury's
-    identity.
+    identity. Where the curvature scales outputs differently, there is a factor for every output.
 
     Parameters
     ----------
     kind : {"tensor_srht", "tensor_sketch"}
     sketch_size : int or "auto"
-        "auto" is twice the number of rows.
+        "auto" is twice the number of rows, and at most 4096.
     seed : int or sequence of int
     """
 
-    exact = False
-
     def __init__(self, kind, sketch_size, seed):
+        super().__init__()
         self._kind, self._sketch_size, self._seed = kind, sketch_size, seed
-        self._jacobian = None
 
-    def factor(self, jacobian, shift):
-        """Sketch once for a linearisation, factor for every shift."""
-        if jacobian is not self._jacobian:
-            size = 2 * jacobian.n_rows if self._sketch_size == "auto" else self._sketch_size
-            sketch = JacobianSketch(self._kind, size, self._seed)
-            self._features = sketch.features(jacobian).astype(np.float64)
-            self._woodbury = size < jacobian.n_rows
-            rows = self._features.T if self._woodbury else self._features
-            with blas_threads(2 * rows.size * len(rows)):
-                self._small_gram = rows @ rows.T
-            self._jacobian = jacobian
-        self._shift = shift
-        shifted = self._small_gram.copy()
-        shifted.flat[:: len(shifted) + 1] += shift
-        with blas_threads(len(shifted) ** 3 / 3):
-            self._factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+    def _compute(self, jacobian):
+        size = self._sketch_size
+        if size == "auto":
+            size = min(2 * jacobian.n_rows, _MAX_AUTO_SKETCH_SIZE)
+        sketch = JacobianSketch(self._kind, size, self._seed)
+        self._dtype, self._scales = jacobian.dtype, jacobian.output_scales()
+        self._features = sketch.features(jacobian.probe_factors(), jacobian.n_rows, jacobian.dtype)
+        self._woodbury = size < jacobian.n_rows
+        self._small_gram = None if self._woodbury else _outer(self._features)
+        if self._woodbury and self._scales is None:
+            self._small_gram = _outer(self._features.T)
+
+    def _compute_factor(self, shift):
+        self._factors = []
+        for scale in _columns(self._scales):
+            gram = self._small_gram
+            if scale is not None:
+                gram = _outer((scale[:, None] * self._features).T) if self._woodbury else gram * scale * scale[:, None]
+            self._factors.append(_cholesky(gram, shift, self._dtype))
 
     def apply(self, R):
-        """Solve for R (n x k) in double precision; returns R's dtype."""
-        if self._woodbury:
-            inner = scipy.linalg.cho_solve(self._factor, self._features.T @ R, check_finite=False)
-            out = (R - self._features @ inner) / self._shift
-        else:
-            out = scipy.linalg.cho_solve(self._factor, R, check_finite=False)
-        return out.astype(R.dtype, copy=False)
+        """Solve for R (n x k); returns R's dtype."""
+
+        def solve(output, scale, part):
+            if not self._woodbury:
+                return _solve(self._factors[output], part)
+            rows = part if scale is None else scale[:, None] * part
+            with blas_threads(2 * self._features.size * part.shape[1]):
+                image = self._features @ _solve(self._factors[output], self._features.T @ rows)
+            return (part - (image if scale is None else scale[:, None] * image)) / self._shift
+
+        return _by_output(self._scales, R, solve)
 
 
-def make_preconditioner(name, *, sketch, sketch_size, seed):
-    """The preconditioner called `name` ("auto", "gram", "sketch" or "none")."""
+def _columns(scales):
+    """The scale of every output, or one None for all of them."""
+    return [None] if scales is None else list(scales.T)
+
+
+def _by_output(scales, R, solve):
+    """``solve(output, scale, columns)`` of R for all outputs at once where they share a factor; returns R's dtype."""
+    if scales is None:
+        return solve(0, None, R).astype(R.dtype, copy=False)
+    parts = [solve(output, scale, R[:, [output]]) for output, scale in enumerate(scales.T)]
+    return np.concatenate(parts, axis=1).astype(R.dtype, copy=False)
+
+
+def _outer(rows):
+    with blas_threads(2 * rows.size * len(rows)):
+        return rows @ rows.T
+
+
+def _solve(factor, R):
+    with blas_threads(2 * R.shape[0] * R.size):
+        return scipy.linalg.cho_solve(factor, R, check_finite=False)
+
+
+def _cholesky(matrix, shift, dtype):
+    """Cholesky factor of ``matrix + shift * I`` in that dtype, or in double precision where rounding forbids it."""
+    for precision in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
+        shifted = matrix.astype(precision)
+        shifted.flat[:: len(shifted) + 1] += shift
+        try:
+            with blas_threads(len(shifted) ** 3 / 3):
+                return scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            if precision == np.float64:
+                raise
+
+
+def make_preconditioner(name, *, sketch, sketch_size, seed, n_rows, n_outputs):
+    """The preconditioner called `name`.
+
+    Parameters
+    ----------
+    name : {"auto", "gram", "sketch", "none"}
+    sketch, sketch_size, seed
+        Of a `SketchPreconditioner`.
+    n_rows, n_outputs : int
+        Of the linearisations that it will serve.
+    """
+    if name == "auto":
+        name = "gram" if n_rows <= _MAX_GRAM_ROWS else "sketch"
     if name == "none":
         return IdentityPreconditioner()
     if name == "sketch":
         return SketchPreconditioner(sketch, sketch_size, seed)
-    return GramPreconditioner()
+    return ExactGram() if n_outputs == 1 else GramPreconditioner()

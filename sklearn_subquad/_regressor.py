@@ -5,7 +5,7 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from sklearn_subquad._base import BaseSubquadMLP
-from sklearn_subquad._compat import check_sample_weight, fit_context
+from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 
 # From this number of rows on a held-out part is large enough to choose the number of steps.
 _MIN_ROWS_FOR_VALIDATION = 200
@@ -22,6 +22,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     ----------
     hidden_layer_sizes : int or sequence of int, default=(1024, 1024)
         Widths of the hidden layers. Wider is usually better and never needs another setting to be changed.
+    loss : {"squared_error", "poisson"}, default="squared_error"
+        What is minimised. "poisson" is half the Poisson deviance with log link, for counts and other targets >= 0:
+        predictions are positive.
     sparsifier : {"shifted_relu", "topk"}, default="shifted_relu"
         Activation that keeps few neurons active per row: ``max(z - shift, 0)`` with a calibrated shift, or
         the same on exactly the ``round(density * width)`` largest z of each row.
@@ -42,39 +45,48 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         start, so that it compares with `damping`. A positive value keeps a second copy of the weights.
     max_rank : "auto" or int, default="auto"
         Rank-one updates beyond which a weight matrix folds its factors in, after the step that exceeded it.
-        "auto" is half the number of its inputs. It changes the speed and, by rounding, the last digits.
+        "auto" balances passes over the weights with what pending factors add to every query, and folds in before a
+        query that would cost more than that. It changes the speed and, by rounding, the last digits.
     matmul : {"auto", "scatter", "blas", "strassen"}, default="auto"
         How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS, which has
-        an effect from 2,048 rows and widths of 8,192 on.
+        an effect from 2,048 rows and widths of 8,192 on. "auto" takes the fastest by a cost model that is measured once
+        per process; near break-even two processes may choose differently, which changes the last digits.
     preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
         Preconditioner of the conjugate gradients in every step: the Gram matrix that all outputs share, a
-        sketch of it, or none. "auto" is "gram". With one output "gram" solves the system directly.
+        sketch of it, or none. "auto" is "gram" up to 8,192 rows a step, "sketch" beyond. With one output "gram" solves
+        the system directly.
     sketch : {"tensor_srht", "tensor_sketch"}, default="tensor_srht"
         Kind of sketch for ``preconditioner="sketch"``.
     sketch_size : "auto" or int, default="auto"
-        Columns of the sketch; "auto" is twice the number of rows.
-    cg_tol : float, default=1e-2
-        Relative residual at which the conjugate gradients stop.
+        Columns of the sketch; "auto" is twice the number of rows of a step, and at most 4,096.
+    cg_tol : "auto" or float, default="auto"
+        Relative residual at which the conjugate gradients stop. "auto" is 0.01, and 0.1 in batches.
     max_cg_iter : int, default=50
         Conjugate gradient iterations per step at most.
     max_iter : int, default=20
-        Gauss-Newton steps at most. Every step uses all rows.
+        Gauss-Newton steps at most; passes over the rows where they are fitted in batches.
+    batch_size : "auto" or int, default="auto"
+        Rows that a step uses. Up to so many rows every step uses all; more are shuffled and cut into equal batches in
+        every pass, the damping keeps a step from forgetting other batches, and the fitted weights are an average of the
+        iterates. "auto" fits up to 4,096 rows at once, and more in batches of at most 2,048.
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
-        How the number of steps is chosen. "loo" follows an approximate leave-one-out error and returns the
-        best iterate. "validation" finds the best number of steps on a held-out part and then fits again on
-        all rows with that number. False takes steps until the training loss does not fall any more.
-        "auto" is "validation" for 200 rows or more, "loo" below.
+        How the number of steps is chosen. "loo" follows an approximate leave-one-out error of the squared error and
+        returns the best iterate. "validation" finds the best number of steps on a held-out part (on up to five of them,
+        where they are smaller than 100 rows) and then fits again on all rows with that number; in batches, it keeps
+        the best average of iterates, and the held-out part stays out. False takes steps until the training loss does
+        not fall any more.
+        "auto" is "validation" for 200 rows or more and for other losses than the squared error, "loo" below.
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.
     n_iter_no_change : int, default=3
-        Steps without improvement after which the fit stops.
+        Steps without improvement after which the fit stops; in batches, at the end of a pass, and after two at least.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Without it, features should be centred and of unit scale already.
     n_jobs : int or None, default=None
-        Threads, as in joblib. None follows the present thread limit of BLAS, hence
+        Threads, as in joblib. None follows ``joblib.parallel_config``, then the present thread limit of BLAS, hence
         ``threadpoolctl.threadpool_limits`` and joblib's worker processes. Up to about 2,000 rows the result is
         the same to the bit for every number; beyond, factorisations by threaded BLAS are the same to rounding.
     random_state : int, RandomState instance or None, default=None
@@ -124,7 +136,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     n_outputs_ : int
         Number of targets.
     out_activation_ : str
-        "identity".
+        "identity"; with ``loss="poisson"`` "exp".
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -137,8 +149,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     Notes
     -----
     Computation follows the dtype of X: float32 stays float32 (but for n x n matrices), which halves memory
-    and time. A fit keeps several n x n matrices of doubles: about 16 GB at 16,384 rows, which is
-    the most that is accepted.
+    and time. A step on n rows keeps several n x n matrices of doubles.
 
     References
     ----------
@@ -154,6 +165,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     >>> model.score(X[300:], y[300:]) > 0.3
     True
     """
+
+    _parameter_constraints = BaseSubquadMLP._parameter_constraints | {
+        "loss": [StrOptions({"squared_error", "poisson"})],
+    }
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -227,6 +242,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             In X's dtype for float32 and float64.
         """
         outputs = self._outputs(X)
+        if self.out_activation_ == "exp":
+            # Far from the training rows, a count is neither infinite nor zero.
+            limits = np.finfo(outputs.dtype)
+            outputs = np.exp(np.clip(outputs, np.log(limits.tiny) + 1, np.log(limits.max) - 1))
         return outputs[:, 0] if self._single_output else outputs
 
 

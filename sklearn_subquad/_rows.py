@@ -114,7 +114,11 @@ class SparseRows:
 
     def row_norms(self):
         """Squared Euclidean norms of the rows, float64."""
-        return _kernels.row_norms(self.pattern, self.values)
+        return _kernels.row_dots(self.pattern, self.values, self.values)
+
+    def row_dots(self, other):
+        """Inner products of the rows with those of sparse rows on the same pattern, float64."""
+        return _kernels.row_dots(self.pattern, self.values, other.values)
 
     def panel_tile(self, panel):
         """Rows 64 * panel to 64 * panel + 63 as one tile (m x 64), zero beyond the last row."""

@@ -2,18 +2,44 @@
 
 Both maps S take a row's pair (u, g) to a vector of `sketch_size` numbers that is linear in u and in g, and
 E[<S(u, g), S(u', g')>] = <u, u'> <g, g'>: the tensor u ⊗ g with its m * m numbers is never formed.
+
+Rows are sketched panel by panel, `LANES` of them for all layers at a time: nothing is made of all rows but the
+result, and threads that have different panels share nothing but the maps.
 """
+
+import itertools
 
 import numpy as np
 import scipy.fft
-from scipy.sparse import csr_array
 
-# Dense intermediate rows are made in chunks of at most this many numbers.
-_CHUNK_NUMBERS = 1 << 23
+from sklearn_subquad._kernels import (
+    LANES,
+    add_sampled_products,
+    count_sketch,
+    count_sketch_dense,
+    scatter_signed,
+    walsh_hadamard,
+)
+from sklearn_subquad._parallel import for_each
+from sklearn_subquad._rows import SparseRows
+
+_CACHE_LINE = 64
 
 
 class TensorSRHT:
     """Signs, Walsh-Hadamard transforms of both factors, and products of sampled coordinates.
+
+    The rows of a panel are the lanes of a tile (size x LANES), as in the other kernels: a transform along the first
+    axis adds and subtracts whole vectors, and a sampled coordinate of all rows is one run of memory. Along rows, the
+    first levels of the transform would shuffle numbers within vectors, and sampling would pick them one by one.
+
+    Parameters
+    ----------
+    n_u, n_g : int
+        Columns of the factors.
+    sketch_size : int
+    rng : Generator
+    dtype : dtype
 
     References
     ----------
@@ -21,26 +47,88 @@ class TensorSRHT:
     used for the Jacobian in Song, Zhang, Zhang, arXiv 2112.07628.
     """
 
-    def __init__(self, n_u, n_g, sketch_size, rng):
-        self._scale = sketch_size**-0.5
-        self._factors = []
-        for size in (n_u, n_g):
-            padded = 1 << max(0, size - 1).bit_length()
-            signs = rng.choice([-1.0, 1.0], size=size)
-            self._factors.append((signs, padded, rng.integers(padded, size=sketch_size)))
+    # How the features of a panel are stored in the least time.
+    order = "F"
 
-    def __call__(self, u, g):
-        """Sketches (n x sketch_size) of the row-wise tensor products of u (n x n_u) and g (n x n_g)."""
-        product = self._scale
-        for rows, (signs, padded, sampled) in zip((u, g), self._factors, strict=True):
-            work = np.zeros((rows.shape[0], padded), dtype=rows.dtype)
-            work[:, : rows.shape[1]] = rows * signs.astype(rows.dtype)
-            product = product * walsh_hadamard(work)[:, sampled]
-        return product.astype(u.dtype, copy=False)
+    def __init__(self, n_u, n_g, sketch_size, rng, dtype):
+        self._u_transform = _SignedTransform(n_u, rng, dtype)
+        self._g_transform = _SignedTransform(n_g, rng, dtype)
+        self._u_sampled = rng.integers(self._u_transform.size, size=sketch_size)
+        self._g_sampled = rng.integers(self._g_transform.size, size=sketch_size)
+        # Coordinates have mean zero over these signs: whatever is sampled, sketches that are summed are uncorrelated.
+        # Without them, the first coordinates of the factors of two layers, which the transforms add to all others,
+        # would leave a correlation that no sketch size makes smaller.
+        self._signs = _random_signs(sketch_size, rng, dtype)
+
+    @staticmethod
+    def empty_sum(sketch_size, dtype):
+        """The sum of no sketches of a panel, for `add_panel`."""
+        total = _empty_tile(sketch_size, dtype)
+        total.fill(0)
+        return total
+
+    def add_panel(self, total, panel, u, g):
+        """Add the sketches of one panel of rows to `total`; u and g are lists of matrices side by side."""
+        u_tile, g_tile = self._u_transform(panel, u), self._g_transform(panel, g)
+        add_sampled_products(u_tile, self._u_sampled, g_tile, self._g_sampled, self._signs, total)
+
+    @staticmethod
+    def store(total, scale, features):
+        """Write the sketches that were summed in `total`, times `scale`, to the panel's rows of the features."""
+        n_rows, sketch_size = features.shape
+        np.multiply(total.T[:n_rows], features.dtype.type(scale * sketch_size**-0.5), out=features)
+
+
+class _SignedTransform:
+    """Tiles H D a for the rows a of a panel; D are random signs, H is a Walsh-Hadamard matrix of `size` columns.
+
+    That is the next power of two, often about twice the length of the rows: 8192 for 4096 hidden units and ten
+    features. But a transform of two halves is the sum and the difference of theirs, and that of ten numbers and
+    4086 zeros is one of sixteen, repeated. So tiles have 4096 + 16 rows, the transforms of the halves, and
+    `add_sampled_products` does the sums and differences that it samples.
+    """
+
+    def __init__(self, n_columns, rng, dtype):
+        self._head, self._tail = _two_powers(n_columns)
+        self.size = 2 * self._head if self._tail else self._head
+        self._signs = _random_signs(n_columns, rng, dtype)
+
+    def __call__(self, panel, parts):
+        tile = _empty_tile(self._head + self._tail, self._signs.dtype)
+        for part, columns in _side_by_side(parts):
+            signs = self._signs[columns]
+            if isinstance(part, SparseRows):
+                scatter_signed(part.pattern, part.values, panel * LANES, signs, tile[columns])
+            else:
+                rows = part[_rows_of(panel)]
+                tile[columns, : len(rows)] = (rows * signs).T
+                tile[columns, len(rows) :] = 0
+        tile[len(self._signs) :] = 0
+        walsh_hadamard(tile[: self._head])
+        if self._tail:
+            walsh_hadamard(tile[self._head :])
+        return tile
+
+
+def _two_powers(size):
+    """The smallest sum of a power of two and a smaller one, or 0, that is at least `size`."""
+    head = 1 << size.bit_length() - 1
+    tail = 1 << (size - head - 1).bit_length() if size > head else 0
+    return (2 * head, 0) if tail == head else (head, tail)
 
 
 class TensorSketch:
     """Count sketches of both factors, combined by circular convolution through FFT.
+
+    Spectra are summed over layers, so that there is one inverse transform for all of them.
+
+    Parameters
+    ----------
+    n_u, n_g : int
+        Columns of the factors.
+    sketch_size : int
+    rng : Generator
+    dtype : dtype
 
     References
     ----------
@@ -48,40 +136,55 @@ class TensorSketch:
     polynomial kernels via explicit feature maps", KDD 2013.
     """
 
-    def __init__(self, n_u, n_g, sketch_size, rng):
-        self._sketch_size = sketch_size
-        self._count_sketches = []
-        for size in (n_u, n_g):
-            buckets, signs = rng.integers(sketch_size, size=size), rng.choice([-1.0, 1.0], size=size)
-            self._count_sketches.append(csr_array((signs, buckets, np.arange(size + 1)), shape=(size, sketch_size)))
+    order = "C"
 
-    def __call__(self, u, g):
-        """Sketches (n x sketch_size) of the row-wise tensor products of u (n x n_u) and g (n x n_g)."""
-        product = 1.0
-        for rows, count_sketch in zip((u, g), self._count_sketches, strict=True):
-            product = product * scipy.fft.rfft(rows @ count_sketch.astype(rows.dtype), axis=1)
-        return scipy.fft.irfft(product, n=self._sketch_size, axis=1).astype(u.dtype, copy=False)
+    def __init__(self, n_u, n_g, sketch_size, rng, dtype):
+        self._u_spectrum = _CountSketchSpectrum(n_u, sketch_size, rng, dtype)
+        self._g_spectrum = _CountSketchSpectrum(n_g, sketch_size, rng, dtype)
+
+    @staticmethod
+    def empty_sum(sketch_size, dtype):
+        """The sum of no sketches of a panel, for `add_panel`."""
+        return np.zeros((LANES, sketch_size // 2 + 1), dtype=np.result_type(dtype, np.complex64))
+
+    def add_panel(self, total, panel, u, g):
+        """Add the sketches of one panel of rows to `total`; u and g are lists of matrices side by side."""
+        product = self._u_spectrum(panel, u)
+        product *= self._g_spectrum(panel, g)
+        total += product
+
+    @staticmethod
+    def store(total, scale, features):
+        """Write the sketches that were summed in `total`, times `scale`, to the panel's rows of the features."""
+        n_rows, sketch_size = features.shape
+        sketches = scipy.fft.irfft(total[:n_rows], n=sketch_size, axis=1)
+        np.multiply(sketches, features.dtype.type(scale), out=features)
+
+
+class _CountSketchSpectrum:
+    """Fourier transforms of the rows of a panel after every column went, with a random sign, to a random bucket."""
+
+    def __init__(self, n_columns, sketch_size, rng, dtype):
+        self._sketch_size = sketch_size
+        self._signs = _random_signs(n_columns, rng, dtype)
+        self._buckets = rng.integers(sketch_size, size=n_columns)
+
+    def __call__(self, panel, parts):
+        sketches = np.zeros((LANES, self._sketch_size), dtype=self._signs.dtype)
+        for part, columns in _side_by_side(parts):
+            buckets, signs = self._buckets[columns], self._signs[columns]
+            if isinstance(part, SparseRows):
+                count_sketch(part.pattern, part.values, panel * LANES, buckets, signs, sketches)
+            else:
+                count_sketch_dense(part[_rows_of(panel)], buckets, signs, sketches)
+        return scipy.fft.rfft(sketches, axis=1)
 
 
 SKETCHES = {"tensor_srht": TensorSRHT, "tensor_sketch": TensorSketch}
 
 
-def walsh_hadamard(rows):
-    """Unnormalised Walsh-Hadamard transform of every row, in place; the length is a power of two."""
-    n, size = rows.shape
-    half = 1
-    while half < size:
-        pairs = rows.reshape(n, size // (2 * half), 2, half)
-        even, odd = pairs[:, :, 0], pairs[:, :, 1]
-        total = even + odd
-        np.subtract(even, odd, out=odd)
-        even[:] = total
-        half *= 2
-    return rows
-
-
 class JacobianSketch:
-    """Row features Φ (n x sketch_size) with E[Φ Φ^T] = the shared Gram matrix of a `Jacobian`.
+    """Row features Φ (n x sketch_size) with E[Φ Φ^T] = J J^T, from the factors of a Jacobian's rows.
 
     Every layer and every probe has its own independent sketch into the same columns; their sum is unbiased
     because independent sketches are uncorrelated.
@@ -91,7 +194,7 @@ class JacobianSketch:
     kind : {"tensor_srht", "tensor_sketch"}
     sketch_size : int
     seed : int or sequence of int
-        Jacobians of the same shape get the same maps.
+        Factors of the same shapes get the same maps.
     """
 
     def __init__(self, kind, sketch_size, seed):
@@ -99,29 +202,65 @@ class JacobianSketch:
         self._sketch_size = sketch_size
         self._seed = seed
 
-    def features(self, jacobian):
-        """Φ for the rows of the Jacobian, scaled by its row scale."""
+    def features(self, factors, n_rows, dtype):
+        """Φ with E[Φ Φ^T] = mean over probes of the sum over layers of ``(u u^T) * (g g^T)``, g = [h, x].
+
+        The variance of an element of Φ Φ^T is at most ``11 / sketch_size`` times the squared norms of its two rows of
+        the Jacobian.
+
+        Parameters
+        ----------
+        factors : list of list of tuple
+            For every probe, for every layer, the triple (u, h, x): u (n x k) sparse rows or an ndarray, h (n x m)
+            sparse rows or None, x (n x d) an ndarray or None, not both None. All are of type `dtype`.
+        n_rows : int
+        dtype : dtype
+            float32 or float64.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, sketch_size)
+            Stored by rows or by columns, whatever takes less time.
+        """
+        dtype = np.dtype(dtype)
         rng = np.random.default_rng(self._seed)
-        n_probes = jacobian.probes.shape[1]
-        features = np.zeros((jacobian.n_rows, self._sketch_size), dtype=jacobian.dtype)
-        inputs = [(None if h is None else h.to_csr(), x) for h, x in jacobian.layer_inputs()]
-        ones = np.ones((jacobian.n_rows, 1), dtype=jacobian.dtype)
-        for probe in range(n_probes):
-            U = [*(u.to_csr() for u in jacobian.probe_cotangents()[probe]), ones]
-            for u, (h, x) in zip(U, inputs, strict=True):
-                n_g = sum(part.shape[1] for part in (h, x) if part is not None)
-                sketch = self._kind(u.shape[1], n_g, self._sketch_size, rng)
-                step = max(1, _CHUNK_NUMBERS // (u.shape[1] + n_g))
-                for first in range(0, jacobian.n_rows, step):
-                    part = slice(first, first + step)
-                    dense_u = u[part] if u is ones else u[part].toarray()
-                    dense_g = _concatenated(h, x, part)
-                    features[part] += sketch(dense_u, dense_g)
-        return features * (jacobian.row_scale / np.sqrt(n_probes).astype(jacobian.dtype))
+        terms = []
+        for u, h, x in itertools.chain.from_iterable(factors):
+            g = [part for part in (h, x) if part is not None]
+            n_g = sum(part.shape[1] for part in g)
+            terms.append((self._kind(u.shape[1], n_g, self._sketch_size, rng, dtype), [u], g))
+        features = np.empty((n_rows, self._sketch_size), dtype=dtype, order=self._kind.order)
+        scale = len(factors) ** -0.5
+
+        def sketch_panel(panel):
+            total = self._kind.empty_sum(self._sketch_size, dtype)
+            for sketch, u, g in terms:
+                sketch.add_panel(total, panel, u, g)
+            self._kind.store(total, scale, features[_rows_of(panel)])
+
+        for_each(sketch_panel, -(-n_rows // LANES))
+        return features
 
 
-def _concatenated(h, x, part):
-    if h is None:
-        return x[part]
-    dense = h[part].toarray()
-    return dense if x is None else np.concatenate([dense, x[part]], axis=1)
+def _rows_of(panel):
+    return slice(panel * LANES, (panel + 1) * LANES)
+
+
+def _side_by_side(parts):
+    """Pairs of a matrix and the slice of its columns among those of all."""
+    first = 0
+    for part in parts:
+        yield part, slice(first, first + part.shape[1])
+        first += part.shape[1]
+
+
+def _random_signs(size, rng, dtype):
+    return (2 * rng.integers(2, size=size, dtype=np.int8) - 1).astype(dtype)
+
+
+def _empty_tile(size, dtype):
+    """A tile (size x LANES) of whole cache lines: a transform took a third more time where vectors lay across two."""
+    n_bytes = size * LANES * dtype.itemsize
+    memory = np.empty(n_bytes + _CACHE_LINE, dtype=np.uint8)
+    offset = -memory.ctypes.data % _CACHE_LINE
+    return memory[offset : offset + n_bytes].view(dtype).reshape(size, LANES)

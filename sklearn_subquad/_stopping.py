@@ -47,29 +47,32 @@ class Patience:
 
 
 class HeldOutError:
-    """Mean squared error on rows that the fit does not see.
+    """Mean loss on rows that the fit does not see.
 
     Parameters
     ----------
-    x, Y : ndarray of shape (n, n_features + 1), (n, k)
-        Network inputs and scaled targets.
-    sample_weight : ndarray of shape (n,)
+    batch : Batch
+    loss : Loss
     """
 
-    def __init__(self, x, Y, sample_weight):
-        self._x, self._Y, self._sample_weight = x, Y, sample_weight
+    def __init__(self, batch, loss):
+        self._batch, self._loss = batch, loss
 
-    def of_the_mean(self, Y):
-        """Error of the output zero, that is of predicting the mean of the targets Y (n x k) that are fitted."""
-        return self._error(0.0)
+    def of_the_constant(self):
+        """Error of the constant model, whose network is zero."""
+        return self._error(np.zeros_like(self._batch.Y))
 
-    def update(self, network, residual, jacobian, shift, restored):
+    def after_step(self, network, output, jacobian, solution):
         """Error of the network after an accepted step."""
-        return self._error(network.forward(self._x).output)
+        return self.of_network(network)
+
+    def of_network(self, network):
+        """Error of a network."""
+        return self._error(network.forward(self._batch.x).output)
 
     def _error(self, output):
-        rows = ((self._Y - output) ** 2).mean(axis=1)
-        return float(np.average(rows, weights=self._sample_weight))
+        value = self._loss.value(self._batch.Y, output, self._batch.sample_weight)
+        return self._loss.reported(value / float(self._batch.sample_weight.sum()))
 
 
 class LeaveOneOutError:
@@ -77,45 +80,44 @@ class LeaveOneOutError:
 
     A step with Gram matrix K and shift λ multiplies residuals by ``λ (K + λ I)^-1``. With M the product of
     these matrices (and of the one that subtracts the mean), the leave-one-out residual is about r_i / M_ii.
-    Up to `MAX_EXACT_ROWS` rows M is kept; beyond, its trace is estimated with random probes and all M_ii are
+    Up to `max_exact_rows` rows M is kept; beyond, its trace is estimated with random probes and all M_ii are
     taken to be equal (generalised cross-validation). A row of weight w counts as w copies, of which one is
     left out.
 
     Parameters
     ----------
-    sample_weight : ndarray of shape (n,), positive
+    batch : Batch
     rng : numpy.random.Generator
+    max_exact_rows : int, default=2048
     """
 
-    MAX_EXACT_ROWS = 2048
     N_PROBES = 16
 
-    def __init__(self, sample_weight, rng):
-        n = len(sample_weight)
-        self._sample_weight = sample_weight
-        exact = n <= self.MAX_EXACT_ROWS
+    def __init__(self, batch, rng, max_exact_rows=2048):
+        n = len(batch)
+        self._batch = batch
+        exact = n <= max_exact_rows
         self._probes = np.eye(n) if exact else rng.choice([-1.0, 1.0], size=(n, self.N_PROBES))
-        mean = np.sqrt(sample_weight / sample_weight.sum())
+        mean = np.sqrt(batch.sample_weight / batch.sample_weight.sum())
         self._start = self._probes - np.outer(mean, mean @ self._probes)
         self._smoothed = self._start
 
-    def of_the_mean(self, Y):
-        """Error of the output zero, that is of predicting the mean of the targets Y (n x k)."""
-        return self._error(Y)
+    def of_the_constant(self):
+        """Error of the output zero, that of predicting the mean."""
+        return self._error(np.zeros_like(self._batch.Y))
 
-    def update(self, network, residual, jacobian, shift, restored):
+    def after_step(self, network, output, jacobian, solution):
         """Error after an accepted step.
 
         Parameters
         ----------
         network : Network
-        residual : ndarray of shape (n, k)
-            Targets minus outputs after the step.
+        output : ndarray of shape (n, k)
+            Outputs of the network after the step.
         jacobian : Jacobian
             Of the point that the step was taken from.
-        shift : float
-        restored : float
-            The share of the distance from the start that the step's penalty takes back (alpha / shift).
+        solution : Solution
+            Its shift, and the share of the distance from the start that the step's penalty takes back.
 
         Returns
         -------
@@ -124,29 +126,36 @@ class LeaveOneOutError:
         """
         if self._smoothed is None:
             return np.inf
-        target = (1 - restored) * self._smoothed + restored * self._start
+        target = (1 - solution.restored) * self._smoothed + solution.restored * self._start
         try:
-            self._smoothed = shift * jacobian.gram_solve(shift, target)
+            self._smoothed = solution.shift * jacobian.gram_solve(solution.shift, target)
         except np.linalg.LinAlgError:
             # Without this step's factor, every later error would come out too small.
             self._smoothed = None
             return np.inf
-        return self._error(residual)
+        return self._error(output)
 
     def error_after_first_step(self, jacobian, shift, residual):
-        """Error that a first step with this shift would have in the linear model (n x k residual)."""
+        """Error that a first step with this shift would have in the linear model.
+
+        The residual (n x k) is the working residual, scaled by the roots of the weights.
+        """
+        scales = jacobian.output_scales()
+        if scales is not None:
+            # The Gram matrix is without the curvature; at the start, one number stands for all of it.
+            shift = shift / np.square(scales, dtype=np.float64).mean()
         smoothed = shift * jacobian.gram_solve(shift, self._start)
-        scaled = shift * jacobian.gram_solve(shift, jacobian.row_scale * residual)
+        scaled = shift * jacobian.gram_solve(shift, residual)
         return self._scaled_error(scaled, smoothed)
 
-    def _error(self, residual):
-        scaled = np.sqrt(self._sample_weight)[:, None] * residual
-        return self._scaled_error(scaled, self._smoothed)
+    def _error(self, output):
+        residual = np.sqrt(self._batch.sample_weight)[:, None] * (self._batch.Y - output)
+        return self._scaled_error(residual, self._smoothed)
 
     def _scaled_error(self, scaled_residual, smoothed):
         share = np.einsum("ij,ij->i", self._probes, smoothed)
         if self._probes.shape[1] != len(share):
             share = np.full(len(share), share.sum() / self._probes.size)
-        kept = 1 - (1 - share) / np.maximum(self._sample_weight, 1)
+        kept = 1 - (1 - share) / np.maximum(self._batch.sample_weight, 1)
         left_out = scaled_residual / np.maximum(kept, 1e-3)[:, None]
-        return float((left_out**2).mean(axis=1).sum() / self._sample_weight.sum())
+        return float((left_out**2).mean(axis=1).sum() / self._batch.sample_weight.sum())

@@ -142,11 +142,9 @@ class LazyWeights:
         """Fold all pending factors into the base."""
         if not self._pending and self._scale == 1.0:
             return
-        target = self._start
-        if self._keep_start:
-            if self._change is None:
-                self._change = PackedMatrix.zeros(*self.shape, self.dtype)
-            target = self._change
+        if self._keep_start and self._change is None:
+            self._change = PackedMatrix.zeros(*self.shape, self.dtype)
+        target = self._change if self._keep_start else self._start
         # One push at a time: all of them together would be dense factors of the size of W.
         for U, G in self._pending:
             route = cheapest_route(U, G, self.shape[0]) if self._matmul == "auto" else self._matmul
@@ -155,6 +153,25 @@ class LazyWeights:
         if self._scale != 1.0:
             target.tiles *= self.dtype.type(self._scale)
             self._scale = 1.0
+
+    @property
+    def moving_part(self):
+        """The matrix (PackedMatrix) that flushes change, with everything pending folded in: W, or W - W_start."""
+        self.flush()
+        if not self._keep_start:
+            return self._start
+        if self._change is None:
+            self._change = PackedMatrix.zeros(*self.shape, self.dtype)
+        return self._change
+
+    @moving_part.setter
+    def moving_part(self, packed):
+        self._pending = []
+        self._scale = 1.0
+        if self._keep_start:
+            self._change = packed
+        else:
+            self._start = packed
 
     def delta(self):
         """What has been added since the start, dense (m_out x m_in); needs `keep_start`."""

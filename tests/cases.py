@@ -1,11 +1,13 @@
-"""The one table of networks that the operator tests run over, and their dense NumPy oracle."""
+"""The tables of networks and problems that tests run over, and their dense NumPy oracle."""
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
+from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._losses import DiagonalFactor, IdentityFactor, SoftmaxFactor, make_loss
 from sklearn_subquad._network import Architecture, Network
+from sklearn_subquad._trust_region import Batch
 
 N_ROWS, N_FEATURES = 17, 5
 
@@ -19,26 +21,36 @@ class Case:
     density: float
     dtype: str
     pending: bool
+    factor: str
 
     def __str__(self):
         skip = "skip" if self.skip else "plain"
         pending = "pending" if self.pending else "folded"
-        return f"L{self.n_layers}-k{self.n_outputs}-{skip}-{self.sparsifier}-{self.density}-{self.dtype}-{pending}"
+        return (
+            f"L{self.n_layers}-k{self.n_outputs}-{skip}-{self.sparsifier}-{self.density}-{self.dtype}-{pending}"
+            f"-{self.factor}"
+        )
 
 
-CASES = [
-    Case(*values)
-    for values in itertools.product(
-        (1, 2, 3),
-        (1, 3),
-        (True, False),
-        ("shifted_relu", "topk"),
-        (0.05, 0.25, 0.5),
-        ("float32", "float64"),
-        (False, True),
-    )
-    if not (values[0] == 1 and values[-1])  # one layer has no lazy weights
-]
+def _all_cases():
+    """Everything with everything, but for density and what is pending: these are drawn."""
+    rng = np.random.default_rng(0)
+    return [
+        # One layer has no lazy weights; of one output there is no softmax.
+        Case(n_layers, k, skip, sparsifier, float(rng.choice(DENSITIES)), dtype, pending and n_layers > 1, factor)
+        for n_layers in (1, 2, 3)
+        for k in (1, 3, 5)
+        for skip in (True, False)
+        for sparsifier in ("shifted_relu", "topk")
+        for dtype in ("float32", "float64")
+        for factor in ("identity", "diagonal", "softmax")
+        if k > 1 or factor != "softmax"
+        for pending in [bool(rng.integers(2))]
+    ]
+
+
+DENSITIES = (0.05, 0.25, 0.5)
+CASES = _all_cases()
 WIDTHS = (40, 70, 33)
 
 
@@ -68,10 +80,59 @@ def build(case, seed=0, dtype=None, keep_start=False):
 
 def random_step(network, x, n_outputs, rng, size=0.1):
     """A step along the Jacobian's rows with random cotangents."""
-    from sklearn_subquad._jacobian import Jacobian, make_probes
-
-    jacobian = Jacobian(network, network.forward(x), np.ones(len(x)), make_probes(n_outputs, rng))
+    probes = make_probes(n_outputs, rng)
+    jacobian = Jacobian(network, network.forward(x), np.ones(len(x)), probes, IdentityFactor())
     return jacobian.Jt((size * rng.standard_normal((len(x), n_outputs))).astype(x.dtype))
+
+
+def curvature_factor(name, n_rows, n_outputs, dtype, rng):
+    """The curvature factor called `name`, and its matrices S (n_rows x n_outputs x n_outputs) in double precision."""
+    if name == "identity":
+        return IdentityFactor(), np.tile(np.eye(n_outputs), (n_rows, 1, 1))
+    if name == "diagonal":
+        scale = rng.uniform(0.2, 2.0, (n_rows, n_outputs)).astype(dtype)
+        return DiagonalFactor(scale), np.stack([np.diag(row.astype(np.float64)) for row in scale])
+    p = rng.dirichlet(np.ones(n_outputs), n_rows).astype(dtype)
+    root = np.sqrt(p.astype(np.float64))
+    return SoftmaxFactor(p), np.stack([np.diag(s) - np.outer(s**2, s) for s in root])
+
+
+def fitting_problem(
+    loss="squared_error",
+    n_outputs=1,
+    *,
+    n=60,
+    alpha=0.0,
+    widths=(96, 80),
+    seed=0,
+    dtype=np.float64,
+    max_rank=100_000,
+    weighted=False,
+):
+    """A network at its start, a `Batch` of rows to fit and the loss."""
+    rng = np.random.default_rng(seed)
+    x = np.column_stack([rng.standard_normal((n, 4)) / 2, np.full(n, 0.5)])
+    signal = np.column_stack([np.sin(3 * x[:, 0]) + x[:, 1] * x[:, 2] + c * x[:, 3] for c in range(n_outputs)])
+    signal = (signal - signal.mean(axis=0)) / signal.std(axis=0)
+    if loss == "squared_error":
+        Y = signal
+    elif loss == "poisson":
+        Y = rng.poisson(np.exp(signal))
+    else:
+        # Classes of equal size, by the rank of the first signal.
+        n_classes = max(2, n_outputs)
+        labels = signal[:, 0].argsort().argsort() * n_classes // n
+        Y = labels[:, None] if n_outputs == 1 else np.eye(n_outputs)[labels]
+    sample_weight = rng.uniform(0.5, 2.0, n) if weighted else np.ones(n)
+    batch = Batch(x.astype(dtype), Y.astype(dtype), sample_weight)
+    architecture = Architecture(widths, (0.25,) * len(widths), init_scale=0.1, max_rank=max_rank, keep_start=alpha > 0)
+    network = Network.initialise(architecture, batch.x, np.ones(n), n_outputs, seed)
+    return network, batch, make_loss(loss, batch.Y, sample_weight)
+
+
+def parameters(network):
+    """All weights as one double-precision vector in the order of `DenseNetwork.parts`; changes nothing."""
+    return np.concatenate([part.ravel() for part in DenseNetwork.of(network).parts()])
 
 
 @dataclass

@@ -119,6 +119,65 @@ def test_a_single_class_of_positive_weight_is_named():
         small(SubquadMLPClassifier).fit(rows(), targets(), sample_weight=targets())
 
 
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [([0, 1, 2], r"there is none of \[1\]"), (["ham", "eggs", "spam"], r"there is none of \['ham'\]")],
+)
+def test_a_class_without_weight_is_named_by_the_log_loss(labels, named):
+    y = np.array(labels)[np.arange(N) % 3]
+    # The second in the order of labels: 1 and "ham".
+    weights = (y != sorted(labels)[1]).astype(float)
+    with pytest.raises(ValueError, match=f"loss='log_loss' needs rows of positive sample_weight .* {named}"):
+        small(SubquadMLPClassifier, loss="log_loss").fit(rows(), y, sample_weight=weights)
+
+
+COUNTS = np.arange(N) % 3
+
+
+@pytest.mark.parametrize(
+    ("y", "sample_weight", "named"),
+    [
+        (COUNTS - 1, None, "needs y >= 0, but the smallest value of y is -1"),
+        (np.c_[COUNTS, -0.25 * COUNTS], None, "needs y >= 0, but the smallest value of y is -0.5"),
+        (np.zeros(N), None, r"y is zero in all rows .* column \[0\]"),
+        (np.c_[COUNTS, np.zeros((N, 2))], None, r"column \[1, 2\]"),
+        (COUNTS, COUNTS == 0, "y is zero in all rows of positive sample_weight"),
+    ],
+    ids=["negative", "negative_column", "zero", "zero_columns", "zero_where_it_counts"],
+)
+def test_targets_that_are_no_counts_are_named(y, sample_weight, named):
+    estimator = small(SubquadMLPRegressor, loss="poisson").fit(rows(), COUNTS)
+    with pytest.raises(ValueError, match=f"loss='poisson' .*{named}"):
+        estimator.fit(rows(), y, sample_weight=sample_weight)
+    with pytest.raises(NotFittedError):
+        estimator.predict(rows())
+
+
+@BOTH
+@pytest.mark.parametrize("batch_size", [1, N - 1])
+def test_leave_one_out_in_batches_is_refused(estimator_class, batch_size):
+    estimator = small(estimator_class, early_stopping="loo", batch_size=batch_size)
+    with pytest.raises(ValueError, match=f"early_stopping='loo' needs all {N} rows .* batch_size={batch_size} cuts"):
+        estimator.fit(rows(), targets())
+    assert not hasattr(estimator, "coefs_")
+
+
+@pytest.mark.parametrize(
+    ("estimator_class", "loss"), [(SubquadMLPRegressor, "poisson"), (SubquadMLPClassifier, "log_loss")]
+)
+def test_leave_one_out_of_another_loss_is_refused(estimator_class, loss):
+    estimator = small(estimator_class, early_stopping="loo", loss=loss)
+    with pytest.raises(ValueError, match=f"early_stopping='loo' .* loss='{loss}'"):
+        estimator.fit(rows(), targets())
+    assert not hasattr(estimator, "coefs_")
+
+
+@BOTH
+def test_only_rows_that_count_are_cut_into_batches(estimator_class):
+    estimator = small(estimator_class, early_stopping="loo", batch_size=N - 1)
+    assert hasattr(estimator.fit(rows(), targets(), sample_weight=np.arange(N) > 0), "loo_curve_")
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("sample_weight", "named"),
@@ -169,6 +228,7 @@ def test_weights_do_not_exist_before_fit(estimator_class, attribute):
 
 INVALID = {
     "hidden_layer_sizes": [0, -3, 2.5, "64", None],
+    "loss": ["hinge", None, 1],
     "sparsifier": ["relu", None, 1],
     "density": [0, 0.6, -1, np.nan, "dense", None],
     "skip_connections": ["yes", 2, None],
@@ -180,9 +240,10 @@ INVALID = {
     "preconditioner": ["cholesky", None, False],
     "sketch": ["gaussian", None],
     "sketch_size": [0, -1, 10.5, "n", None],
-    "cg_tol": [0, 1, -1e-3, np.nan, "auto", None],
+    "cg_tol": [0, 1, -1e-3, np.nan, "tight", None],
     "max_cg_iter": [0, 1.5, np.inf, "auto", None],
     "max_iter": [0, 1.5, np.inf, "auto", None],
+    "batch_size": [0, -1, 1.5, np.inf, "big", None],
     "tol": [-1e-3, 1, np.nan, "auto", None],
     "early_stopping": [True, "gcv", None, 0],
     "validation_fraction": [0.0, 1.0, -0.1, 5, "auto", None],
@@ -203,6 +264,14 @@ def test_invalid_parameter_is_named_and_nothing_is_fitted(estimator_class, param
     with pytest.raises(InvalidParameterError, match=f"The '{parameter}' parameter of {estimator_class.__name__}"):
         estimator.fit(rows(), targets())
     assert fitted_attributes(estimator) == []
+
+
+@pytest.mark.parametrize(
+    ("estimator_class", "loss"), [(SubquadMLPRegressor, "log_loss"), (SubquadMLPClassifier, "poisson")]
+)
+def test_the_loss_of_another_task_is_named(estimator_class, loss):
+    with pytest.raises(InvalidParameterError, match=f"The 'loss' parameter of {estimator_class.__name__} .* '{loss}'"):
+        small(estimator_class, loss=loss).fit(rows(), targets())
 
 
 @BOTH

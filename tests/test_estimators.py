@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import brentq
+from scipy.special import logit
 from sklearn import config_context
 from sklearn.base import clone, is_classifier
 from sklearn.compose import ColumnTransformer
-from sklearn.datasets import load_diabetes, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss, mean_poisson_deviance
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -20,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _parallel
 from sklearn_subquad._classifier import project_onto_simplex
 from sklearn_subquad._jacobian import Jacobian
+from sklearn_subquad._losses import make_loss
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._scaling import InputScaling
@@ -498,17 +501,222 @@ def test_alpha_pulls_towards_the_start():
     assert losses[-1] == pytest.approx(fits[-1].loss_curve_[0], rel=1e-4)
 
 
-def test_penalised_loss_never_rises():
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_penalised_loss_never_rises(loss):
     X, y = regression_data()
-    alpha, objectives = 0.3, []
+    y = np.exp(y) if loss == "poisson" else y
+    alpha, objectives, ones = 0.3, [], np.ones(len(X))
     network, x = initial_network(small(SubquadMLPRegressor), X)
-    jacobian = Jacobian(network, network.forward(x), np.ones(len(X)), np.eye(1))
+    activations = network.forward(x)
+    factor = make_loss(loss, y[:, None], ones).factor(activations.output)
+    jacobian = Jacobian(network, activations, ones, np.eye(1), factor)
     for n_steps in range(1, 7):
-        estimator = fixed_steps(SubquadMLPRegressor, n_steps, alpha=alpha).fit(X, y)
+        estimator = fixed_steps(SubquadMLPRegressor, n_steps, alpha=alpha, loss=loss).fit(X, y)
         penalty = alpha * jacobian.mean_diagonal() * distance_from_start(estimator, X) ** 2
         objectives.append(len(X) * estimator.loss_curve_[-1] + penalty)
     assert len(X) * estimator.loss_curve_[0] > objectives[0]
     assert np.all(np.diff(objectives) < 0)
+
+
+# ---- the other losses ------------------------------------------------------------------------------------
+
+OTHER_LOSSES = pytest.mark.parametrize(
+    ("estimator_class", "loss", "k"),
+    [
+        (SubquadMLPClassifier, "log_loss", 2),
+        (SubquadMLPClassifier, "log_loss", 4),
+        (SubquadMLPRegressor, "poisson", None),
+        (SubquadMLPRegressor, "poisson", 3),
+    ],
+    ids=["log_loss-2", "log_loss-4", "poisson", "poisson-3"],
+)
+
+
+def data_for_loss(loss, k, n=80, dtype=np.float64):
+    """Rows, and labels of k classes that overlap, or k columns of counts."""
+    rng = np.random.default_rng(1)
+    if loss == "poisson":
+        X, Y = regression_data(n, n_outputs=k, dtype=dtype)
+        return X, rng.poisson(np.exp(np.clip(Y, -2, 3)))
+    X, y = classification_data(n, n_classes=k, dtype=dtype)
+    return X, np.where(rng.random(n) < 0.1, rng.integers(k, size=n), y)
+
+
+def raw_outputs(estimator, X):
+    """Logarithms of what is predicted, to a constant for classes."""
+    return estimator.decision_function(X) if is_classifier(estimator) else np.log(estimator.predict(X))
+
+
+def mean_loss(estimator, X, y, sample_weight=None):
+    """What `loss_curve_` is meant to hold, by scikit-learn's metrics."""
+    if is_classifier(estimator):
+        return log_loss(y, estimator.predict_proba(X), sample_weight=sample_weight)
+    Y, predictions = y.reshape(len(X), -1), estimator.predict(X).reshape(len(X), -1)
+    columns = zip(Y.T, predictions.T, strict=True)
+    return np.mean([mean_poisson_deviance(*column, sample_weight=sample_weight) for column in columns])
+
+
+@OTHER_LOSSES
+@pytest.mark.parametrize("init_scale", ["auto", 1.0])
+@pytest.mark.parametrize("damping", ["auto", 1e-3])
+def test_other_losses_never_rise(estimator_class, loss, k, init_scale, damping):
+    X, y = data_for_loss(loss, k)
+    estimator = fixed_steps(estimator_class, 6, loss=loss, init_scale=init_scale, damping=damping).fit(X, y)
+    assert estimator.n_iter_ == 6
+    assert np.all(np.diff(estimator.loss_curve_) < 0)
+
+
+@OTHER_LOSSES
+def test_loss_curve_is_the_metric_of_the_loss(estimator_class, loss, k):
+    X, y = data_for_loss(loss, k)
+    weights = np.random.default_rng(2).uniform(0.5, 2, len(X))
+    estimator = fixed_steps(estimator_class, 3, loss=loss).fit(X, y, sample_weight=weights)
+    assert estimator.loss_curve_[-1] == pytest.approx(mean_loss(estimator, X, y, weights))
+    assert estimator.out_activation_ == {2: "logistic", 4: "softmax"}.get(k, "exp")
+    assert estimator.n_outputs_ == {2: 1, None: 1}.get(k, k)
+
+
+@OTHER_LOSSES
+@pytest.mark.parametrize("early_stopping", ["validation", "auto"])
+def test_other_losses_take_the_steps_found_on_held_out_rows(estimator_class, loss, k, early_stopping):
+    X, y = data_for_loss(loss, k, n=150)
+    stopped = small(estimator_class, loss=loss, early_stopping=early_stopping, max_iter=20).fit(X, y)
+    assert stopped.n_iter_ == stopped.best_iter_ == np.argmax(stopped.validation_scores_) >= 1
+    direct = fixed_steps(estimator_class, stopped.best_iter_, loss=loss).fit(X, y)
+    np.testing.assert_array_equal(raw_outputs(stopped, X), raw_outputs(direct, X))
+
+
+@pytest.mark.parametrize("load", [load_breast_cancer, load_digits])
+def test_log_loss_beats_the_prior_on_new_rows(load):
+    X, y = load(return_X_y=True)
+    train, test = slice(300), slice(300, None)
+    model = small(SubquadMLPClassifier, loss="log_loss", max_iter=6).fit(X[train], y[train])
+    prior = np.tile(np.bincount(y[train]) / 300, (len(y[test]), 1))
+    assert log_loss(y[test], model.predict_proba(X[test])) < 0.4 * log_loss(y[test], prior)
+
+
+@pytest.mark.parametrize("n_outputs", [None, 3])
+def test_poisson_beats_the_mean_on_new_rows(n_outputs):
+    X, y = data_for_loss("poisson", n_outputs, n=500)
+    model = small(SubquadMLPRegressor, loss="poisson", max_iter=10).fit(X[:300], y[:300])
+    predictions, mean = model.predict(X[300:]), np.broadcast_to(y[:300].mean(axis=0), y[300:].shape)
+    assert predictions.shape == y[300:].shape
+    assert np.all(predictions > 0)
+    deviances = [mean_poisson_deviance(y[300:].ravel(), which.ravel()) for which in (predictions, mean)]
+    assert deviances[0] < 0.8 * deviances[1]
+
+
+@OTHER_LOSSES
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_integer_weights_are_repeated_rows_to_other_losses(estimator_class, loss, k, alpha):
+    X, y = data_for_loss(loss, k, n=40)
+    weights = np.random.default_rng(1).integers(1, 4, size=40)
+    parameters = {"loss": loss, "alpha": alpha, "cg_tol": 1e-10, "max_cg_iter": 1000}
+    weighted = fixed_steps(estimator_class, 4, **parameters).fit(X, y, sample_weight=weights)
+    repeated = fixed_steps(estimator_class, 4, **parameters)
+    repeated.fit(np.repeat(X, weights, axis=0), np.repeat(y, weights, axis=0))
+    np.testing.assert_allclose(raw_outputs(weighted, X), raw_outputs(repeated, X), atol=1e-6)
+    np.testing.assert_allclose(weighted.loss_curve_, repeated.loss_curve_, rtol=1e-6)
+
+
+@OTHER_LOSSES
+def test_rows_of_no_weight_are_not_looked_at_by_other_losses(estimator_class, loss, k):
+    X, y = data_for_loss(loss, k)
+    weights = np.random.default_rng(1).choice([0.0, 0.5, 2.0], size=len(X))
+    kept = weights > 0
+    X[~kept] *= 1000
+    if loss == "poisson":
+        y[~kept] = -1
+    weighted = small(estimator_class, loss=loss).fit(X, y, sample_weight=weights)
+    removed = small(estimator_class, loss=loss).fit(X[kept], y[kept], sample_weight=weights[kept])
+    np.testing.assert_array_equal(raw_outputs(weighted, X[kept]), raw_outputs(removed, X[kept]))
+
+
+@OTHER_LOSSES
+def test_single_and_double_precision_agree_on_other_losses(estimator_class, loss, k):
+    X, y = data_for_loss(loss, k)
+    single = X.astype(np.float32)
+    parameters = {"loss": loss, "damping": 1.0, "cg_tol": 1e-5, "max_cg_iter": 200}
+    in_double = raw_outputs(fixed_steps(estimator_class, 3, **parameters).fit(single.astype(np.float64), y), single)
+    in_single = raw_outputs(fixed_steps(estimator_class, 3, **parameters).fit(single, y), single)
+    assert in_single.dtype == np.float32
+    np.testing.assert_allclose(in_single, in_double, atol=1e-3)
+
+
+@pytest.mark.parametrize("k", [2, 3, 8])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("factor", [1, 1e4, 1e18])
+def test_fitted_probabilities_agree_with_scores_and_labels(k, dtype, factor):
+    X, y = data_for_loss("log_loss", k, dtype=dtype)
+    labels = np.array([f"class {c}" for c in range(k)])
+    estimator = fixed_steps(SubquadMLPClassifier, 3, loss="log_loss").fit(X, labels[y])
+    X = X * dtype(factor)
+    probabilities, logarithms = estimator.predict_proba(X), estimator.predict_log_proba(X)
+    scores = estimator.decision_function(X)
+    assert probabilities.dtype == logarithms.dtype == scores.dtype == dtype
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=10 * eps)
+    np.testing.assert_allclose(np.exp(logarithms), probabilities, rtol=1e-4, atol=10 * eps)
+    assert np.isfinite(logarithms).all()
+    np.testing.assert_array_equal(estimator.classes_, labels)
+    np.testing.assert_array_equal(estimator.predict(X), labels[probabilities.argmax(axis=1)])
+    if factor == 1:
+        # Log odds of two classes; of more, logarithms to a constant per row.
+        expected = logit(probabilities[:, 1]) if k == 2 else logarithms - logarithms.mean(axis=1, keepdims=True)
+        actual = scores if k == 2 else scores - scores.mean(axis=1, keepdims=True)
+        np.testing.assert_allclose(actual, expected, atol=1e-3 if dtype == np.float32 else 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("factor", [10, 1e4])
+def test_counts_far_from_the_training_rows_are_positive_and_finite(dtype, factor):
+    X, y = data_for_loss("poisson", None, dtype=dtype)
+    predictions = fixed_steps(SubquadMLPRegressor, 3, loss="poisson").fit(X, y).predict(X * dtype(factor))
+    assert predictions.dtype == dtype
+    assert np.all((predictions > 0) & np.isfinite(predictions))
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-30, 1e30, 1e200])
+@pytest.mark.parametrize("n_outputs", [None, 3])
+def test_counts_of_any_unit(unit, n_outputs):
+    X, y = data_for_loss("poisson", n_outputs)
+    parameters = {"loss": "poisson", "cg_tol": 1e-10}
+    expected = fixed_steps(SubquadMLPRegressor, 3, **parameters).fit(X, y).predict(X)
+    scaled = fixed_steps(SubquadMLPRegressor, 3, **parameters).fit(X, y * unit).predict(X)
+    np.testing.assert_allclose(scaled / unit, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("skip_connections", [True, False])
+def test_attributes_describe_the_network_of_counts(skip_connections):
+    X, y = data_for_loss("poisson", 3)
+    estimator = fixed_steps(SubquadMLPRegressor, 2, loss="poisson", skip_connections=skip_connections).fit(X, y)
+    output, _ = forward_pass(estimator, X)
+    np.testing.assert_allclose(np.log(estimator.predict(X)), output, atol=1e-10)
+
+
+@OTHER_LOSSES
+@pytest.mark.parametrize("sparsifier", ["shifted_relu", "topk"])
+@pytest.mark.parametrize("preconditioner", ["gram", "sketch", "none"])
+def test_result_of_other_losses_does_not_depend_on_the_preconditioner(
+    estimator_class, loss, k, sparsifier, preconditioner
+):
+    X, y = data_for_loss(loss, k, n=50)
+    parameters = {"loss": loss, "sparsifier": sparsifier, "cg_tol": 1e-8, "max_cg_iter": 1000}
+    usual = fixed_steps(estimator_class, 3, **parameters).fit(X, y)
+    other = fixed_steps(estimator_class, 3, preconditioner=preconditioner, **parameters).fit(X, y)
+    np.testing.assert_allclose(raw_outputs(other, X), raw_outputs(usual, X), atol=1e-4)
+
+
+@OTHER_LOSSES
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_other_losses_survive_pickling_and_threads(estimator_class, loss, k, dtype):
+    X, y = data_for_loss(loss, k, dtype=dtype)
+    estimator = fixed_steps(estimator_class, 3, loss=loss, n_jobs=1, random_state=5).fit(X, y)
+    expected = raw_outputs(estimator, X)
+    np.testing.assert_array_equal(raw_outputs(pickle.loads(pickle.dumps(estimator)), X), expected)
+    np.testing.assert_array_equal(raw_outputs(clone(estimator).set_params(n_jobs=2).fit(X, y), X), expected)
+    other = clone(estimator).set_params(random_state=6).fit(X, y)
+    assert not np.allclose(raw_outputs(other, X), expected)
 
 
 # ---- every parameter does something ----------------------------------------------------------------------
@@ -531,6 +739,7 @@ EFFECTS = [
     ("cg_tol", {"preconditioner": "none"}, 1e-1, 1e-4, "n_cg_iter_"),
     ("max_cg_iter", {"preconditioner": "none"}, 2, 50, "n_cg_iter_"),
     ("max_iter", {}, 4, 2, "n_iter_"),
+    ("batch_size", {"max_iter": 2, "early_stopping": False}, 40, 20, "n_cg_iter_"),
     ("tol", {"max_iter": 6, "early_stopping": False}, 1e-3, 0.99, "n_iter_"),
     ("early_stopping", {}, "loo", "validation", "loo_curve_"),
     ("early_stopping", {}, False, "validation", "validation_scores_"),
@@ -596,7 +805,7 @@ def test_n_jobs_is_the_number_of_threads(n_jobs, monkeypatch):
 
 @BOTH
 def test_no_parameter_is_missing_from_these_tests(estimator_class):
-    tested = {row[0] for row in EFFECTS} | {"verbose", "matmul", "n_jobs"}
+    tested = {row[0] for row in EFFECTS} | {"loss", "verbose", "matmul", "n_jobs"}
     assert tested == set(estimator_class().get_params())
 
 

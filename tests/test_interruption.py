@@ -5,6 +5,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._averaging import IterateAverage, Parameters
 from sklearn_subquad._network import Network
 from sklearn_subquad._weights import LazyWeights
 
@@ -27,18 +28,27 @@ def interrupt_call(monkeypatch, owner, name, number):
     monkeypatch.setattr(owner, name, interrupted)
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "number"),
-    [(Network, "forward", 1), (Network, "forward", 3), (Network, "apply", 2), (LazyWeights, "flush", 2)],
-)
-@pytest.mark.parametrize("early_stopping", ["validation", False])
+IN_EVERY_FIT = [(Network, "forward", 1), (Network, "forward", 3), (Network, "apply", 2), (LazyWeights, "flush", 2)]
+# The second time that parameters are given to a network, it gets its own back from the average.
+IN_BATCHES = [(IterateAverage, "update", 2), (Parameters, "give_to", 1), (Parameters, "give_to", 2)]
+CALLS = [
+    ({"early_stopping": early_stopping, "batch_size": batch_size}, *call)
+    for early_stopping in ("validation", False)
+    for batch_size in ("auto", 20)
+    for call in IN_EVERY_FIT + IN_BATCHES * (batch_size == 20)
+    # Without a criterion, parameters are given back once, at the end.
+    if early_stopping or call != (Parameters, "give_to", 2)
+]
+
+
+@pytest.mark.parametrize(("options", "owner", "name", "number"), CALLS)
 @pytest.mark.parametrize("fitted_before", [False, True])
 @pytest.mark.parametrize("Estimator", [SubquadMLPRegressor, SubquadMLPClassifier])
 def test_interrupted_fit_leaves_the_estimator_unfitted_and_usable(
-    Estimator, fitted_before, early_stopping, owner, name, number, monkeypatch
+    Estimator, fitted_before, options, owner, name, number, monkeypatch
 ):
     y = Y if Estimator is SubquadMLPRegressor else Y > 0
-    model = Estimator(early_stopping=early_stopping, **SETTINGS)
+    model = Estimator(**SETTINGS, **options)
     if fitted_before:
         model.fit(X[:, :2], y)
     with monkeypatch.context() as patch:
@@ -48,7 +58,7 @@ def test_interrupted_fit_leaves_the_estimator_unfitted_and_usable(
     with pytest.raises(NotFittedError):
         model.predict(X)
     again = model.fit(X, y).predict(X)
-    np.testing.assert_array_equal(again, Estimator(early_stopping=early_stopping, **SETTINGS).fit(X, y).predict(X))
+    np.testing.assert_array_equal(again, Estimator(**SETTINGS, **options).fit(X, y).predict(X))
 
 
 def test_refused_data_leave_the_estimator_unfitted():

@@ -1,73 +1,221 @@
-"""J and Jt against a dense Jacobian, central differences and each other."""
+"""The scaled Jacobian as an operator, against a dense Jacobian by the chain rule and central differences."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import CASES, DenseNetwork, as_dense, as_vector, build
+from cases import CASES, Case, DenseNetwork, as_dense, as_vector, build, curvature_factor, fitting_problem, parameters
 
+from sklearn_subquad import _jacobian
 from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._losses import IdentityFactor
+from sklearn_subquad._parallel import worker_threads
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
+REGIMES = ("grams", "weights")
 
 
-def make_jacobian(case, **options):
-    network, x = build(case, **options)
-    row_scale = np.sqrt(np.random.default_rng(3).uniform(0.5, 2.0, len(x)))
-    probes = make_probes(case.n_outputs, np.random.default_rng(4))
-    return network, x, row_scale, Jacobian(network, network.forward(x), row_scale, probes)
+class Linearised:
+    """A case's network at its rows, with random row scales, and what makes its Jacobian."""
+
+    def __init__(self, case, **options):
+        self.case = case
+        self.network, self.x = build(case, **options)
+        self.activations = self.network.forward(self.x)
+        rng = np.random.default_rng(3)
+        self.row_scale = np.sqrt(rng.uniform(0.5, 2.0, len(self.x)))
+        self.probes = make_probes(case.n_outputs, rng)
+        self.factor, self.S = curvature_factor(case.factor, len(self.x), case.n_outputs, case.dtype, rng)
+
+    def jacobian(self):
+        return Jacobian(self.network, self.activations, self.row_scale, self.probes, self.factor)
+
+    def dense(self):
+        """``diag(row_scale) S^T J`` (n x k x number of parameters), in double precision."""
+        return np.einsum("icb,icp->ibp", self.S, self.dense_without_factor(), optimize=True)
+
+    def dense_without_factor(self):
+        """``diag(row_scale) J`` (n x k x number of parameters), in double precision."""
+        return self.row_scale[:, None, None] * DenseNetwork.of(self.network).jacobian(self.x)
+
+    def seen_by_probes(self):
+        """The rows (n x p x number of parameters) whose inner products preconditioners need.
+
+        Those of the probes' outputs; the factor, a number per row, is part of them where there is one output.
+        """
+        dense = self.dense() if self.case.n_outputs == 1 else self.dense_without_factor()
+        return np.einsum("icp,cv->ivp", dense, self.probes)
+
+    def output_scales(self):
+        """Norms of the columns of S (n x k), where they are not part of what the probes see."""
+        if self.case.n_outputs == 1:
+            return np.ones((len(self.x), 1))
+        return np.linalg.norm(self.S, axis=1)
+
+    def draw(self, seed):
+        """Random numbers (n x k)."""
+        shape = len(self.x), self.case.n_outputs
+        return np.random.default_rng(seed).standard_normal(shape).astype(self.case.dtype)
 
 
 def assert_close(actual, desired, case):
+    assert np.shape(actual) == np.shape(desired)
     scale = np.abs(desired).max() or 1.0
     np.testing.assert_allclose(actual / scale, desired / scale, atol=TOLERANCE[case.dtype], rtol=0)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+def force(regime, monkeypatch):
+    monkeypatch.setattr(_jacobian, "_LAYER_GRAM_BYTES", 1 << 30 if regime == "grams" else 0)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def at(request):
+    """Every case, linearised, with its dense Jacobian as `oracle`."""
+    linearised = Linearised(request.param)
+    linearised.oracle = linearised.dense()
+    return linearised
+
+
 class TestOperator:
-    def test_Jt_equals_dense_transpose(self, case):
-        network, x, row_scale, jacobian = make_jacobian(case)
-        C = np.random.default_rng(5).standard_normal((len(x), case.n_outputs)).astype(case.dtype)
-        dense = DenseNetwork.of(network).jacobian(x) * row_scale[:, None, None]
-        wanted = np.einsum("icp,ic->p", dense, C)
-        assert_close(as_vector(jacobian.Jt(C), network), wanted, case)
+    def test_Jt_equals_the_dense_transpose(self, at):
+        C = at.draw(5)
+        step = at.jacobian().Jt(C)
+        assert_close(as_vector(step, at.network), np.einsum("icp,ic->p", at.oracle, C), at.case)
+        assert step.shrink == 1.0
+        # On the patterns of the activations: where an entry is zero by chance it is still stored.
+        for u, h in zip(step.cotangents, at.activations.hidden, strict=True):
+            assert u.pattern is h.pattern
+            assert u.dtype == at.case.dtype
 
-    def test_J_equals_dense_product(self, case):
-        network, x, row_scale, jacobian = make_jacobian(case)
-        C = np.random.default_rng(6).standard_normal((len(x), case.n_outputs)).astype(case.dtype)
-        step = jacobian.Jt(C)
-        dense = DenseNetwork.of(network).jacobian(x) * row_scale[:, None, None]
-        wanted = np.einsum("icp,p->ic", dense, as_vector(step, network))
-        assert_close(jacobian.J(step), wanted, case)
+    def test_J_equals_the_dense_product(self, at):
+        jacobian = at.jacobian()
+        # Not a combination of the Jacobian's own rows: the dense parts are arbitrary.
+        rng = np.random.default_rng(6)
+        step = jacobian.Jt(at.draw(7))
+        step = replace(
+            step,
+            input_changes=[None if part is None else random_like(part, rng) for part in step.input_changes],
+            output_changes=tuple(None if part is None else random_like(part, rng) for part in step.output_changes),
+        )
+        tangent = jacobian.J(step)
+        assert tangent.dtype == at.case.dtype
+        assert_close(tangent, np.einsum("icp,p->ic", at.oracle, as_vector(step, at.network)), at.case)
 
-    def test_J_and_Jt_are_adjoint(self, case):
-        _, x, _, jacobian = make_jacobian(case)
-        rng = np.random.default_rng(7)
-        A, B = rng.standard_normal((2, len(x), case.n_outputs)).astype(case.dtype)
-        left, right = np.vdot(jacobian.J(jacobian.Jt(A)), B), np.vdot(A, jacobian.J(jacobian.Jt(B)))
-        size = np.linalg.norm(jacobian.J(jacobian.Jt(A))) * np.linalg.norm(B)
-        assert abs(left - right) <= TOLERANCE[case.dtype] * size
+    @pytest.mark.parametrize("regime", REGIMES)
+    def test_normal_equals_the_dense_product_in_both_regimes(self, at, regime, monkeypatch):
+        force(regime, monkeypatch)
+        jacobian, C = at.jacobian(), at.draw(8)
+        assert jacobian._layer_grams_pay == (regime == "grams")
+        image = jacobian.normal(C)
+        assert image.dtype == at.case.dtype
+        J = at.oracle.reshape(C.size, -1)
+        assert_close(image.ravel(), J @ (J.T @ C.ravel().astype(np.float64)), at.case)
+        assert_close(image, jacobian.J(jacobian.Jt(C)).astype(np.float64), at.case)
 
-    def test_gram_is_the_mean_over_probes(self, case):
-        network, x, row_scale, jacobian = make_jacobian(case)
-        dense = DenseNetwork.of(network).jacobian(x) * row_scale[:, None, None]
-        seen = np.einsum("icp,cv->ivp", dense, jacobian.probes)
-        wanted = np.einsum("ivp,jvp->ij", seen, seen) / jacobian.probes.shape[1]
-        assert_close(jacobian.gram(), wanted, case)
+    def test_J_and_Jt_are_adjoint(self, at):
+        jacobian, A, B = at.jacobian(), at.draw(9), at.draw(10)
+        step = jacobian.Jt(A)
+        left = np.vdot(jacobian.J(step).astype(np.float64), B)
+        right = as_vector(step, at.network) @ as_vector(jacobian.Jt(B), at.network)
+        size = np.linalg.norm(as_vector(step, at.network)) * np.linalg.norm(as_vector(jacobian.Jt(B), at.network))
+        assert abs(left - right) <= TOLERANCE[at.case.dtype] * size
 
-    def test_mean_diagonal_is_that_of_the_unscaled_gram(self, case):
-        _, _, row_scale, jacobian = make_jacobian(case)
-        wanted = np.diag(jacobian.gram()).sum() / (row_scale**2).sum()
-        assert jacobian.mean_diagonal() == pytest.approx(wanted, rel=1e3 * float(np.finfo(case.dtype).eps))
+    def test_gram_is_the_mean_over_probes(self, at):
+        jacobian, seen = at.jacobian(), at.seen_by_probes()
+        wanted = np.einsum("ivp,jvp->ij", seen, seen) / at.probes.shape[1]
+        assert jacobian.gram().dtype == np.float64
+        assert_close(jacobian.gram(), wanted, at.case)
+        assert jacobian.gram() is jacobian.gram()
 
-    def test_forward_equals_dense_forward(self, case):
-        network, x = build(case)
-        out, pairs, _ = DenseNetwork.of(network).forward(x)
-        activations = network.forward(x)
-        assert_close(activations.output, out, case)
-        for rows, (h, _) in zip(activations.hidden, pairs[1:], strict=True):
-            assert_close(as_dense(rows), h, case)
+    def test_output_scales_are_the_norms_of_the_columns_of_the_factor(self, at):
+        scales = at.jacobian().output_scales()
+        if at.case.factor == "identity" or at.case.n_outputs == 1:
+            assert scales is None
+        else:
+            assert_close(scales, at.output_scales(), at.case)
+
+    def test_mean_diagonal_is_that_of_the_probes_times_the_mean_square_scale(self, at):
+        of_rows = (at.seen_by_probes() ** 2).sum(axis=(1, 2)) / at.probes.shape[1]
+        wanted = (of_rows * (at.output_scales() ** 2).mean(axis=1)).sum() / (at.row_scale**2).sum()
+        assert at.jacobian().mean_diagonal() == pytest.approx(wanted, rel=TOLERANCE[at.case.dtype])
+
+    def test_probe_factors_are_those_of_the_dense_rows(self, at):
+        factors, seen = at.jacobian().probe_factors(), at.seen_by_probes()
+        assert len(factors) == at.probes.shape[1]
+        n = len(at.x)
+        for probe, of_layers in enumerate(factors):
+            blocks = []
+            for u, h, x in of_layers[:-1]:
+                parts = [as_dense(h)] if h is not None else []
+                parts += [x] if x is not None else []
+                blocks += [np.einsum("ij,ik->ijk", as_dense(u), part).reshape(n, -1) for part in parts]
+            u, h, x = of_layers[-1]
+            blocks += [
+                np.einsum("ij,ik->ijk", part, u).reshape(n, -1) for part in (as_dense(h), *([] if x is None else [x]))
+            ]
+            assert_close(np.concatenate(blocks, axis=1), seen[:, probe], at.case)
+
+    def test_forward_equals_the_dense_forward(self, at):
+        out, pairs, _ = DenseNetwork.of(at.network).forward(at.x)
+        assert_close(at.activations.output, out, at.case)
+        for rows, (h, _) in zip(at.activations.hidden, pairs[1:], strict=True):
+            assert_close(as_dense(rows), h, at.case)
+
+    def test_nothing_of_it_changes_the_network(self, at, monkeypatch):
+        before, ranks = parameters(at.network), [weights.rank for weights in at.network.lazy_weights()]
+        for regime in REGIMES:
+            force(regime, monkeypatch)
+            jacobian = at.jacobian()
+            jacobian.J(jacobian.Jt(jacobian.normal(at.draw(1))))
+            jacobian.gram()
+        np.testing.assert_array_equal(parameters(at.network), before)
+        assert [weights.rank for weights in at.network.lazy_weights()] == ranks
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.dtype == "float64"], ids=str)
+def random_like(part, rng):
+    return rng.standard_normal(part.shape).astype(part.dtype)
+
+
+def some_case(n_layers=2, n_outputs=3, dtype="float64", factor="softmax", pending=True):
+    return Case(n_layers, n_outputs, True, "shifted_relu", 0.25, dtype, pending, factor)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3, 5])
+@pytest.mark.parametrize("regime", REGIMES)
+def test_normal_as_a_matrix_is_that_of_the_dense_jacobian_and_symmetric(regime, n_outputs, monkeypatch):
+    force(regime, monkeypatch)
+    at = Linearised(some_case(n_outputs=n_outputs, factor="softmax" if n_outputs > 1 else "diagonal"))
+    jacobian, size = at.jacobian(), len(at.x) * n_outputs
+    columns = [jacobian.normal(unit.reshape(-1, n_outputs)).ravel() for unit in np.eye(size)]
+    A = np.column_stack(columns)
+    J = at.dense().reshape(size, -1)
+    np.testing.assert_allclose(A, J @ J.T, atol=1e-10 * np.abs(J @ J.T).max())
+    np.testing.assert_allclose(A, A.T, atol=1e-12 * np.abs(A).max())
+    if n_outputs == 1:
+        np.testing.assert_allclose(A, jacobian.gram(), atol=1e-12 * np.abs(A).max())
+
+
+@pytest.mark.parametrize("n_jobs", [2, 4])
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("n_outputs", [1, 5])
+def test_products_do_not_depend_on_the_number_of_threads(n_outputs, regime, n_jobs, monkeypatch):
+    force(regime, monkeypatch)
+    at = Linearised(some_case(n_outputs=n_outputs, dtype="float32", factor="diagonal"))
+
+    def products():
+        jacobian = at.jacobian()
+        return jacobian.normal(at.draw(1)).tobytes(), jacobian.gram().tobytes(), jacobian.mean_diagonal()
+
+    # Also the reference with BLAS on one thread: its sums depend on their number.
+    with worker_threads(1):
+        serial = products()
+    with worker_threads(n_jobs):
+        assert products() == serial
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.dtype == "float64" and case.factor == "identity"], ids=str
+)
 def test_dense_jacobian_matches_central_differences(case):
     # Away from kinks the network is a polynomial along a line: the central difference's error is O(eps²).
     network, x = build(case)
@@ -85,67 +233,124 @@ def test_dense_jacobian_matches_central_differences(case):
     np.testing.assert_allclose(difference, tangent, rtol=1e-6, atol=1e-6 * np.abs(tangent).max())
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.dtype == "float64" and case.density == 0.25], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.dtype == "float64"], ids=str)
 def test_along_total_change_is_J_times_the_change(case):
-    start, x, _, _ = make_jacobian(case, keep_start=True)
-    network, _, row_scale, jacobian = make_jacobian(case, keep_start=True)
-    for layer in start.layers:
-        layer.input_weights = layer.start_input_weights
-    start.output_weights = start.start_output_weights
-    now = np.concatenate([part.ravel() for part in DenseNetwork.of(network).parts()])
-    before = DenseNetwork.of(start)
-    for depth, layer in enumerate(start.layers):
+    at = Linearised(case, keep_start=True)
+    before = DenseNetwork.of(at.network)
+    for depth, layer in enumerate(at.network.layers):
         if layer.hidden_weights is not None:
             before.hidden[depth] = layer.hidden_weights.to_dense() - layer.hidden_weights.delta()
-    change = now - np.concatenate([part.ravel() for part in before.parts()])
-    dense = DenseNetwork.of(network).jacobian(x) * row_scale[:, None, None]
-    assert_close(jacobian.along_total_change(), np.einsum("icp,p->ic", dense, change), case)
+        if layer.input_weights is not None:
+            before.inputs[depth] = layer.start_input_weights
+    before.output = list(at.network.start_output_weights)
+    start = np.concatenate([part.ravel() for part in before.parts()])
+    change = parameters(at.network) - start
+    assert np.abs(change).max() > 1e-3
+    wanted = np.einsum("icp,p->ic", at.dense(), change)
+    assert_close(at.jacobian().along_total_change(), wanted, case)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.n_outputs == 1], ids=str)
-def test_Jt_of_one_output_equals_a_fresh_backward_pass(case):
-    _, x, row_scale, jacobian = make_jacobian(case)
-    C = np.random.default_rng(5).standard_normal((len(x), 1)).astype(case.dtype)
-    fresh = jacobian.cotangents(row_scale.astype(case.dtype)[:, None] * C)
-    for reused, wanted in zip(jacobian.Jt(C).cotangents, fresh, strict=True):
-        assert reused.dtype == wanted.dtype
-        # Both on the pattern of the activations: where an entry is zero by chance it is still stored.
-        assert reused.pattern is wanted.pattern
-        assert_close(as_dense(reused), as_dense(wanted), case)
-
-
-@pytest.mark.parametrize(("n_outputs", "passes"), [(1, 1), (3, 5)])
-def test_one_output_takes_one_backward_pass_in_all(n_outputs, passes, monkeypatch):
-    case = next(case for case in CASES if case.n_layers == 2 and case.n_outputs == n_outputs)
-    _, x, _, jacobian = make_jacobian(case)
-    calls, cotangents = [], jacobian.cotangents
+@pytest.mark.parametrize(
+    ("n_outputs", "n_random", "passes"), [(1, 3, 1), (2, 3, 2), (3, 1, 3), (5, 3, 3 + 4), (5, 1, 1 + 4)]
+)
+@pytest.mark.parametrize("regime", REGIMES)
+def test_outputs_that_are_probes_take_one_backward_pass_in_all(regime, n_outputs, n_random, passes, monkeypatch):
+    force(regime, monkeypatch)
+    at = Linearised(some_case(n_outputs=n_outputs, factor="diagonal"))
+    at.probes = make_probes(n_outputs, np.random.default_rng(0), n_random)
+    jacobian, calls, C = at.jacobian(), [], at.draw(0)
+    cotangents = jacobian.cotangents
 
     def counting(C):
         calls.append(1)
         return cotangents(C)
 
     monkeypatch.setattr(jacobian, "cotangents", counting)
-    C = np.ones((len(x), n_outputs), dtype=case.dtype)
     jacobian.mean_diagonal()
     jacobian.gram()
-    jacobian.Jt(C)
-    jacobian.Jt(2 * C)
-    # One a probe, and with several outputs one more for each Jt.
+    jacobian.probe_factors()
+    for _ in range(2):
+        jacobian.Jt(C)
+        jacobian.normal(C)
+    # One a probe, and where the probes are not the outputs one more for each Jt.
     assert len(calls) == passes
 
 
-def test_gram_solve_follows_the_shift():
-    _, x, _, jacobian = make_jacobian(CASES[0])
-    rhs = np.random.default_rng(9).standard_normal((len(x), 2))
-    for shift in (0.1, 10.0, 0.1):
-        wanted = np.linalg.solve(jacobian.gram() + shift * np.eye(len(x)), rhs)
+def test_gram_matrices_of_the_layers_are_computed_once(monkeypatch):
+    at = Linearised(some_case(n_layers=3))
+    calls, row_gram = [], _jacobian.row_gram
+
+    def counting(rows):
+        calls.append(rows)
+        return row_gram(rows)
+
+    monkeypatch.setattr(_jacobian, "row_gram", counting)
+    jacobian = at.jacobian()
+    for _ in range(3):
+        jacobian.normal(at.draw(0))
+    jacobian.gram()
+    hidden = at.activations.hidden
+    assert [sum(rows is h for rows in calls) for h in hidden] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("n", "widths", "pay"),
+    [(10, (64, 64), True), (300, (512, 512), True), (300, (20, 20), False), (400, (20, 20, 20), False)],
+)
+def test_gram_matrices_serve_few_rows_of_wide_layers(n, widths, pay):
+    network, batch, _ = fitting_problem(n=n, widths=widths)
+    jacobian = Jacobian(network, network.forward(batch.x), np.ones(n), np.eye(1), IdentityFactor())
+    assert jacobian._layer_grams_pay == pay
+
+
+def test_gram_matrices_have_to_fit(monkeypatch):
+    network, batch, _ = fitting_problem(n=10, widths=(64, 64))
+    jacobian = Jacobian(network, network.forward(batch.x), np.ones(10), np.eye(1), IdentityFactor())
+    for spare, pay in ((0, True), (-1, False)):
+        monkeypatch.setattr(_jacobian, "_LAYER_GRAM_BYTES", 3 * 10 * 10 * 8 + spare)
+        assert jacobian._layer_grams_pay == pay
+
+
+def test_gram_solve_follows_the_shift(monkeypatch):
+    at = Linearised(some_case(n_outputs=3, factor="softmax"))
+    jacobian, rhs = at.jacobian(), np.random.default_rng(9).standard_normal((len(at.x), 2))
+    factored, cho_factor = [], _jacobian.scipy.linalg.cho_factor
+
+    def counting(matrix, **options):
+        factored.append(matrix)
+        return cho_factor(matrix, **options)
+
+    monkeypatch.setattr(_jacobian.scipy.linalg, "cho_factor", counting)
+    gram = jacobian.gram().copy()
+    for shift in (0.1, 0.1, 10.0, 0.1):
+        wanted = np.linalg.solve(gram + shift * np.eye(len(at.x)), rhs)
         np.testing.assert_allclose(jacobian.gram_solve(shift, rhs), wanted, rtol=1e-8)
+    assert len(factored) == 3
+    np.testing.assert_array_equal(jacobian.gram(), gram)
 
 
-def test_random_probes_average_to_the_mean_over_outputs():
+def test_gram_solve_refuses_what_is_not_definite_and_goes_on():
+    at = Linearised(some_case(n_outputs=1, factor="diagonal"))
+    jacobian, rhs = at.jacobian(), np.ones((len(at.x), 1))
+    expected = jacobian.gram_solve(0.1, rhs)
+    for _ in range(2):
+        with pytest.raises(np.linalg.LinAlgError):
+            jacobian.gram_solve(-1e6, rhs)
+    np.testing.assert_array_equal(jacobian.gram_solve(0.1, rhs), expected)
+
+
+@pytest.mark.parametrize(("n_outputs", "n_random"), [(1, 3), (2, 1), (3, 1), (3, 3)])
+def test_few_outputs_are_their_own_probes(n_outputs, n_random):
+    probes = make_probes(n_outputs, np.random.default_rng(0), n_random)
+    np.testing.assert_array_equal(probes, np.eye(n_outputs))
+
+
+@pytest.mark.parametrize("n_random", [1, 3])
+def test_random_probes_average_to_the_mean_over_outputs(n_random):
     # A product of two entries is 1/k on the diagonal and has mean 0, variance 1/k² off it.
-    n_outputs, n_draws, rng = 10, 400, np.random.default_rng(0)
-    draws = np.concatenate([make_probes(n_outputs, rng) for _ in range(n_draws)], axis=1)
+    n_outputs, n_draws, rng = 10, 1200 // n_random, np.random.default_rng(0)
+    draws = np.concatenate([make_probes(n_outputs, rng, n_random) for _ in range(n_draws)], axis=1)
+    assert draws.shape == (n_outputs, 1200)
     mean = draws @ draws.T / draws.shape[1]
     np.testing.assert_allclose(np.diag(mean), 1 / n_outputs)
     off_diagonal = mean - np.diag(np.diag(mean))

@@ -18,7 +18,7 @@ from sklearn_subquad._kernels import (
     Pattern,
     concatenate,
     gather,
-    row_norms,
+    row_dots,
     scale_rows,
     scatter_columns,
     scatter_rows,
@@ -289,9 +289,10 @@ def test_every_row_is_scaled_by_its_factor(shape, density, block, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @over_patterns
-def test_row_norms_are_sums_of_squares_in_double_precision(shape, density, block, dtype):
+def test_row_dots_with_themselves_are_sums_of_squares_in_double_precision(shape, density, block, dtype):
     dense = draw(shape, density, dtype)
-    norms = row_norms(*sparse(dense, block))
+    pattern, values = sparse(dense, block)
+    norms = row_dots(pattern, values, values)
     assert norms.dtype == np.float64
     expected = np.square(dense, dtype=np.float64).sum(axis=1)
     np.testing.assert_allclose(norms, expected, rtol=(shape[1] + 2) * np.finfo(np.float64).eps, atol=0)
@@ -535,7 +536,7 @@ def test_inputs_may_be_read_only():
     scatter_rows(pattern, values, 0, np.empty((70, LANES)))
     scatter_columns(pattern, values, 0, np.empty((2, 9, LANES)))
     scale_rows(pattern, values, ones, np.empty_like(values))
-    row_norms(pattern, values)
+    row_dots(pattern, values, values)
 
 
 # What the boundary refuses ------------------------------------------------------------------------------------------
@@ -843,11 +844,11 @@ MALFORMED_CALLS = {
     "scale into too many values": lambda: scale_rows(*small(), ones(3), ones(301)),
     "scale into read-only values": lambda: scale_rows(*small(), ones(3), read_only(ones(300))),
     "scale into strided values": lambda: scale_rows(*small(), ones(3), ones(600)[::2]),
-    "norms of nothing": lambda: row_norms(None, ones(300)),
-    "norms of too few values": lambda: row_norms(small()[0], ones(299)),
-    "norms of too many values": lambda: row_norms(small()[0], ones(301)),
-    "norms of integers": lambda: row_norms(small()[0], np.ones(300, int)),
-    "norms of strided values": lambda: row_norms(small()[0], ones(600)[::2]),
+    "dots of nothing": lambda: row_dots(None, ones(300), ones(300)),
+    "dots of too few values": lambda: row_dots(small()[0], ones(300), ones(299)),
+    "dots of too many values": lambda: row_dots(small()[0], ones(301), ones(300)),
+    "dots of integers": lambda: row_dots(small()[0], np.ones(300, int), np.ones(300, int)),
+    "dots of strided values": lambda: row_dots(small()[0], ones(300), ones(600)[::2]),
 }
 
 

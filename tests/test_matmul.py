@@ -123,6 +123,17 @@ class TestPackedMatrix:
 
     @pytest.mark.parametrize("order", ["C", "F"])
     @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("k", [1, 3, 70])
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_times_equals_the_dense_product(self, shape, k, dtype, order):
+        rng = np.random.default_rng(0)
+        W, B = normal(rng, shape, dtype), np.asarray(normal(rng, (shape[1], k), dtype), order=order)
+        product = PackedMatrix.from_dense(W).times(B)
+        assert product.dtype == dtype
+        assert_equals_product(product, W, B)
+
+    @pytest.mark.parametrize("order", ["C", "F"])
+    @pytest.mark.parametrize("dtype", DTYPES)
     # The first column, a multiple of 64, and how many: everything, ragged ends, a part of one panel.
     @pytest.mark.parametrize(("first", "n_columns"), [(0, 200), (64, 136), (128, 72), (64, 64), (64, 10), (192, 8)])
     def test_add_forward_and_add_backward_add_a_part_of_the_columns(self, first, n_columns, dtype, order, draw):

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sklearn_subquad._jacobian import Jacobian
+from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._losses import IdentityFactor, SquaredError
 from sklearn_subquad._matmul import PackedMatrix
+from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._rows import SparseRows
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
+from sklearn_subquad._trust_region import Batch
 from sklearn_subquad._weights import LazyWeights
 
 WIDTH, N_ROWS = 2048, 24
@@ -28,12 +31,18 @@ def peak_of(work):
     return result, peak
 
 
-def small_problem(n_outputs, **options):
+def small_problem(n_outputs, n_rows=N_ROWS, **options):
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((N_ROWS, 6)).astype(np.float32)
-    Y = rng.standard_normal((N_ROWS, n_outputs)).astype(np.float32)
+    x = rng.standard_normal((n_rows, 6)).astype(np.float32)
+    Y = rng.standard_normal((n_rows, n_outputs)).astype(np.float32)
     architecture = Architecture((WIDTH, WIDTH), (0.1, 0.1), **options)
-    return Network.initialise(architecture, x, np.ones(N_ROWS), n_outputs, seed=0), x, Y
+    network = Network.initialise(architecture, x, np.ones(n_rows), n_outputs, seed=0)
+    return network, Batch(x, Y, np.ones(n_rows))
+
+
+def make_solver(network, batch, **options):
+    loss = SquaredError(batch.Y.shape[1])
+    return GaussNewtonSolver(network, batch, loss, SolverOptions(max_iter=2, **options), None, seed=0)
 
 
 # Dense products are made for an eighth of the matrix at a time, or for a quarter with Strassen's temporaries; the
@@ -46,26 +55,51 @@ SHARES = pytest.mark.parametrize(("matmul", "share"), [("scatter", 0.2), ("blas"
 @pytest.mark.parametrize("n_outputs", [1, 40])
 @SHARES
 def test_steps_allocate_less_than_a_weight_matrix(matmul, share, n_outputs, max_rank, sparsifier):
-    network, x, Y = small_problem(n_outputs, max_rank=max_rank, matmul=matmul, sparsifier=sparsifier)
-    options = SolverOptions(max_iter=2, cg_tol=1e-1, max_cg_iter=3)
-    solver = GaussNewtonSolver(network, x, Y, np.ones(N_ROWS), options, None, seed=0)
-    result, peak = peak_of(solver.solve)
+    network, batch = small_problem(n_outputs, max_rank=max_rank, matmul=matmul, sparsifier=sparsifier)
+    result, peak = peak_of(make_solver(network, batch, cg_tol=1e-1, max_cg_iter=3).solve)
     assert result.n_iter == 2
     assert peak < share * WEIGHT_BYTES
     if matmul == "scatter" and n_outputs > 1:
-        assert peak < N_ROWS * WIDTH * n_outputs * x.itemsize
+        assert peak < N_ROWS * WIDTH * n_outputs * batch.x.itemsize
 
 
 @SHARES
 def test_a_change_that_is_kept_apart_takes_one_more_weight_matrix(matmul, share):
-    network, x, Y = small_problem(1, max_rank=0, matmul=matmul, keep_start=True)
-    options = SolverOptions(max_iter=2, alpha=0.1)
-    result, peak = peak_of(GaussNewtonSolver(network, x, Y, np.ones(N_ROWS), options, None, seed=0).solve)
+    network, batch = small_problem(1, max_rank=0, matmul=matmul, keep_start=True)
+    result, peak = peak_of(make_solver(network, batch, alpha=0.1).solve)
     assert result.n_iter == 2
     assert WEIGHT_BYTES < peak < (1 + share) * WEIGHT_BYTES
     # The state of the fitted network is the start's own memory.
     _, peak = peak_of(network.to_state)
     assert peak < 0.01 * WEIGHT_BYTES
+
+
+class FallingError:
+    """A criterion by which every average is better than the one before."""
+
+    def __init__(self):
+        self.error = 1.0
+
+    def of_the_constant(self):
+        return self.error
+
+    def of_network(self, network):
+        self.error /= 2
+        return self.error
+
+
+@pytest.mark.parametrize(("with_criterion", "copies"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize("keep_start", [False, True])
+@SHARES
+def test_batches_take_an_average_and_with_a_criterion_the_best_one(matmul, share, keep_start, with_criterion, copies):
+    network, data = small_problem(1, 4 * N_ROWS, matmul=matmul, keep_start=keep_start)
+    options = SolverOptions(max_iter=3, alpha=0.1 * keep_start, damping=10.0, tol=0.0, n_iter_no_change=100)
+    criterion = FallingError() if with_criterion else None
+    solver = MiniBatchSolver(network, data, SquaredError(1), options, N_ROWS, criterion, 0)
+    result, peak = peak_of(solver.solve)
+    assert result.n_iter == 3
+    copies += keep_start
+    assert copies * WEIGHT_BYTES < peak < (copies + share) * WEIGHT_BYTES
 
 
 @pytest.mark.parametrize("sparsifier", ["shifted_relu", "topk"])
@@ -90,20 +124,25 @@ def test_folding_in_many_pending_steps_allocates_less_than_the_weights(matmul, s
     assert peak < share * WEIGHT_BYTES
 
 
-def test_no_pass_holds_dense_rows_times_width():
+@pytest.mark.parametrize("k", [1, 5])
+def test_no_pass_holds_dense_rows_times_width(k):
     # An eighth of the columns at a time is dense; the rest is sparse rows.
     n_rows, widths = 256, (8192, 1024)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n_rows, 6)).astype(np.float32)
-    C = rng.standard_normal((n_rows, 1)).astype(np.float32)
+    C = rng.standard_normal((n_rows, k)).astype(np.float32)
     architecture = Architecture(widths, (0.05, 0.05), max_rank=10_000)
-    network = Network.initialise(architecture, x, np.ones(n_rows), 1, seed=0)
+    network = Network.initialise(architecture, x, np.ones(n_rows), k, seed=0)
     peaks = {}
     activations, peaks["forward"] = peak_of(lambda: network.forward(x))
-    jacobian = Jacobian(network, activations, np.ones(n_rows), np.eye(1))
+    probes = make_probes(k, np.random.default_rng(0), n_random=1)
+    jacobian = Jacobian(network, activations, np.ones(n_rows), probes, IdentityFactor())
     _, peaks["cotangents"] = peak_of(lambda: jacobian.cotangents(C))
     step, peaks["Jt"] = peak_of(lambda: jacobian.Jt(C))
-    _, peaks["J"] = peak_of(lambda: jacobian.J(step))
+    # With the Gram matrices of all layers, which the others keep.
+    _, peaks["gram"] = peak_of(jacobian.gram)
+    _, peaks["normal"] = peak_of(lambda: jacobian.normal(C))
+    _, peaks["mean_diagonal"] = peak_of(jacobian.mean_diagonal)
     network.apply(step)
     _, peaks["forward with pending factors"] = peak_of(lambda: network.forward(x))
     half = 0.5 * n_rows * widths[0] * x.itemsize

@@ -196,9 +196,24 @@ def test_row_norms_are_summed_in_double_precision(csr):
     assert (np.abs(norms - expected) <= (csr.shape[1] + 2) * np.finfo(np.float64).eps * expected).all()
 
 
+def test_row_dots_are_summed_in_double_precision(csr):
+    rows = SparseRows.from_csr(csr)
+    other = rows.with_values(np.random.default_rng(1).standard_normal(rows.nnz).astype(csr.dtype))
+    products = csr.toarray().astype(np.float64) * other.to_csr().toarray()
+    dots = rows.row_dots(other)
+    assert dots.dtype == np.float64
+    assert dots.shape == (csr.shape[0],)
+    bound = (csr.shape[1] + 2) * np.finfo(np.float64).eps * np.abs(products).sum(axis=1)
+    assert (np.abs(dots - products.sum(axis=1)) <= bound).all()
+    np.testing.assert_array_equal(other.row_dots(rows), dots)
+    np.testing.assert_array_equal(rows.row_dots(rows), rows.row_norms())
+
+
 def test_values_that_do_not_fit_the_pattern_are_refused(some_rows):
-    with pytest.raises(ValueError, match="one item per entry"):
-        some_rows.with_values(some_rows.values[1:]).row_norms()
+    short = some_rows.with_values(some_rows.values[1:])
+    for use in (short.row_norms, lambda: some_rows.row_dots(short), lambda: short.row_dots(some_rows)):
+        with pytest.raises(ValueError, match="one item per entry"):
+            use()
 
 
 def test_panel_tiles_are_panels_of_the_dense_rows(csr):

@@ -170,6 +170,25 @@ class LazyWeightsBesideDenseOnes(RuleBasedStateMachine):
         self.n_operations += 1
         self.assert_close(packed.to_dense(), self.start + self.change, np.abs(self.start) + self.change_size)
 
+    @rule()
+    def read_moving_part(self):
+        packed = self.weights.moving_part
+        self.folded_in()
+        self.n_operations += 1
+        start = 0 if self.keep_start else self.start
+        self.assert_close(packed.to_dense(), start + self.change, np.abs(start) + self.change_size)
+
+    @rule(seed=st.integers(0, 99))
+    def set_moving_part(self, seed):
+        """Whatever it was, what is added to the start, or takes its place, is this now."""
+        W = np.random.default_rng(seed).standard_normal((M_OUT, M_IN)).astype(self.dtype)
+        self.weights.moving_part = PackedMatrix.from_dense(W)
+        self.folded_in()
+        self.last_push = None
+        self.change, self.change_size = W.astype(np.float64), np.abs(W).astype(np.float64)
+        if not self.keep_start:
+            self.start = np.zeros((M_OUT, M_IN))
+
     @rule(seed=st.integers(0, 99), n_rows=st.sampled_from([0, FEW, MANY]))
     def query_forward(self, seed, n_rows):
         rows = self.rows(seed, n_rows, M_IN)
@@ -477,6 +496,66 @@ def test_packed_keeps_no_start(draw):
     weights.packed()
     with pytest.raises(ValueError, match=r"delta .*keep_start=True"):
         weights.delta()
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids="-".join)
+@pytest.mark.parametrize("keep_start", [False, True])
+def test_moving_part_is_what_flushes_change(keep_start, history, draw):
+    start = PackedMatrix.from_dense(start_matrix())
+    weights = LazyWeights(start, keep_start=keep_start)
+    for seed, operation in enumerate(history):
+        if operation == "push":
+            weights.push(draw(seed, M_OUT), draw(100 + seed, M_IN))
+        elif operation == "flush":
+            weights.flush()
+        elif keep_start:
+            weights.scale_change(0.3)
+    W = weights.to_dense()
+    moving = weights.moving_part
+    assert weights.rank == 0
+    np.testing.assert_allclose(moving.to_dense(), W - start_matrix() if keep_start else W, rtol=1e-12, atol=1e-12)
+    # Not a copy: later flushes add to it, and to nothing else.
+    assert weights.moving_part is moving
+    assert np.shares_memory(moving.tiles, start.tiles) == (not keep_start)
+    U, G = draw(300, M_OUT), draw(301, M_IN)
+    before = moving.to_dense()
+    weights.push(U, G)
+    np.testing.assert_array_equal(moving.to_dense(), before)
+    assert weights.moving_part is moving
+    np.testing.assert_allclose(moving.to_dense(), before + product(U, G), rtol=1e-12, atol=1e-12)
+    if keep_start:
+        np.testing.assert_array_equal(start.to_dense(), start_matrix())
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids="-".join)
+@pytest.mark.parametrize("keep_start", [False, True])
+def test_another_moving_part_takes_the_place_of_all_that_was_added(keep_start, history, draw):
+    weights = lazy(keep_start=keep_start)
+    for seed, operation in enumerate(history):
+        if operation == "push":
+            weights.push(draw(seed, M_OUT), draw(100 + seed, M_IN))
+        elif operation == "flush":
+            weights.flush()
+        elif keep_start:
+            weights.scale_change(0.3)
+    replaced = weights.moving_part
+    kept = replaced.to_dense()
+    other = np.random.default_rng(1).standard_normal((M_OUT, M_IN))
+    packed = PackedMatrix.from_dense(other)
+    weights.moving_part = packed
+    W = start_matrix() + other if keep_start else other
+    np.testing.assert_array_equal(weights.to_dense(), W)
+    assert weights.moving_part is packed
+    rows = draw(400, M_IN)
+    np.testing.assert_allclose(weights.forward(rows), as_dense(rows) @ W.T, rtol=1e-12, atol=1e-12)
+    U, G = draw(300, M_OUT), draw(301, M_IN)
+    weights.push(U, G)
+    weights.flush()
+    np.testing.assert_allclose(weights.to_dense(), W + product(U, G), rtol=1e-12, atol=1e-12)
+    # The other way round again: the matrix that was replaced is what it was.
+    np.testing.assert_array_equal(replaced.to_dense(), kept)
+    weights.moving_part = replaced
+    np.testing.assert_array_equal(weights.to_dense(), start_matrix() + kept if keep_start else kept)
 
 
 @pytest.mark.parametrize("method", ["delta", "delta_terms", "scale_change"])

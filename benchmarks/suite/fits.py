@@ -1,13 +1,8 @@
 """Whole fits and predictions through the public estimators."""
 
-import numpy as np
-
 from sklearn_subquad import SubquadMLPRegressor
 
-
-def data(n_rows, n_features=16):
-    X = np.random.default_rng(0).random((n_rows, n_features)).astype(np.float32)
-    return X, 10 * np.sin(np.pi * X[:, 0] * X[:, 1]) + 20 * (X[:, 2] - 0.5) ** 2 + 10 * X[:, 3] + 5 * X[:, 4]
+from .problems import friedman
 
 
 class Fit:
@@ -16,7 +11,7 @@ class Fit:
     timeout = 300
 
     def setup(self, width, rows):
-        self.X, self.y = data(rows)
+        self.X, self.y = friedman(rows)
         self.model = SubquadMLPRegressor(
             hidden_layer_sizes=(width, width), max_iter=3, damping=1.0, early_stopping=False, random_state=0
         )
@@ -33,11 +28,11 @@ class Predict:
     param_names = ("width", "rows")
 
     def setup(self, width, rows):
-        X, y = data(256)
+        X, y = friedman(256)
         self.model = SubquadMLPRegressor(
             hidden_layer_sizes=(width, width), max_iter=1, damping=1.0, early_stopping=False, random_state=0
         ).fit(X, y)
-        self.X, _ = data(rows)
+        self.X, _ = friedman(rows)
 
     def time_predict(self, width, rows):
         self.model.predict(self.X)

@@ -10,8 +10,9 @@ from sklearn_subquad._sparsifier import calibrate_shift
 N_ROWS = 1024
 
 
-def sparse_rows(n, m, density, dtype, seed=0):
-    z = np.random.default_rng(seed).standard_normal((n, m)).astype(dtype)
+def sparse_rows(n, m, density, dtype, seed=0, drawn_as=np.float64):
+    """Rows that the threshold for this density selects from normal numbers, drawn in one precision, kept in another."""
+    z = np.random.default_rng(seed).standard_normal((n, m), drawn_as).astype(dtype)
     return SparseRows(*_kernels.select(z, calibrate_shift(density, 1.0), block_size(density, dtype), 1.0))
 
 

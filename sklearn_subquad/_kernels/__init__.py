@@ -1,4 +1,4 @@
-"""Compiled kernels: patterns of sparse rows, and their products with matrices packed in panels of `LANES` outputs.
+"""Compiled kernels: patterns of sparse rows, their products with matrices packed in panels, and their sketches.
 
 All of them release the GIL and can work on a part of the result, so that threads can share the work.
 """
@@ -9,11 +9,18 @@ from sklearn_subquad._kernels._pattern import (
     Pattern,
     concatenate,
     gather,
-    row_norms,
+    row_dots,
     scale_rows,
     scatter_columns,
     scatter_rows,
     select,
+)
+from sklearn_subquad._kernels._sketching import (
+    add_sampled_products,
+    count_sketch,
+    count_sketch_dense,
+    scatter_signed,
+    walsh_hadamard,
 )
 from sklearn_subquad._kernels._tiles import (
     SIMD_VARIABLE,
@@ -30,17 +37,22 @@ __all__ = [
     "LANES",
     "SIMD_VARIABLE",
     "Pattern",
+    "add_sampled_products",
     "backward",
     "concatenate",
+    "count_sketch",
+    "count_sketch_dense",
     "forward",
     "forward_packed",
     "gather",
-    "row_norms",
+    "row_dots",
     "scale_rows",
     "scatter_columns",
     "scatter_rows",
+    "scatter_signed",
     "select",
     "simd_level",
     "simd_levels",
     "use_simd_level",
+    "walsh_hadamard",
 ]

@@ -31,28 +31,6 @@ cdef Py_ssize_t n_chunks(int64_t n_rows) noexcept nogil:
     return (n_rows + SUBQUAD_CHUNK_ROWS - 1) // SUBQUAD_CHUNK_ROWS
 
 
-cdef int64_t sort_rows(const int64_t *count, Py_ssize_t n, int64_t *rank, uint16_t *row,
-                       int64_t *start, int64_t first_entry, int64_t largest) noexcept nogil:
-    """Order the n rows of one chunk and block by their counts (at most `largest`), and lay out their entries.
-
-    `rank` is scratch of `largest` + 2 numbers. Returns the place after the last entry.
-    """
-    cdef Py_ssize_t i
-    cdef int64_t c
-    memset(rank, 0, (largest + 2) * sizeof(int64_t))
-    for i in range(n):
-        rank[count[i] + 1] += 1
-    for c in range(largest):
-        rank[c + 1] += rank[c]
-    for i in range(n):
-        row[rank[count[i]]] = <uint16_t>i
-        rank[count[i]] += 1
-    for i in range(n):
-        start[i] = first_entry
-        first_entry += count[row[i]]
-    return first_entry
-
-
 def serial(work, n):
     """Call ``work(i)`` for i in range(n)."""
     for i in range(n):
@@ -89,6 +67,34 @@ cdef class Pattern:
     cdef allocate_entries(self, int64_t n_entries):
         self.local = np.empty(n_entries, dtype=np.uint16)
         self.c.local = &self.local[0] if n_entries else NULL
+
+    cdef lay_out(self, int64_t[::1] count):
+        """Order the rows of every block and chunk by their number of entries, and give every entry its place.
+
+        `count` has the entries of row i in block b at ``b * n_rows + i``; it is replaced by the place of the first.
+        """
+        cdef Py_ssize_t n_rows = self.c.n_rows, block = self.c.block, b, c, n, q, i
+        cdef int64_t size, total = 0
+        # Rows with fewer entries than `size`, then the position of the next row of that size.
+        cdef int64_t[::1] rank = np.empty(block + 2, dtype=np.int64)
+        with nogil:
+            for b in range(n_blocks(self.c.n_columns, block)):
+                for c in range(n_chunks(n_rows)):
+                    n = min(SUBQUAD_CHUNK_ROWS, n_rows - c * SUBQUAD_CHUNK_ROWS)
+                    q = b * n_rows + c * SUBQUAD_CHUNK_ROWS
+                    memset(&rank[0], 0, (block + 2) * sizeof(int64_t))
+                    for i in range(n):
+                        rank[count[q + i] + 1] += 1
+                    for size in range(block):
+                        rank[size + 1] += rank[size]
+                    for i in range(n):
+                        self.row[q + rank[count[q + i]]] = <uint16_t>i
+                        rank[count[q + i]] += 1
+                    for i in range(n):
+                        self.start[q + i] = total
+                        total += count[q + self.row[q + i]]
+                        count[q + self.row[q + i]] = self.start[q + i]
+            self.start[self.start.shape[0] - 1] = total
 
     @property
     def shape(self):
@@ -127,38 +133,27 @@ cdef class Pattern:
         pattern.allocate_entries(indices.shape[0])
         order = np.empty(indices.shape[0], dtype=np.int64)
         cdef int64_t[::1] positions = order
-        cdef int64_t[::1] cursor = np.array(indptr[: n_rows], dtype=np.int64)
-        cdef int64_t[::1] count = np.empty(SUBQUAD_CHUNK_ROWS, dtype=np.int64)
-        cdef int64_t[::1] rank = np.empty(block + 2, dtype=np.int64)
-        cdef Py_ssize_t b, c, chunk, n, i, q, limit
-        cdef int64_t p, w, total = 0
+        cdef int64_t[::1] cursor = np.zeros(pattern.row.shape[0], dtype=np.int64)
+        cdef Py_ssize_t i, b
+        cdef int64_t p, w
         with nogil:
-            for b in range(n_blocks(n_columns, block)):
-                limit = (b + 1) * block
-                for c in range(n_chunks(n_rows)):
-                    chunk = c * SUBQUAD_CHUNK_ROWS
-                    n = min(SUBQUAD_CHUNK_ROWS, n_rows - chunk)
-                    for i in range(n):
-                        p = cursor[chunk + i]
-                        while p < indptr[chunk + i + 1] and indices[p] < limit:
-                            p += 1
-                        count[i] = p - cursor[chunk + i]
-                    q = b * n_rows + chunk
-                    total = sort_rows(&count[0], n, &rank[0], &pattern.row[q], &pattern.start[q], total, block)
-                    for i in range(n):
-                        w = pattern.start[q + i]
-                        for p in range(cursor[chunk + pattern.row[q + i]],
-                                       cursor[chunk + pattern.row[q + i]] + count[pattern.row[q + i]]):
-                            pattern.local[w] = <uint16_t>(indices[p] - b * block)
-                            positions[w] = p
-                            w += 1
-                        cursor[chunk + pattern.row[q + i]] += count[pattern.row[q + i]]
-            pattern.start[pattern.start.shape[0] - 1] = total
+            for i in range(n_rows):
+                for p in range(indptr[i], indptr[i + 1]):
+                    cursor[(indices[p] // block) * n_rows + i] += 1
+        pattern.lay_out(cursor)
+        with nogil:
+            for i in range(n_rows):
+                for p in range(indptr[i], indptr[i + 1]):
+                    b = indices[p] // block
+                    w = cursor[b * n_rows + i]
+                    cursor[b * n_rows + i] += 1
+                    pattern.local[w] = <uint16_t>(indices[p] - b * block)
+                    positions[w] = p
         return pattern, order
 
     def to_csr(self):
         """indptr (int64), sorted indices (int64), and the order: CSR entry p is entry ``order[p]`` here."""
-        cdef Py_ssize_t n_rows = self.c.n_rows, q, chunk, position
+        cdef Py_ssize_t n_rows = self.c.n_rows, q
         cdef int64_t p
         indptr, indices = np.zeros(n_rows + 1, dtype=np.int64), np.empty(self.nnz, dtype=np.int64)
         order = np.empty(self.nnz, dtype=np.int64)
@@ -223,21 +218,6 @@ cdef class Pattern:
                 place = (self.row_of(q) // block) * self.c.n_columns + own_block * self.c.block
                 for p in range(self.start[q], self.start[q + 1]):
                     count[place + self.local[p]] += 1
-
-    cdef lay_out(self, int64_t[::1] count):
-        """Sort rows and set `start` by the number of entries of every row and block; replaces them by the starts."""
-        cdef Py_ssize_t n_rows = self.c.n_rows, block = self.c.block, b, c, n, q, i
-        cdef int64_t total = 0
-        cdef int64_t[::1] rank = np.empty(block + 2, dtype=np.int64)
-        with nogil:
-            for b in range(n_blocks(self.c.n_columns, block)):
-                for c in range(n_chunks(n_rows)):
-                    n = min(SUBQUAD_CHUNK_ROWS, n_rows - c * SUBQUAD_CHUNK_ROWS)
-                    q = b * n_rows + c * SUBQUAD_CHUNK_ROWS
-                    total = sort_rows(&count[q], n, &rank[0], &self.row[q], &self.start[q], total, block)
-                    for i in range(n):
-                        count[q + self.row[q + i]] = self.start[q + i]
-            self.start[self.start.shape[0] - 1] = total
 
     cdef place_entries(self, Py_ssize_t own_block, Pattern turned, int64_t[::1] cursor, int64_t[::1] order):
         """Write the entries of one block to the transposed pattern (a step of `transposed`)."""
@@ -312,47 +292,40 @@ def select(const real[:, ::1] z, real threshold, Py_ssize_t block, real gain):
     """The pattern of ``z > threshold`` and the values ``gain * (z - threshold)`` there."""
     cdef Py_ssize_t n_rows = z.shape[0], n_columns = z.shape[1]
     cdef Pattern pattern = Pattern(n_rows, n_columns, block)
-    cdef int64_t[::1] count = np.empty(SUBQUAD_CHUNK_ROWS, dtype=np.int64)
-    cdef int64_t[::1] rank = np.empty(block + 2, dtype=np.int64)
+    cdef int64_t[::1] cursor = np.zeros(pattern.row.shape[0], dtype=np.int64)
     # The active columns as bits, 64 to a word: the numbers themselves are then read only where active.
     cdef Py_ssize_t words = (n_columns + 63) // 64
     cdef uint64_t[:, ::1] active = np.empty((n_rows, words), dtype=np.uint64)
-    cdef Py_ssize_t b, c, chunk, n, i, j, q, word, first
-    cdef int64_t w, total = 0
+    cdef Py_ssize_t i, j, b, word
+    cdef int64_t w
     cdef uint64_t bits
     with nogil:
-        for b in range(n_blocks(n_columns, block)):
-            for c in range(n_chunks(n_rows)):
-                chunk = c * SUBQUAD_CHUNK_ROWS
-                n = min(SUBQUAD_CHUNK_ROWS, n_rows - chunk)
-                for i in range(n):
-                    count[i] = 0
-                    for word in range(b * block // 64, min((b + 1) * block // 64, words)):
-                        j = 64 * word
-                        if real is float:
-                            bits = subquad_active_f32(&z[chunk + i, j], min(64, n_columns - j), threshold)
-                        else:
-                            bits = subquad_active_f64(&z[chunk + i, j], min(64, n_columns - j), threshold)
-                        active[chunk + i, word] = bits
-                        count[i] += subquad_count(bits)
-                q = b * n_rows + chunk
-                total = sort_rows(&count[0], n, &rank[0], &pattern.row[q], &pattern.start[q], total, block)
-        pattern.start[pattern.start.shape[0] - 1] = total
-    pattern.allocate_entries(total)
-    values = np.empty(total, dtype=np.float32 if real is float else np.float64)
+        for i in range(n_rows):
+            for word in range(words):
+                j = 64 * word
+                if real is float:
+                    bits = subquad_active_f32(&z[i, j], min(64, n_columns - j), threshold)
+                else:
+                    bits = subquad_active_f64(&z[i, j], min(64, n_columns - j), threshold)
+                active[i, word] = bits
+                cursor[j // block * n_rows + i] += subquad_count(bits)
+    pattern.lay_out(cursor)
+    pattern.allocate_entries(pattern.nnz)
+    values = np.empty(pattern.nnz, dtype=np.float32 if real is float else np.float64)
     cdef real[::1] out = values
     with nogil:
-        for q in range(pattern.row.shape[0]):
-            i, b = pattern.row_of(q), q // n_rows
-            first, w = b * block, pattern.start[q]
-            for word in range(first // 64, min((first + block) // 64, words)):
+        for i in range(n_rows):
+            for word in range(words):
+                b = 64 * word // block
+                w = cursor[b * n_rows + i]
                 bits = active[i, word]
                 while bits:
                     j = 64 * word + subquad_lowest(bits)
                     bits &= bits - 1
-                    pattern.local[w] = <uint16_t>(j - first)
+                    pattern.local[w] = <uint16_t>(j - b * block)
                     out[w] = gain * (z[i, j] - threshold)
                     w += 1
+                cursor[b * n_rows + i] = w
     return pattern, values
 
 
@@ -435,17 +408,18 @@ def scale_rows(Pattern pattern, const real[::1] values, const real[::1] factors,
                 out[p] = values[p] * factors[pattern.row_of(q)]
 
 
-def row_norms(Pattern pattern, const real[::1] values):
-    """Squared Euclidean norm of every row, float64."""
+def row_dots(Pattern pattern, const real[::1] left, const real[::1] right):
+    """Inner products of the rows of two sparse matrices of one pattern, float64."""
     cdef Py_ssize_t q, p
     cdef double total
-    pattern.check_values(values.shape[0])
-    norms = np.zeros(pattern.c.n_rows)
-    cdef double[::1] out = norms
+    pattern.check_values(left.shape[0])
+    pattern.check_values(right.shape[0])
+    dots = np.zeros(pattern.c.n_rows)
+    cdef double[::1] out = dots
     with nogil:
         for q in range(pattern.row.shape[0]):
             total = 0
             for p in range(pattern.start[q], pattern.start[q + 1]):
-                total += <double>values[p] * values[p]
+                total += <double>left[p] * right[p]
             out[pattern.row_of(q)] += total
-    return norms
+    return dots

@@ -5,37 +5,13 @@ import os
 
 from libc.stdint cimport int64_t
 
-from sklearn_subquad._kernels._pattern cimport Pattern, subquad_pattern
+from sklearn_subquad._kernels._pattern cimport Pattern
 
 ctypedef fused real:
     float
     double
 
-cdef extern from "tiles.h" nogil:
-    enum:
-        SUBQUAD_LANES
-        SUBQUAD_DONE
-
-    ctypedef struct subquad_part:
-        int64_t first_row, last_row, first_panel, last_panel
-        int64_t n_out
-        int64_t row_stride, panel_stride, lane_stride
-        int accumulate
-
-    ctypedef struct subquad_level:
-        const char *name
-        int (*multiply_f32)(const subquad_pattern *, const float *, const float *, int64_t, int64_t, int,
-                            const subquad_part *, float *) noexcept nogil
-        int (*multiply_f64)(const subquad_pattern *, const double *, const double *, int64_t, int64_t, int,
-                            const subquad_part *, double *) noexcept nogil
-
-    const subquad_level *subquad_select(const char *name)
-    const char *subquad_level_name(int index)
-
-
 SIMD_VARIABLE = "SKLEARN_SUBQUAD_SIMD"
-
-cdef const subquad_level *level = NULL
 
 
 def simd_levels():

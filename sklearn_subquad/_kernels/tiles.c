@@ -91,12 +91,14 @@ DEFINE_TRANSPOSE_SQUARE(double, f64)
 #define real float
 #define NAME(function) JOIN(function, f32)
 #include "tiles_template.h"
+#include "hadamard_template.h"
 #undef real
 #undef NAME
 
 #define real double
 #define NAME(function) JOIN(function, f64)
 #include "tiles_template.h"
+#include "hadamard_template.h"
 #undef real
 #undef NAME
 
@@ -104,4 +106,8 @@ const subquad_level JOIN(subquad_level, SUBQUAD_LEVEL) = {
     QUOTE(SUBQUAD_LEVEL),
     multiply_f32,
     multiply_f64,
+    hadamard_f32,
+    hadamard_f64,
+    sampled_f32,
+    sampled_f64,
 };

@@ -9,6 +9,8 @@
 #ifndef SUBQUAD_TILES_H
 #define SUBQUAD_TILES_H
 
+#include "hadamard.h"
+
 #include <stdint.h>
 
 #define SUBQUAD_LANES 64
@@ -65,6 +67,10 @@ typedef struct {
     const char *name;
     subquad_multiply_f32 multiply_f32;
     subquad_multiply_f64 multiply_f64;
+    subquad_hadamard_f32 hadamard_f32;
+    subquad_hadamard_f64 hadamard_f64;
+    subquad_sampled_f32 sampled_f32;
+    subquad_sampled_f64 sampled_f64;
 } subquad_level;
 
 /* The level called `name`, or the best one that this CPU runs where `name` is NULL or empty.

@@ -96,34 +96,30 @@ static void NAME(transpose_block)(const real *tiles, int64_t n_in, int64_t first
     }
 }
 
+static void NAME(store_run)(const real *from, int64_t n, int accumulate, real *to) {
+    if (accumulate)
+        for (int64_t i = 0; i < n; i++)
+            to[i] += from[i];
+    else
+        memcpy(to, from, sizeof(real) * (size_t)n);
+}
+
 /* Write or add the sums of one panel and one chunk of rows, `target` being that of its first row. */
 static void NAME(store_sums)(const real *sums, int64_t n_rows, int64_t lanes,
                              const subquad_part *part, real *turned, real *target) {
     if (part->lane_stride == 1) {
-        for (int64_t i = 0; i < n_rows; i++) {
-            real *to = target + i * part->row_stride;
-            const real *from = sums + i * SUBQUAD_LANES;
-            if (part->accumulate)
-                for (int64_t lane = 0; lane < lanes; lane++)
-                    to[lane] += from[lane];
-            else
-                memcpy(to, from, sizeof(real) * (size_t)lanes);
-        }
+        for (int64_t i = 0; i < n_rows; i++)
+            NAME(store_run)(sums + i * SUBQUAD_LANES, lanes, part->accumulate,
+                            target + i * part->row_stride);
         return;
     }
     /* By columns: rows and lanes change places square by square, then whole runs are written. */
     for (int64_t first = 0; first < n_rows; first += SUBQUAD_LANES) {
         const int64_t run = n_rows - first < SUBQUAD_LANES ? n_rows - first : SUBQUAD_LANES;
         NAME(transpose_panel)(sums + first * SUBQUAD_LANES, run, turned);
-        for (int64_t lane = 0; lane < lanes; lane++) {
-            real *to = target + lane * part->lane_stride + first;
-            const real *from = turned + lane * SUBQUAD_LANES;
-            if (part->accumulate)
-                for (int64_t i = 0; i < run; i++)
-                    to[i] += from[i];
-            else
-                memcpy(to, from, sizeof(real) * (size_t)run);
-        }
+        for (int64_t lane = 0; lane < lanes; lane++)
+            NAME(store_run)(turned + lane * SUBQUAD_LANES, run, part->accumulate,
+                            target + lane * part->lane_stride + first);
     }
 }
 

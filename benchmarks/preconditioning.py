@@ -1,0 +1,122 @@
+"""Preconditioners: inner iterations against the damping, and where the sketch overtakes the Gram matrix.
+
+python benchmarks/preconditioning.py iterations crossover     # about ten minutes
+python benchmarks/preconditioning.py all --smoke
+
+Fashion-MNIST is read from ``../shared/data`` beside the repository (or --data) and left out where that is missing.
+"""
+
+import argparse
+import pathlib
+import time
+
+import numpy as np
+from rows import DATA, load_images
+from sklearn.datasets import load_digits
+from suite.problems import friedman
+
+from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._losses import IdentityFactor
+from sklearn_subquad._network import Architecture, Network
+from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._pcg import pcg
+from sklearn_subquad._preconditioner import make_preconditioner
+from sklearn_subquad._scaling import InputScaling
+from sklearn_subquad._sparsifier import auto_density
+
+TOLERANCE, MAX_ITERATIONS = 1e-3, 300
+
+
+def linearise(X, Y, width, init_scale, n_random=3):
+    """A random network's Jacobian on these rows, and the residual."""
+    X = X.astype(np.float32)
+    x = InputScaling.fit(X, np.ones(len(X)), True).transform(X)
+    architecture = Architecture((width, width), (auto_density(width),) * 2, init_scale=init_scale)
+    network = Network.initialise(architecture, x, np.ones(len(x)), Y.shape[1], seed=0)
+    activations = network.forward(x)
+    probes = make_probes(Y.shape[1], np.random.default_rng(1), n_random)
+    jacobian = Jacobian(network, activations, np.ones(len(x)), probes, IdentityFactor())
+    return jacobian, (Y - activations.output).astype(np.float32)
+
+
+def solve(jacobian, residual, name, shift, size="auto"):
+    """Seconds to prepare, seconds of the solve, and its iterations."""
+    preconditioner = make_preconditioner(
+        name,
+        sketch="tensor_srht",
+        sketch_size=size,
+        seed=0,
+        n_rows=jacobian.n_rows,
+        n_outputs=jacobian.n_outputs,
+    )
+    start = time.perf_counter()
+    preconditioner.prepare(jacobian, False)
+    preconditioner.factor(shift)
+    prepared = time.perf_counter()
+    if preconditioner.exact:
+        preconditioner.apply(residual)
+        n_iter = 1
+    else:
+        n_iter = pcg(
+            lambda C: jacobian.normal(C) + np.float32(shift) * C,
+            residual,
+            preconditioner.apply,
+            tol=TOLERANCE,
+            max_iter=MAX_ITERATIONS,
+        ).n_iter
+    return prepared - start, time.perf_counter() - prepared, n_iter
+
+
+def iterations(arguments):
+    """Inner iterations to 1e-3 by preconditioner and damping."""
+    X, y = load_digits(return_X_y=True)
+    sets = {"digits": (X, y)}
+    loaded = load_images(arguments.data)
+    if loaded is None:
+        print(f"iterations: no Fashion-MNIST in {arguments.data}, digits alone.")
+    else:
+        sets["Fashion-MNIST"] = loaded[:2]
+    n_rows, width = (150, 64) if arguments.smoke else (2000, 2048)
+    for name, (X, y) in sets.items():
+        X, Y = X[:n_rows], np.eye(10)[y[:n_rows]]
+        for init_scale in (0.05, 1.0):
+            with worker_threads():
+                jacobian, residual = linearise(X, Y - Y.mean(axis=0), width, init_scale)
+                print(f"{name}, {len(X)} rows, width {width}, init_scale {init_scale}: none / sketch (2n) / gram")
+                for damping in (1e-3, 1e-2, 1e-1, 1.0):
+                    shift = damping * jacobian.mean_diagonal()
+                    counts = [solve(jacobian, residual, kind, shift)[2] for kind in ("none", "sketch", "gram")]
+                    print(f"  damping {damping:5}: {' / '.join(f'{count:4d}' for count in counts)}", flush=True)
+
+
+def crossover(arguments):
+    """Seconds of a whole inner solve with the Gram matrix and with sketches, and what "auto" takes."""
+    widths, sizes = ((64,), (200,)) if arguments.smoke else ((1024, 4096, 16384), (1000, 4000, 8000))
+    for width in widths:
+        for n_rows in sizes:
+            X, y = friedman(n_rows)
+            for k in (1, 4):
+                Y = np.column_stack([np.roll(y, shift) for shift in range(k)])
+                with worker_threads():
+                    jacobian, residual = linearise(X, (Y - Y.mean(axis=0)) / Y.std(axis=0), width, 0.05, n_random=1)
+                    shift = 0.3 * jacobian.mean_diagonal()
+                    took = {}
+                    for kind in ("sketch", "gram", "auto"):
+                        # Without what an earlier preconditioner left behind.
+                        jacobian._gram, jacobian._layer_grams = None, {}
+                        jacobian._gram_factor = (None, None)
+                        prepare, solved, n_iter = solve(jacobian, residual, kind, shift)
+                        took[kind] = f"{kind} {prepare:.2f} + {solved:.2f} s ({n_iter})"
+                print(f"width {width}, {n_rows} rows, {k} outputs: {', '.join(took.values())}", flush=True)
+
+
+MEASUREMENTS = {"iterations": iterations, "crossover": crossover}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measurements", nargs="+", choices=[*MEASUREMENTS, "all"])
+    parser.add_argument("--smoke", action="store_true", help="small problems, to see that everything runs")
+    parser.add_argument("--data", type=pathlib.Path, default=DATA)
+    arguments = parser.parse_args()
+    for name in MEASUREMENTS if "all" in arguments.measurements else arguments.measurements:
+        MEASUREMENTS[name](arguments)

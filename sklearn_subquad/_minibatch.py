@@ -1,0 +1,151 @@
+"""Gauss-Newton on batches of rows: every step is one of its batch, held back by the damping."""
+
+import math
+
+import numpy as np
+
+from sklearn_subquad._averaging import IterateAverage, Parameters
+from sklearn_subquad._solver import SolverResult
+from sklearn_subquad._stopping import Patience, StopReason
+from sklearn_subquad._stopwatch import Stopwatch
+from sklearn_subquad._trust_region import TrustRegion
+
+
+class MiniBatchSolver:
+    """Fits a network by passes over the rows in shuffled batches, one damped step a batch.
+
+    The damping is a proximal term: a step moves no further from what other batches have taught than its own rows are
+    worth. The result is an average of iterates, which takes out most of what the last batches alone have said.
+
+    Parameters
+    ----------
+    network : Network
+        Changed in place.
+    data : Batch
+        All rows.
+    loss : Loss
+    options : SolverOptions
+        `max_iter` and `n_iter_no_change` count passes and steps.
+    batch_size : int
+        Rows of a batch at most; all batches of a pass have as many, or one less.
+    criterion : HeldOutError or None
+        Early-stopping error, of the average after every pass. With one, the fit stops at the end of the pass in which
+        it has not improved for `n_iter_no_change` steps and two passes, and the network returns to the best average.
+        Without, that decides on the training loss, and the last average is returned.
+    seed : int or sequence of int
+        Of the order of rows, probes and sketches.
+    """
+
+    def __init__(self, network, data, loss, options, batch_size, criterion, seed):
+        self._network, self._data, self._loss = network, data, loss
+        self._options, self._criterion = options, criterion
+        self._n_batches = math.ceil(len(data) / batch_size)
+        self._stopwatch = Stopwatch()
+        self._rng = np.random.default_rng(seed)
+        self._trust_region = TrustRegion(
+            network,
+            loss,
+            options,
+            batch_size=batch_size,
+            total_weight=float(data.sample_weight.sum()),
+            in_batches=True,
+            seed=seed,
+            stopwatch=self._stopwatch,
+        )
+
+    def solve(self):
+        """Pass over the rows until a stop reason is found; returns a `SolverResult`.
+
+        The loss curve holds, for every pass, the mean over its batches of the loss before each one's step.
+        """
+        result, options = SolverResult(), self._options
+        average, best = IterateAverage(), None
+        # Two passes at least: the average of a first one may still be worse than the constant model.
+        passes_without_change = max(2, math.ceil(options.n_iter_no_change / self._n_batches))
+        patience = Patience(options.tol, passes_without_change)
+        if self._criterion is not None:
+            error = self._criterion.of_the_constant()
+            patience.update(error)
+            result.error_curve.append(error)
+        if options.verbose:
+            print(f"{'pass':>4} {'loss':>11} {'stop error':>11} {'damping':>9} {'CG':>5} {'steps':>6}")
+        while True:
+            if result.n_iter >= options.max_iter:
+                result.stop_reason = StopReason.MAX_ITER
+                break
+            loss, n_steps = self._one_pass(average)
+            if n_steps == 0:
+                result.stop_reason = StopReason.NO_DESCENT
+                break
+            result.n_iter += 1
+            result.loss_curve.append(loss)
+            error = loss if self._criterion is None else self._error_of(average)
+            if self._criterion is not None:
+                result.error_curve.append(error)
+            if patience.update(error) or self._criterion is None:
+                result.best_iter = result.n_iter
+                if self._criterion is not None:
+                    best = self._keep(average.parameters, best)
+            if options.verbose:
+                self._print_pass(result, n_steps)
+            if patience.exhausted:
+                improving = self._criterion is not None
+                result.stop_reason = StopReason.NO_IMPROVEMENT if improving else StopReason.LOSS_CONVERGED
+                break
+        self._finalise(result, average.parameters if self._criterion is None else best)
+        return result
+
+    def _one_pass(self, average):
+        """Steps on all batches; returns the mean loss before them, and how many were taken."""
+        total, n_steps = 0.0, 0
+        order = self._rng.permutation(len(self._data))
+        for rows in np.array_split(order, self._n_batches):
+            batch = self._data[np.sort(rows)]
+            point = self._trust_region.evaluate(batch)
+            total += point.loss
+            self._trust_region.linearise(batch, point)
+            if self._trust_region.step() is None:
+                continue
+            n_steps += 1
+            with self._stopwatch.phase("flush"):
+                iterate = Parameters.of(self._network)
+            with self._stopwatch.phase("update"):
+                average.update(iterate)
+        return self._loss.reported(total / float(self._data.sample_weight.sum())), n_steps
+
+    def _error_of(self, average):
+        with self._stopwatch.phase("stopping"):
+            iterate = Parameters.of(self._network)
+            average.parameters.give_to(self._network)
+            error = self._criterion.of_network(self._network)
+            iterate.give_to(self._network)
+        return error
+
+    def _keep(self, parameters, memory):
+        """A copy of the parameters, in the memory of an earlier one if there is any."""
+        with self._stopwatch.phase("stopping"):
+            if memory is None:
+                return parameters.copy()
+            memory.move_towards(parameters, 1.0)
+            return memory
+
+    def _finalise(self, result, parameters):
+        with self._stopwatch.phase("update"):
+            if parameters is None:
+                self._network.clear_output()
+            else:
+                parameters.give_to(self._network)
+        result.describe_steps(self._trust_region, self._stopwatch)
+        if self._options.verbose:
+            if result.n_unconverged:
+                print(f"{result.n_unconverged} inner solves ended at max_cg_iter, before they reached cg_tol.")
+            print(f"Kept the average after {result.best_iter} of {result.n_iter} passes: {result.stop_reason.value}.")
+
+    def _print_pass(self, result, n_steps):
+        error = f"{result.error_curve[-1]:11.4e}" if result.error_curve else f"{'-':>11}"
+        counts = np.mean(self._trust_region.n_cg_iter[-n_steps:])
+        print(
+            f"{result.n_iter:4d} {result.loss_curve[-1]:11.4e} {error} {self._trust_region.damping:9.2e} "
+            f"{counts:5.1f} {n_steps:6d}",
+            flush=True,
+        )

@@ -1,0 +1,321 @@
+"""Levenberg-Marquardt steps of a network on batches of rows, in the dual.
+
+A batch is linearised, a damped system is solved for a step, the step is tried on the same rows, and the damping
+adapts. Who chooses the batches, scores the iterates and stops is a solver.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sklearn_subquad import _damping
+from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._pcg import pcg
+from sklearn_subquad._preconditioner import make_preconditioner
+from sklearn_subquad._stopping import LeaveOneOutError
+
+_MAX_ATTEMPTS = 10
+# The least that a step leaves of the distance from the start: less would underflow after a few steps.
+_MIN_SHRINK = 1e-6
+# Rows from which the first damping is found, where a batch has more of them.
+_DAMPING_ROWS = 4096
+# Rows on which a step is tried, where a batch has more and is not all rows.
+_TRIAL_ROWS = 512
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What a step is told, in the terms of the estimators' parameters."""
+
+    damping: float | str = "auto"
+    alpha: float = 0.0
+    preconditioner: str = "auto"
+    sketch: str = "tensor_srht"
+    sketch_size: int | str = "auto"
+    cg_tol: float = 1e-2
+    max_cg_iter: int = 50
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to fit.
+
+    Attributes
+    ----------
+    x : ndarray of shape (n, n_features + 1)
+        Network inputs.
+    Y : ndarray of shape (n, k)
+        Targets as the loss takes them.
+    sample_weight : ndarray of shape (n,), float64, positive
+    """
+
+    x: np.ndarray
+    Y: np.ndarray
+    sample_weight: np.ndarray
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, rows):
+        return Batch(self.x[rows], self.Y[rows], self.sample_weight[rows])
+
+
+@dataclass
+class Point:
+    """A linearisation point: activations of a batch, and the loss there (summed over the rows)."""
+
+    activations: object
+    loss: float
+
+
+@dataclass
+class Solution:
+    """A solution c of the damped system, and what the linear model says of its step.
+
+    Attributes
+    ----------
+    c, model_residual : ndarray of shape (n, k)
+    shift, restored : float
+        Of the system, and the share of the distance from the start that the penalty takes back.
+    distance : float
+        Squared distance from the start after the step, where there is a penalty.
+    """
+
+    c: np.ndarray
+    shift: float
+    restored: float
+    model_residual: np.ndarray
+    distance: float
+
+
+@dataclass
+class AcceptedStep:
+    """A step that lowered the objective, how to go back, and the point of the rows on which it was tried."""
+
+    solution: Solution
+    undo: object
+    point: Point
+
+
+class TrustRegion:
+    """Takes damped Gauss-Newton steps, each of which lowers the objective of its batch or is not taken.
+
+    The objective of a batch is ``sum_i w_i l(y_i, f_i) + 1/2 a b |θ - θ_0|²``, with b the batch's share of all weight
+    and a = alpha times the mean diagonal of ``S^T J J^T S`` at the start. Where a batch is not all rows, a step is
+    tried on some of its rows only.
+
+    Parameters
+    ----------
+    network : Network
+        Changed in place.
+    loss : Loss
+    options : StepOptions
+    batch_size : int
+        Rows of a batch, about.
+    total_weight : float
+        Sum of the weights of all rows.
+    in_batches : bool
+        Whether a batch is not all rows. Damping then is what keeps a step from forgetting other batches: it does not
+        fall below its start.
+    seed : int or sequence of int
+        Of the probes and sketches.
+    stopwatch : Stopwatch
+
+    Attributes
+    ----------
+    damping : float or "auto"
+        That the next step starts from.
+    jacobian : Jacobian
+        Of the last linearisation.
+    n_cg_iter : list of int
+        Inner iterations of every step, rejected attempts included.
+    n_unconverged : int
+        Inner solves that did not reach their tolerance; their solutions were used all the same.
+    """
+
+    def __init__(self, network, loss, options, batch_size, total_weight, in_batches, seed, stopwatch):
+        self._network, self._loss, self._options = network, loss, options
+        self._total_weight = total_weight
+        self._in_batches = in_batches
+        self._least_damping = _damping.MIN_DAMPING
+        self._stopwatch = stopwatch
+        self._rng = np.random.default_rng(seed)
+        # In batches nothing but the preconditioner depends on them, which one serves as well as three.
+        self._probes = make_probes(len(loss.baseline), self._rng, n_random=1 if in_batches else 3)
+        self._preconditioner = make_preconditioner(
+            options.preconditioner,
+            sketch=options.sketch,
+            sketch_size=options.sketch_size,
+            seed=seed,
+            n_rows=batch_size,
+            n_outputs=len(loss.baseline),
+        )
+        self._batch = None
+        self._least_diagonal = 0.0
+        self._distance = 0.0
+        self._penalty_of_all = None
+        self.damping = options.damping
+        self.n_cg_iter = []
+        self.n_unconverged = 0
+
+    def evaluate(self, batch):
+        """Forward pass of a batch, as a `Point`."""
+        with self._stopwatch.phase("forward"):
+            activations = self._network.forward(batch.x)
+        return Point(activations, self._loss.value(batch.Y, activations.output, batch.sample_weight))
+
+    def linearise(self, batch, point, first_step_error=None):
+        """Jacobian of a batch at its point, and the damping of the first step.
+
+        Parameters
+        ----------
+        batch : Batch
+        point : Point
+            From `evaluate` at the network's present parameters.
+        first_step_error : LeaveOneOutError or None
+            Of these rows, where the caller has one; otherwise it is made where the first damping needs it.
+        """
+        same_rows = batch is self._batch
+        self._batch, self._point = batch, point
+        output = point.activations.output
+        with self._stopwatch.phase("jacobian"):
+            row_scale = np.sqrt(batch.sample_weight)
+            self.jacobian = Jacobian(
+                self._network, point.activations, row_scale, self._probes, self._loss.factor(output)
+            )
+            self._residual = self.jacobian.row_scale * self._loss.residual(batch.Y, output)
+            self._mean_diagonal = max(self.jacobian.mean_diagonal(), self._least_diagonal)
+            if not self._loss.has_constant_curvature:
+                # Where predictions are sure, curvature and with it the diagonal vanish; the damping has to hold.
+                self._least_diagonal = self._mean_diagonal
+            if self._penalty_of_all is None:
+                self._penalty_of_all = self._options.alpha * self._mean_diagonal
+            self._penalty = self._penalty_of_all * float(batch.sample_weight.sum()) / self._total_weight
+            self._preconditioner.prepare(self.jacobian, same_rows)
+        if self.damping == "auto":
+            self.damping = self._starting_damping(first_step_error)
+        if self._in_batches and not self.n_cg_iter:
+            self._least_damping = self.damping
+        with self._stopwatch.phase("jacobian"):
+            self._pull = self.jacobian.along_total_change() if self._penalty > 0 else None
+
+    def _starting_damping(self, first_step_error):
+        jacobian, residual, batch = self.jacobian, self._residual, self._batch
+        if len(residual) > _DAMPING_ROWS:
+            rows = np.sort(self._rng.choice(len(residual), _DAMPING_ROWS, replace=False))
+            batch = self._batch[rows]
+            activations = self.evaluate(batch).activations
+            factor = self._loss.factor(activations.output)
+            jacobian = Jacobian(self._network, activations, np.sqrt(batch.sample_weight), self._probes, factor)
+            residual, first_step_error = residual[rows], None
+        if first_step_error is None:
+            exact = {"max_exact_rows": 0} if self._in_batches else {}
+            first_step_error = LeaveOneOutError(batch, self._rng, **exact)
+        with self._stopwatch.phase("jacobian"):
+            jacobian.gram()
+
+        def error(damping):
+            try:
+                return first_step_error.error_after_first_step(jacobian, damping * self._mean_diagonal, residual)
+            except np.linalg.LinAlgError:
+                return np.inf
+
+        with self._stopwatch.phase("solve"):
+            return _damping.starting_damping(error)
+
+    def step(self):
+        """Raise the damping until a step of the last linearisation lowers the objective by enough.
+
+        Returns
+        -------
+        AcceptedStep or None
+            None where no damping gives such a step; the network is then what it was, to rounding.
+        """
+        rows, trial, loss_before = self._trial()
+        modelled_before = self._half_square(self._residual[rows])
+        share = float(trial.sample_weight.sum() / self._batch.sample_weight.sum())
+        self.n_cg_iter.append(0)
+        for _ in range(_MAX_ATTEMPTS):
+            with self._stopwatch.phase("solve"):
+                solution = self._inner_solve()
+            if solution is not None:
+                with self._stopwatch.phase("update"):
+                    step = self.jacobian.Jt(solution.c)
+                    step.shrink = 1.0 - solution.restored
+                    undo = self._network.apply(step)
+                point = self.evaluate(trial)
+                gained = 0.5 * self._penalty * (self._distance - solution.distance) * share
+                modelled = self._half_square(solution.model_residual[rows])
+                predicted = modelled_before - modelled + gained
+                actual = loss_before - point.loss + gained
+                if _is_good(actual, predicted):
+                    self._distance = solution.distance
+                    self.damping = _damping.after_acceptance(self.damping, actual / predicted, self._least_damping)
+                    return AcceptedStep(solution, undo, point)
+                self._network.revert(undo)
+            self.damping = _damping.after_rejection(self.damping)
+        self.n_cg_iter.pop()
+        if self._in_batches:
+            # The next batch may be an easier one.
+            self.damping = self._least_damping
+        return None
+
+    def _trial(self):
+        """The rows on which steps are tried, as a slice or places and as a batch, and their loss before."""
+        if not self._in_batches or len(self._batch) <= _TRIAL_ROWS:
+            return slice(None), self._batch, self._point.loss
+        rows = np.sort(self._rng.choice(len(self._batch), _TRIAL_ROWS, replace=False))
+        trial = self._batch[rows]
+        output = self._point.activations.output[rows]
+        return rows, trial, self._loss.value(trial.Y, output, trial.sample_weight)
+
+    def _inner_solve(self):
+        """Solve ``(J J^T + shift) c = r + (a / shift) J δ`` for the present damping, δ the total change.
+
+        J is the scaled Jacobian here. The step is then ``J^T c - (a / shift) δ``. Returns a `Solution`, or None where
+        the system could not be factored or the solution is not finite.
+        """
+        shift = self.damping * self._mean_diagonal + self._penalty
+        restored = 0.0
+        if self._penalty > 0:
+            restored = 1.0 - max(self.damping * self._mean_diagonal / shift, _MIN_SHRINK)
+        rhs = self._residual
+        if self._pull is not None:
+            rhs = rhs + rhs.dtype.type(restored) * self._pull
+        try:
+            self._preconditioner.factor(shift)
+            if self._preconditioner.exact:
+                c, remainder = self._preconditioner.apply(rhs), np.zeros_like(rhs)
+                self.n_cg_iter[-1] += 1
+            else:
+                inner = pcg(
+                    lambda C: self.jacobian.normal(C) + C.dtype.type(shift) * C,
+                    rhs,
+                    self._preconditioner.apply,
+                    tol=self._options.cg_tol,
+                    max_iter=self._options.max_cg_iter,
+                )
+                c, remainder = inner.solution, inner.residual
+                self.n_cg_iter[-1] += inner.n_iter
+                self.n_unconverged += not inner.converged
+                self._preconditioner.observe(inner.n_iter)
+        except np.linalg.LinAlgError:
+            return None
+        if not np.all(np.isfinite(c)):
+            return None
+        # J J^T c = rhs - remainder - shift * c, so nothing below needs another product with J.
+        model_residual = shift * c.astype(np.float64) + remainder
+        image = rhs - remainder - shift * c.astype(np.float64)
+        distance = float(np.vdot(c, image))
+        if self._pull is not None:
+            distance += (1 - restored) ** 2 * self._distance
+            distance += 2 * (1 - restored) * float(np.vdot(c, self._pull.astype(np.float64)))
+        return Solution(c, shift, restored, model_residual, distance)
+
+    @staticmethod
+    def _half_square(residual):
+        return 0.5 * float(np.einsum("ij,ij->", residual, residual, dtype=np.float64))
+
+
+def _is_good(actual, predicted):
+    return np.isfinite(actual) and predicted > 0 and actual > 0 and actual >= _damping.ACCEPT_RATIO * predicted

@@ -1,0 +1,475 @@
+"""What preconditioners solve, in which precision, and how long they are kept."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from cases import CASES, DenseNetwork, build, curvature_factor
+
+from sklearn_subquad import _preconditioner
+from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._losses import IdentityFactor, SoftmaxFactor
+from sklearn_subquad._pcg import pcg
+from sklearn_subquad._preconditioner import (
+    ExactGram,
+    GramPreconditioner,
+    IdentityPreconditioner,
+    SketchPreconditioner,
+    make_preconditioner,
+)
+from sklearn_subquad._sketch import JacobianSketch
+
+N = 17
+DTYPES = [np.float32, np.float64]
+TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
+
+
+def make(name, n_outputs, sketch="tensor_srht", sketch_size="auto", n_rows=N):
+    return make_preconditioner(name, sketch=sketch, sketch_size=sketch_size, seed=5, n_rows=n_rows, n_outputs=n_outputs)
+
+
+class Linearised:
+    """A case's Jacobian; the same dense (n k x number of parameters), and the matrices S of its curvature factor."""
+
+    def __init__(self, case):
+        network, x = build(case)
+        rng = np.random.default_rng(3)
+        row_scale = np.sqrt(rng.uniform(0.5, 2.0, len(x)))
+        factor, self.S = curvature_factor(case.factor, len(x), case.n_outputs, case.dtype, rng)
+        probes = make_probes(case.n_outputs, rng)
+        self.jacobian = Jacobian(network, network.forward(x), row_scale, probes, factor)
+        dense = DenseNetwork.of(network).jacobian(x)
+        dense = np.einsum("i,icb,icp->ibp", row_scale, self.S, dense, optimize=True)
+        self.J = dense.reshape(len(x) * case.n_outputs, -1)
+
+
+def first_case(**wanted):
+    """The first case of the table with these attributes."""
+    return next(case for case in CASES if all(getattr(case, name) == value for name, value in wanted.items()))
+
+
+def right_hand_side(n_outputs, dtype=np.float64):
+    return np.random.default_rng(1).standard_normal((N, n_outputs)).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_rows", "n_outputs", "expected"),
+    [
+        ("none", 10, 1, IdentityPreconditioner),
+        ("gram", 10, 1, ExactGram),
+        ("gram", 100_000, 2, GramPreconditioner),
+        ("sketch", 10, 1, SketchPreconditioner),
+        ("auto", 8192, 1, ExactGram),
+        ("auto", 8192, 3, GramPreconditioner),
+        ("auto", 8193, 1, SketchPreconditioner),
+        ("auto", 8193, 3, SketchPreconditioner),
+    ],
+)
+def test_names_stand_for_classes_by_rows_and_outputs(name, n_rows, n_outputs, expected):
+    preconditioner = make(name, n_outputs, n_rows=n_rows)
+    assert type(preconditioner) is expected
+    assert preconditioner.exact == (expected is ExactGram)
+
+
+SOLVER_CASES = [case for case in CASES if case.n_layers < 3 and case.dtype == "float64" and case.skip]
+PRECONDITIONERS = [
+    ("none", "tensor_srht", "auto"),
+    ("gram", "tensor_srht", "auto"),
+    ("sketch", "tensor_srht", "auto"),
+    ("sketch", "tensor_srht", 7),
+    ("sketch", "tensor_sketch", "auto"),
+    ("sketch", "tensor_sketch", 7),
+]
+
+
+@pytest.mark.parametrize(("name", "sketch", "size"), PRECONDITIONERS)
+@pytest.mark.parametrize("case", SOLVER_CASES, ids=str)
+def test_inner_solve_equals_a_dense_solve(case, name, sketch, size):
+    linearised = Linearised(case)
+    jacobian, J = linearised.jacobian, linearised.J
+    shift, rhs = 0.3 * jacobian.mean_diagonal(), right_hand_side(case.n_outputs)
+    preconditioner = make(name, case.n_outputs, sketch, size)
+    preconditioner.prepare(jacobian, same_rows=False)
+    preconditioner.factor(shift)
+    inner = pcg(lambda C: jacobian.normal(C) + shift * C, rhs, preconditioner.apply, tol=1e-10, max_iter=500)
+    wanted = np.linalg.solve(J @ J.T + shift * np.eye(rhs.size), rhs.ravel()).reshape(rhs.shape)
+    assert inner.converged
+    # The error is at most cond * tol relative to the solution; cond <= 1 + |J J^T| / shift < 1e3 here.
+    np.testing.assert_allclose(inner.solution, wanted, atol=1e-7 * np.abs(wanted).max())
+    if preconditioner.exact:
+        np.testing.assert_allclose(preconditioner.apply(rhs), wanted, atol=1e-9 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("factor", ["identity", "diagonal", "softmax"])
+def test_a_better_preconditioner_needs_fewer_iterations(factor):
+    jacobian = Linearised(first_case(n_layers=2, n_outputs=3, dtype="float64", factor=factor)).jacobian
+    shift, rhs, needed = 1e-2 * jacobian.mean_diagonal(), right_hand_side(3), {}
+    for name, size in [("none", "auto"), ("sketch", 4000), ("gram", "auto")]:
+        preconditioner = make(name, 3, sketch_size=size)
+        preconditioner.prepare(jacobian, same_rows=False)
+        preconditioner.factor(shift)
+        needed[name] = pcg(
+            lambda C: jacobian.normal(C) + shift * C, rhs, preconditioner.apply, tol=1e-6, max_iter=500
+        ).n_iter
+    assert needed["gram"] < needed["none"]
+    # The sketched one leaves out how the softmax mixes outputs.
+    if factor != "softmax":
+        assert needed["gram"] <= needed["sketch"] < needed["none"]
+
+
+@pytest.mark.parametrize("kind", ["tensor_srht", "tensor_sketch"])
+@pytest.mark.parametrize("case", [case for case in SOLVER_CASES if case.sparsifier == "topk"], ids=str)
+def test_the_sketched_gram_matrix_is_that_of_the_jacobian_on_average(case, kind):
+    jacobian = Linearised(case).jacobian
+    factors, products = jacobian.probe_factors(), []
+    for seed in range(100):
+        features = JacobianSketch(kind, 64, seed).features(factors, N, np.float64)
+        products.append(features @ features.T)
+    mean, error = np.mean(products, axis=0), np.std(products, axis=0) / np.sqrt(len(products))
+    # 289 entries: 5 standard errors leave a false alarm below one in a thousand.
+    assert (np.abs(mean - jacobian.gram()) <= 5 * error + 1e-12).all()
+    assert error.max() < 0.1 * np.abs(jacobian.gram()).max(), "too wide to tell a bias"
+
+
+class TestSolution:
+    """`apply` against dense solves with the matrix that the preconditioner stands for."""
+
+    @pytest.mark.parametrize("shift_over_diagonal", [1e-2, 1.0])
+    @pytest.mark.parametrize("case", CASES[::5], ids=str)
+    def test_gram(self, case, shift_over_diagonal):
+        linearised = Linearised(case)
+        jacobian = linearised.jacobian
+        preconditioner = make("gram", case.n_outputs)
+        preconditioner.prepare(jacobian, same_rows=False)
+        shift = shift_over_diagonal * jacobian.mean_diagonal()
+        preconditioner.factor(shift)
+        # The factor is part of the Gram matrix of one output, and of no other.
+        S = linearised.S if case.n_outputs > 1 else None
+        check_solution(preconditioner, jacobian.gram(), shift, case.n_outputs, case.dtype, S)
+
+    @pytest.mark.parametrize("shift", [1e-3, 0.5, 30.0])
+    @pytest.mark.parametrize("n_outputs", [2, 3, 7])
+    @pytest.mark.parametrize("factor", ["diagonal", "softmax"])
+    def test_gram_with_the_curvature(self, factor, n_outputs, shift):
+        curvature, S = curvature_factor(factor, N, n_outputs, "float64", np.random.default_rng(2))
+        preconditioner = make("gram", n_outputs)
+        preconditioner.prepare(Counting(definite(), curvature=curvature, n_outputs=n_outputs), same_rows=False)
+        preconditioner.factor(shift)
+        check_solution(preconditioner, definite(), shift, n_outputs, "float64", S)
+
+    @pytest.mark.parametrize("p", [1e-16, 1e-8])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_gram_with_probabilities_next_to_zero_and_one(self, dtype, p):
+        p = max(p, float(np.finfo(dtype).eps))
+        probabilities = np.full((N, 3), p, dtype)
+        probabilities[np.arange(N), np.arange(N) % 3] = 1 - 2 * p
+        curvature = SoftmaxFactor(probabilities)
+        wide = probabilities.astype(np.float64)
+        S = np.stack([np.diag(np.sqrt(row)) - np.outer(row, np.sqrt(row)) for row in wide])
+        preconditioner = make("gram", 3)
+        preconditioner.prepare(Counting(definite(), dtype, curvature), same_rows=False)
+        for shift in (1e-6, 1.0):
+            preconditioner.factor(shift)
+            check_solution(preconditioner, definite(), shift, 3, dtype, S)
+
+    @pytest.mark.parametrize("factor", ["diagonal", "softmax"])
+    def test_gram_of_many_outputs_has_their_mean_curvature(self, factor, monkeypatch):
+        monkeypatch.setattr(_preconditioner, "MAX_FACTORED_OUTPUTS", 4)
+        curvature, _ = curvature_factor(factor, N, 5, "float64", np.random.default_rng(2))
+        preconditioner = make("gram", 5)
+        preconditioner.prepare(Counting(definite(), curvature=curvature, n_outputs=5), same_rows=False)
+        preconditioner.factor(0.5)
+        mean = np.mean(curvature.output_scales() ** 2)
+        check_solution(preconditioner, mean * definite(), 0.5, 5, "float64")
+
+    # Fewer columns than rows, as many, and more.
+    @pytest.mark.parametrize("size", [1, 5, N - 1, N, N + 1, 60])
+    @pytest.mark.parametrize("kind", ["tensor_srht", "tensor_sketch"])
+    @pytest.mark.parametrize("factor", ["identity", "diagonal", "softmax"])
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_sketch(self, dtype, factor, kind, size):
+        jacobian = Linearised(first_case(n_layers=2, n_outputs=3, dtype=dtype, factor=factor)).jacobian
+        preconditioner = make("sketch", 3, kind, size)
+        preconditioner.prepare(jacobian, same_rows=False)
+        features = JacobianSketch(kind, size, 5).features(jacobian.probe_factors(), N, np.dtype(dtype))
+        features = features.astype(np.float64)
+        for shift in (0.1, 5.0):
+            preconditioner.factor(shift * jacobian.mean_diagonal())
+            shift_of_matrix = shift * jacobian.mean_diagonal()
+            S = diagonals(jacobian.output_scales())
+            check_solution(preconditioner, features @ features.T, shift_of_matrix, 3, dtype, S)
+
+    @pytest.mark.parametrize(("limit", "size"), [(4096, 2 * N), (30, 30), (N, N), (9, 9)])
+    def test_sketch_of_automatic_size(self, limit, size, monkeypatch):
+        monkeypatch.setattr(_preconditioner, "_MAX_AUTO_SKETCH_SIZE", limit)
+        jacobian = Linearised(first_case(n_outputs=5, dtype="float64")).jacobian
+        automatic, told = make("sketch", 5), make("sketch", 5, sketch_size=size)
+        for preconditioner in (automatic, told):
+            preconditioner.prepare(jacobian, same_rows=False)
+            preconditioner.factor(0.5)
+        rhs = right_hand_side(5)
+        np.testing.assert_array_equal(automatic.apply(rhs), told.apply(rhs))
+
+    def test_none(self):
+        preconditioner, rhs = make("none", 3), right_hand_side(3)
+        preconditioner.prepare(None, same_rows=False)
+        preconditioner.factor(1.0)
+        preconditioner.observe(100)
+        assert preconditioner.apply(rhs) is rhs
+
+    @pytest.mark.parametrize("name", ["gram", "sketch"])
+    @pytest.mark.parametrize("n_outputs", [1, 3])
+    def test_the_right_hand_side_and_the_gram_matrix_are_left_alone(self, n_outputs, name):
+        jacobian = Linearised(first_case(n_outputs=n_outputs)).jacobian
+        gram = jacobian.gram().copy()
+        preconditioner, rhs = make(name, n_outputs), right_hand_side(n_outputs, jacobian.dtype)
+        before = rhs.copy()
+        preconditioner.prepare(jacobian, same_rows=False)
+        preconditioner.factor(0.5)
+        first = preconditioner.apply(rhs)
+        np.testing.assert_array_equal(preconditioner.apply(rhs), first)
+        np.testing.assert_array_equal(rhs, before)
+        np.testing.assert_array_equal(jacobian.gram(), gram)
+
+
+def check_solution(preconditioner, matrix, shift, n_outputs, dtype, S=None):
+    """`apply` solves ``(S^T (matrix ⊗ I) S + shift I) c = r``, S being matrices (n x k x k) or None for I."""
+    rhs = right_hand_side(n_outputs, dtype)
+    solution = preconditioner.apply(rhs)
+    assert solution.dtype == dtype
+    assert solution.shape == rhs.shape
+    S = np.tile(np.eye(n_outputs), (N, 1, 1)) if S is None else S.astype(np.float64)
+    inner = np.einsum("iab,ij,jac->ibjc", S, matrix, S).reshape(rhs.size, rhs.size)
+    wanted = np.linalg.solve(inner + shift * np.eye(rhs.size), rhs.ravel().astype(np.float64)).reshape(rhs.shape)
+    condition = 1 + np.linalg.norm(inner, 2) / shift
+    bound = condition * 200 * np.finfo(dtype).eps
+    np.testing.assert_allclose(solution, wanted, rtol=0, atol=bound * np.abs(wanted).max())
+
+
+def diagonals(scales):
+    """Matrices (n x k x k) with the scales (n x k) on their diagonals."""
+    return None if scales is None else scales[:, :, None] * np.eye(scales.shape[1])
+
+
+class Counting:
+    """Stands for a Jacobian with a given Gram matrix, and counts how often it is asked for it."""
+
+    n_rows = N
+
+    def __init__(self, gram, dtype=np.float64, curvature=None, n_outputs=3):
+        self._gram, self.dtype, self.n_outputs = gram, np.dtype(dtype), n_outputs
+        self.curvature = IdentityFactor() if curvature is None else curvature
+        self.n_asked = 0
+
+    def gram(self):
+        self.n_asked += 1
+        return self._gram
+
+    def output_scales(self):
+        return None if self.curvature.is_identity else self.curvature.output_scales()
+
+
+def definite(seed=0, smallest=1.0):
+    Q = np.linalg.qr(np.random.default_rng(seed).standard_normal((N, N)))[0]
+    return (Q * np.linspace(smallest, 3.0, N)) @ Q.T
+
+
+@pytest.fixture
+def factored(monkeypatch):
+    """The dtypes of all matrices that were factored, successfully or not."""
+    dtypes, cho_factor = [], _preconditioner.scipy.linalg.cho_factor
+
+    def recording(matrix, **options):
+        dtypes.append(matrix.dtype)
+        return cho_factor(matrix, **options)
+
+    monkeypatch.setattr(_preconditioner.scipy.linalg, "cho_factor", recording)
+    return dtypes
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(("factor", "n_factored"), [("identity", 1), ("diagonal", 3)])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_that_of_the_jacobian_is_enough_for_well_conditioned_matrices(self, dtype, factor, n_factored, factored):
+        curvature, S = curvature_factor(factor, N, 3, dtype, np.random.default_rng(2))
+        preconditioner = make("gram", 3)
+        preconditioner.prepare(Counting(definite(), dtype, curvature), same_rows=False)
+        preconditioner.factor(0.1)
+        # One for all outputs, or one for each.
+        assert factored == [dtype] * n_factored
+        check_solution(preconditioner, definite(), 0.1, 3, dtype, S)
+
+    def test_double_where_rounding_makes_a_matrix_singular(self, factored):
+        # In single precision 1 + 1e-9 is 1, and the second pivot of the matrix of ones is zero.
+        preconditioner = make("gram", 3)
+        preconditioner.prepare(Counting(np.ones((N, N)), np.float32), same_rows=False)
+        preconditioner.factor(1e-9)
+        assert factored == [np.float32, np.float64]
+        rhs = np.random.default_rng(0).standard_normal((N, 3)).astype(np.float32)
+        solution = preconditioner.apply(rhs)
+        assert solution.dtype == np.float32
+        # By Sherman and Morrison.
+        wanted = (rhs - rhs.astype(np.float64).sum(axis=0) / (N + 1e-9)) / 1e-9
+        np.testing.assert_allclose(solution, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("name", ["gram", "sketch"])
+    def test_matrices_that_are_not_definite_are_refused_until_the_shift_is_high_enough(self, name, dtype, factored):
+        preconditioner = make(name, 3, sketch_size=N)
+        indefinite = definite(smallest=-1.0)
+        if name == "gram":
+            preconditioner.prepare(Counting(indefinite, dtype), same_rows=False)
+        else:
+            case = first_case(n_outputs=3, dtype=np.dtype(dtype).name)
+            preconditioner.prepare(Linearised(case).jacobian, same_rows=False)
+            preconditioner._small_gram = indefinite.astype(dtype)
+        n_tries = 2 if dtype == np.float32 else 1
+        # The same shift again is no better, and neither is one close by.
+        for shift in (0.5, 0.5, 0.6):
+            factored.clear()
+            with pytest.raises(np.linalg.LinAlgError):
+                preconditioner.factor(shift)
+            assert len(factored) == n_tries
+        preconditioner.factor(1.5)
+        check_solution(preconditioner, indefinite, 1.5, 3, dtype)
+        # Close to one that worked, so that its factor serves.
+        preconditioner.factor(0.7)
+        check_solution(preconditioner, indefinite, 1.5, 3, dtype)
+        with pytest.raises(np.linalg.LinAlgError):
+            preconditioner.factor(0.5)
+        preconditioner.factor(1.2)
+        check_solution(preconditioner, indefinite, 1.2, 3, dtype)
+
+    def test_exact_gram_is_refused_when_it_is_applied(self):
+        jacobian = Linearised(first_case(n_outputs=1, dtype="float64")).jacobian
+        preconditioner = make("gram", 1)
+        preconditioner.prepare(jacobian, same_rows=True)
+        preconditioner.factor(-1e6)
+        with pytest.raises(np.linalg.LinAlgError):
+            preconditioner.apply(right_hand_side(1))
+        preconditioner.factor(0.5)
+        check_solution(preconditioner, jacobian.gram(), 0.5, 1, "float64")
+
+
+class TestReuse:
+    """Of one for an earlier linearisation, or for another shift."""
+
+    # Kept as long as the last count is at most one and a half of the first, and two.
+    @pytest.mark.parametrize(
+        ("counts", "kept"),
+        [
+            ([], False),
+            ([4], True),
+            ([0], True),
+            ([4, 8], True),
+            ([4, 9], False),
+            ([4, 9, 8], True),
+            ([10, 17], True),
+            ([10, 18], False),
+            ([10, 18, 3], True),
+            ([0, 2], True),
+            ([0, 3], False),
+            ([50, 50, 50], True),
+        ],
+    )
+    def test_kept_while_counts_stay_low_on_the_same_rows(self, counts, kept):
+        preconditioner, first, second = make("gram", 3), Counting(definite(1)), Counting(definite(2))
+        preconditioner.prepare(first, same_rows=False)
+        assert first.n_asked == 1
+        preconditioner.factor(0.5)
+        for count in counts:
+            preconditioner.observe(count)
+        preconditioner.prepare(second, same_rows=True)
+        assert second.n_asked == (not kept)
+        preconditioner.factor(0.5)
+        check_solution(preconditioner, definite(1 if kept else 2), 0.5, 3, "float64")
+
+    @pytest.mark.parametrize("name", ["gram", "sketch"])
+    @pytest.mark.parametrize("factor", ["diagonal", "softmax"])
+    def test_a_curvature_that_changes_takes_a_new_one_every_time(self, factor, name):
+        preconditioner = make(name, 3, sketch_size=N)
+        for seed in (0, 1):
+            curvature, S = curvature_factor(factor, N, 3, "float64", np.random.default_rng(seed))
+            if name == "gram":
+                jacobian = Counting(definite(seed), curvature=curvature)
+            else:
+                at = Linearised(first_case(n_layers=2, n_outputs=3, dtype="float64", factor="identity")).jacobian
+                jacobian = Jacobian(at.network, at.activations, at.row_scale[:, 0], at.probes, curvature)
+            preconditioner.prepare(jacobian, same_rows=True)
+            preconditioner.factor(0.5)
+            preconditioner.observe(4)
+            if name == "gram":
+                check_solution(preconditioner, definite(seed), 0.5, 3, "float64", S)
+            else:
+                features = JacobianSketch("tensor_srht", N, 5).features(jacobian.probe_factors(), N, np.float64)
+                S = diagonals(jacobian.output_scales())
+                check_solution(preconditioner, features @ features.T, 0.5, 3, "float64", S)
+
+    def test_other_rows_always_get_their_own(self):
+        preconditioner, second = make("gram", 3), Counting(definite(2))
+        preconditioner.prepare(Counting(definite(1)), same_rows=False)
+        preconditioner.factor(0.5)
+        preconditioner.observe(4)
+        preconditioner.prepare(second, same_rows=False)
+        preconditioner.factor(0.5)
+        check_solution(preconditioner, definite(2), 0.5, 3, "float64")
+
+    def test_a_new_one_is_measured_by_its_own_first_count(self):
+        preconditioner, jacobian = make("gram", 3), Counting(definite())
+        asked = []
+        # Worn out after the second, and never again: 30 is what the third starts with.
+        for counts in ([4], [9], [30], [46], [47], [1]):
+            preconditioner.prepare(jacobian, same_rows=True)
+            asked.append(jacobian.n_asked)
+            preconditioner.factor(0.5)
+            for count in counts:
+                preconditioner.observe(count)
+        assert asked == [1, 1, 2, 2, 2, 2]
+        preconditioner.observe(48)
+        preconditioner.prepare(jacobian, same_rows=True)
+        assert jacobian.n_asked == 3
+
+    @pytest.mark.parametrize(
+        ("shift", "kept"), [(1.0, True), (2.4, True), (2.6, False), (0.41, True), (0.39, False), (1e3, False)]
+    )
+    @pytest.mark.parametrize("name", ["gram", "woodbury", "sketch"])
+    def test_a_factor_serves_nearby_shifts(self, name, shift, kept, factored):
+        if name == "gram":
+            preconditioner, jacobian, matrix = make("gram", 3), Counting(definite()), definite()
+        else:
+            size = 5 if name == "woodbury" else 40
+            preconditioner = make("sketch", 3, sketch_size=size)
+            jacobian = Linearised(first_case(n_outputs=3, dtype="float64")).jacobian
+            features = JacobianSketch("tensor_srht", size, 5).features(jacobian.probe_factors(), N, np.float64)
+            matrix = features @ features.T
+        preconditioner.prepare(jacobian, same_rows=False)
+        preconditioner.factor(1.0)
+        preconditioner.factor(shift)
+        assert len(factored) == (1 if kept else 2)
+        # With the same shift in all of Woodbury's identity.
+        check_solution(preconditioner, matrix, 1.0 if kept else shift, 3, "float64")
+
+    def test_shifts_that_drift_are_measured_from_the_factor(self, factored):
+        preconditioner = make("gram", 3)
+        preconditioner.prepare(Counting(definite()), same_rows=False)
+        for shift in (1.0, 2.0, 4.0, 8.0, 16.0):
+            preconditioner.factor(shift)
+        assert len(factored) == 3
+        check_solution(preconditioner, definite(), 16.0, 3, "float64")
+
+    def test_a_factor_ends_with_its_matrix(self, factored):
+        preconditioner = make("gram", 3)
+        for seed in (1, 2):
+            preconditioner.prepare(Counting(definite(seed)), same_rows=False)
+            preconditioner.factor(1.0)
+        assert len(factored) == 2
+
+    def test_exact_gram_is_always_that_of_the_last_linearisation(self):
+        preconditioner = make("gram", 1)
+        for factor in (2.0, 5.0):
+            jacobian = SimpleNamespace(
+                gram=lambda: None, gram_solve=lambda shift, R, factor=factor: R / (factor + shift)
+            )
+            preconditioner.prepare(jacobian, same_rows=True)
+            preconditioner.factor(1.0)
+            np.testing.assert_array_equal(preconditioner.apply(np.ones((N, 1))), 1 / (factor + 1))
