@@ -16,11 +16,13 @@ from suite.problems import friedman, network_inputs
 
 from sklearn_subquad import _kernels
 from sklearn_subquad._costs import cheapest_route, folding_costs
+from sklearn_subquad._losses import SquaredError
 from sklearn_subquad._matmul import ROUTES, PackedMatrix, strassen_columns, strassen_levels
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import resolve_n_jobs, worker_threads
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
 from sklearn_subquad._sparsifier import auto_density
+from sklearn_subquad._trust_region import Batch
 
 N_ROWS = 1024
 
@@ -66,7 +68,7 @@ def predict(widths, repeats):
 def iteration(widths, repeats):
     """Full iterations: linearise, Gram matrix, Cholesky, step, trial; ours folds its factors in when it finds fit."""
     x, y = network_inputs(*friedman(N_ROWS))
-    steps = 4
+    batch, steps = Batch(x, y, np.ones(len(x))), 4
     for m in widths:
         with worker_threads():
             ours = network(m, x)
@@ -76,7 +78,7 @@ def iteration(widths, repeats):
         for _ in range(repeats):
             options = SolverOptions(damping=1.0, max_iter=steps, tol=0.0, n_iter_no_change=steps + 1)
             with worker_threads():
-                result = GaussNewtonSolver(ours, x, y, np.ones(len(x)), options, None, 0).solve()
+                result = GaussNewtonSolver(ours, batch, SquaredError(), options, None, 0).solve()
             # The solver's own first forward pass is one more than an iteration has.
             forward = result.phase_times["forward"] / (result.n_iter + 1)
             mine = (sum(result.phase_times.values()) - forward) / result.n_iter
