@@ -69,6 +69,7 @@ class MiniBatchSolver:
             result.error_curve.append(error)
         if options.verbose:
             print(f"{'pass':>4} {'loss':>11} {'stop error':>11} {'damping':>9} {'CG':>5} {'steps':>6}")
+        self._trust_region.find_damping(self._data)
         while True:
             if result.n_iter >= options.max_iter:
                 result.stop_reason = StopReason.MAX_ITER

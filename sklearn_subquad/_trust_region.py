@@ -17,8 +17,8 @@ from sklearn_subquad._stopping import LeaveOneOutError
 _MAX_ATTEMPTS = 10
 # The least that a step leaves of the distance from the start: less would underflow after a few steps.
 _MIN_SHRINK = 1e-6
-# Rows from which the first damping is found, where a batch has more of them.
-_DAMPING_ROWS = 4096
+# Rows from which the first damping is found: at most, and in batches at least. Few rows would leave it to chance.
+_MAX_DAMPING_ROWS, _MIN_DAMPING_ROWS = 4096, 512
 # Rows on which a step is tried, where a batch has more and is not all rows.
 _TRIAL_ROWS = 512
 
@@ -116,7 +116,7 @@ class TrustRegion:
         Sum of the weights of all rows.
     in_batches : bool
         Whether a batch is not all rows. Damping then is what keeps a step from forgetting other batches: it does not
-        fall below its start.
+        fall below its start, and `find_damping` comes before the first step.
     seed : int or sequence of int
         Of the probes and sketches.
     stopwatch : Stopwatch
@@ -136,7 +136,7 @@ class TrustRegion:
     def __init__(self, network, loss, options, batch_size, total_weight, in_batches, seed, stopwatch):
         self._network, self._loss, self._options = network, loss, options
         self._total_weight = total_weight
-        self._in_batches = in_batches
+        self._batch_size, self._in_batches = batch_size, in_batches
         self._least_damping = _damping.MIN_DAMPING
         self._stopwatch = stopwatch
         self._rng = np.random.default_rng(seed)
@@ -177,13 +177,8 @@ class TrustRegion:
         """
         same_rows = batch is self._batch
         self._batch, self._point = batch, point
-        output = point.activations.output
         with self._stopwatch.phase("jacobian"):
-            row_scale = np.sqrt(batch.sample_weight)
-            self.jacobian = Jacobian(
-                self._network, point.activations, row_scale, self._probes, self._loss.factor(output)
-            )
-            self._residual = self.jacobian.row_scale * self._loss.residual(batch.Y, output)
+            self.jacobian, self._residual = self._linearisation(batch, point)
             self._mean_diagonal = max(self.jacobian.mean_diagonal(), self._least_diagonal)
             if not self._loss.has_constant_curvature:
                 # Where predictions are sure, curvature and with it the diagonal vanish; the damping has to hold.
@@ -193,30 +188,48 @@ class TrustRegion:
             self._penalty = self._penalty_of_all * float(batch.sample_weight.sum()) / self._total_weight
             self._preconditioner.prepare(self.jacobian, same_rows)
         if self.damping == "auto":
-            self.damping = self._starting_damping(first_step_error)
-        if self._in_batches and not self.n_cg_iter:
-            self._least_damping = self.damping
+            if len(batch) > _MAX_DAMPING_ROWS:
+                self.find_damping(batch)
+            else:
+                if first_step_error is None:
+                    first_step_error = LeaveOneOutError(batch, self._rng)
+                self.damping = self._starting_damping(self.jacobian, self._residual, first_step_error)
         with self._stopwatch.phase("jacobian"):
             self._pull = self.jacobian.along_total_change() if self._penalty > 0 else None
 
-    def _starting_damping(self, first_step_error):
-        jacobian, residual, batch = self.jacobian, self._residual, self._batch
-        if len(residual) > _DAMPING_ROWS:
-            rows = np.sort(self._rng.choice(len(residual), _DAMPING_ROWS, replace=False))
-            batch = self._batch[rows]
-            activations = self.evaluate(batch).activations
-            factor = self._loss.factor(activations.output)
-            jacobian = Jacobian(self._network, activations, np.sqrt(batch.sample_weight), self._probes, factor)
-            residual, first_step_error = residual[rows], None
-        if first_step_error is None:
-            exact = {"max_exact_rows": 0} if self._in_batches else {}
-            first_step_error = LeaveOneOutError(batch, self._rng, **exact)
+    def find_damping(self, data):
+        """Set the first damping where it is "auto", and in batches the least one, from a sample of all rows.
+
+        Parameters
+        ----------
+        data : Batch
+            All rows.
+        """
+        if self.damping == "auto":
+            n_rows = min(len(data), _MAX_DAMPING_ROWS, max(self._batch_size, _MIN_DAMPING_ROWS))
+            sample = data[np.sort(self._rng.choice(len(data), n_rows, replace=False))]
+            jacobian, residual = self._linearisation(sample, self.evaluate(sample))
+            # Exact leave-one-out errors would take the time of some steps.
+            error = LeaveOneOutError(sample, self._rng, max_exact_rows=_MIN_DAMPING_ROWS)
+            self.damping = self._starting_damping(jacobian, residual, error)
+        if self._in_batches:
+            self._least_damping = self.damping
+
+    def _linearisation(self, batch, point):
+        """The scaled Jacobian of a batch at its point, and the residual in the same scale."""
+        output = point.activations.output
+        factor = self._loss.factor(output)
+        jacobian = Jacobian(self._network, point.activations, np.sqrt(batch.sample_weight), self._probes, factor)
+        return jacobian, jacobian.row_scale * self._loss.residual(batch.Y, output)
+
+    def _starting_damping(self, jacobian, residual, first_step_error):
         with self._stopwatch.phase("jacobian"):
+            mean_diagonal = jacobian.mean_diagonal()
             jacobian.gram()
 
         def error(damping):
             try:
-                return first_step_error.error_after_first_step(jacobian, damping * self._mean_diagonal, residual)
+                return first_step_error.error_after_first_step(jacobian, damping * mean_diagonal, residual)
             except np.linalg.LinAlgError:
                 return np.inf
 

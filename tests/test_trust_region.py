@@ -17,7 +17,7 @@ EXACT = {"cg_tol": 1e-10, "max_cg_iter": 500}
 
 
 def make_region(network, data, loss, *, batch_size=None, in_batches=False, seed=0, **options):
-    return TrustRegion(
+    region = TrustRegion(
         network,
         loss,
         StepOptions(**EXACT | options),
@@ -27,6 +27,9 @@ def make_region(network, data, loss, *, batch_size=None, in_batches=False, seed=
         seed=seed,
         stopwatch=Stopwatch(),
     )
+    if in_batches:
+        region.find_damping(data)
+    return region
 
 
 def linearise(region, batch):
@@ -478,7 +481,7 @@ class TestDamping:
     def test_automatic_one_is_found_at_the_first_linearisation_only(self, in_batches, name, k):
         network, data, loss = fitting_problem(name, k, n=40)
         region = make_region(network, data, loss, in_batches=in_batches)
-        assert region.damping == "auto"
+        assert in_batches or region.damping == "auto"
         linearise(region, data)
         assert 0.3 <= region.damping <= 100
         region.damping = 7.0
@@ -488,7 +491,7 @@ class TestDamping:
     @pytest.mark.parametrize(("name", "k"), [("squared_error", 1), ("log_loss", 3)])
     def test_automatic_one_of_many_rows_is_found_on_some_of_them(self, name, k, monkeypatch):
         network, data, loss = fitting_problem(name, k, n=60, weighted=True)
-        monkeypatch.setattr(_trust_region, "_DAMPING_ROWS", 25)
+        monkeypatch.setattr(_trust_region, "_MAX_DAMPING_ROWS", 25)
         seen, start = [], _damping.starting_damping
 
         class Recording(_trust_region.LeaveOneOutError):
@@ -508,6 +511,24 @@ class TestDamping:
         wanted = roots * loss.residual(data.Y[places], network.forward(data.x[places]).output)
         np.testing.assert_allclose(residual, wanted, rtol=1e-10)
         assert region.jacobian.n_rows == 60
+
+    def test_in_small_batches_it_is_found_on_more_rows_than_a_batch_has(self, monkeypatch):
+        network, data, loss = fitting_problem(n=60)
+        sizes = []
+
+        class Recording(_trust_region.LeaveOneOutError):
+            def __init__(self, batch, *args, **kwargs):
+                sizes.append(len(batch))
+                super().__init__(batch, *args, **kwargs)
+
+        monkeypatch.setattr(_trust_region, "LeaveOneOutError", Recording)
+        monkeypatch.setattr(_trust_region, "_MIN_DAMPING_ROWS", 40)
+        found = []
+        for batch_size in (1, 10, 40, 50):
+            region = make_region(network, data, loss, in_batches=True, batch_size=batch_size)
+            found.append(region.damping)
+        assert sizes == [40, 40, 40, 50]
+        assert found[0] == found[1] == found[2]
 
     def test_systems_that_cannot_be_factored_are_infinitely_bad(self, monkeypatch):
         network, data, loss = fitting_problem(n=20)
