@@ -214,14 +214,8 @@ class BaseSubquadMLP(BaseEstimator):
         )
         with worker_threads(self.n_jobs):
             model = fit_network(data, options, stratify)
-            if model.result.stop_reason is StopReason.NO_DESCENT and model.result.best_iter == 0:
-                warnings.warn(
-                    "No step lowers the training loss: the model predicts the mean of y (a classifier: the class "
-                    "frequencies). Either X says nothing about y, or its scale is extreme: then leave "
-                    "standardize=True, or scale X.",
-                    ConvergenceWarning,
-                    stacklevel=4,
-                )
+            if model.result.best_iter == 0 and model.result.stop_reason is not StopReason.INTERPOLATED:
+                warnings.warn(_why_constant(model.result), ConvergenceWarning, stacklevel=4)
             self._set_fitted(model, early_stopping, self._measure_densities(model, data.X))
 
     def _resolved_batch_size(self, n_rows):
@@ -390,6 +384,20 @@ class BaseSubquadMLP(BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_state_")
+
+
+def _why_constant(result):
+    """A message for users whose model says the same of all rows."""
+    constant = "the model predicts the mean of y (a classifier: the class frequencies)."
+    if result.stop_reason is StopReason.NO_DESCENT:
+        return (
+            f"No step lowers the training loss: {constant} Either X says nothing about y, or its scale is extreme: "
+            "then leave standardize=True, or scale X."
+        )
+    return (
+        f"No step lowers the early-stopping error below that of a constant: {constant} These rows do not show that X "
+        "says anything about y. More rows may, or early_stopping=False with a damping that suits the noise."
+    )
 
 
 def _row_batches(n_rows, architecture, itemsize):

@@ -1,7 +1,7 @@
 """The classifier."""
 
 import numpy as np
-from scipy.special import expit, log_expit, log_softmax, softmax
+from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
@@ -119,8 +119,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     n_cg_iter_ : list of int
         Inner iterations of every step, rejected attempts included; a direct solve counts as one.
     loss_curve_ : list of float
-        Mean squared error of the indicators, per row and output, after 0 (the
-        random start), 1, ... steps.
+        Mean squared error of the indicators, per row and output, or mean log loss, after 0 (the random start),
+        1, ... steps. In batches, for every pass the mean over them of the loss before each one's step.
     loo_curve_ : list of float
         Leave-one-out error after 0 (the mean), 1, ... steps, in the units of `loss_curve_`. Only for
         ``early_stopping="loo"``.
@@ -290,12 +290,17 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
     def _probabilities(self, outputs):
         if self._uses_log_loss:
-            if len(self.classes_) == 2:
-                return np.column_stack([expit(-outputs[:, 0]), expit(outputs[:, 0])])
-            return softmax(outputs, axis=1)
+            # By way of doubles, so that this and its logarithm differ by no more than their last bits.
+            return np.exp(self._log_probabilities(outputs)).astype(outputs.dtype, copy=False)
         if len(self.classes_) == 2:
             outputs = np.column_stack([1 - outputs[:, 0], outputs[:, 0]])
         return project_onto_simplex(outputs)
+
+    def _log_probabilities(self, outputs):
+        outputs = outputs.astype(np.float64, copy=False)
+        if len(self.classes_) == 2:
+            return np.column_stack([log_expit(-outputs[:, 0]), log_expit(outputs[:, 0])])
+        return log_softmax(outputs, axis=1)
 
     def predict_log_proba(self, X):
         """Logarithm of `predict_proba`.
@@ -311,9 +316,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """
         outputs = self._outputs(X)
         if self._uses_log_loss:
-            if len(self.classes_) == 2:
-                return np.column_stack([log_expit(-outputs[:, 0]), log_expit(outputs[:, 0])])
-            return log_softmax(outputs, axis=1)
+            return self._log_probabilities(outputs).astype(outputs.dtype, copy=False)
         with np.errstate(divide="ignore"):
             return np.log(self._probabilities(outputs))
 

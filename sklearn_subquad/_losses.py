@@ -148,6 +148,11 @@ class Loss(ABC):
         """A mean of `value` over weights, in the unit that users read: here a deviance per output."""
         return 2 * mean_value / len(self.baseline)
 
+    def rounding_floor(self, Y, sample_weight):
+        """The smallest `value` that rounding of outputs in Y's dtype lets through: 0 where the baseline is perfect."""
+        of_baseline = self.value(Y, np.zeros_like(Y), sample_weight)
+        return of_baseline * (4 * np.finfo(Y.dtype).eps) ** 2
+
     @abstractmethod
     def residual(self, Y, F):
         """Working residual r (n x k) in F's dtype.
@@ -220,13 +225,14 @@ class BinaryLogLoss(_LogLoss):
 
     @classmethod
     def fit(cls, Y, sample_weight):
-        mean = _weighted_mean(Y, sample_weight)
-        if not 0 < mean[0] < 1:
+        of_class_1 = Y[:, 0].astype(np.float64)
+        weights = sample_weight @ (1 - of_class_1), sample_weight @ of_class_1
+        if min(weights) <= 0:
             raise ValueError(
                 "loss='log_loss' needs rows of both classes, but y holds one class only in rows of positive "
                 "sample_weight. Add rows of the other, or use loss='squared_error'."
             )
-        return cls(np.log(mean) - np.log1p(-mean))
+        return cls([np.log(weights[1]) - np.log(weights[0])])
 
     def residual(self, Y, F):
         raw = self._raw(F)

@@ -56,7 +56,8 @@ class MiniBatchSolver:
     def solve(self):
         """Pass over the rows until a stop reason is found; returns a `SolverResult`.
 
-        The loss curve holds, for every pass, the mean over its batches of the loss before each one's step.
+        The loss curve holds, for every pass, the mean over its batches of the loss before each one's step; also for a
+        last pass that finds no step to take, which does not count otherwise.
         """
         result, options = SolverResult(), self._options
         average, best = IterateAverage(), None
@@ -69,17 +70,25 @@ class MiniBatchSolver:
             result.error_curve.append(error)
         if options.verbose:
             print(f"{'pass':>4} {'loss':>11} {'stop error':>11} {'damping':>9} {'CG':>5} {'steps':>6}")
+        loss_floor = self._loss.rounding_floor(self._data.Y, self._data.sample_weight)
+        if loss_floor == 0:
+            # The constant model is perfect.
+            result.loss_curve.append(0.0)
+            result.stop_reason = StopReason.INTERPOLATED
+            self._finalise(result, None)
+            return result
         self._trust_region.find_damping(self._data)
         while True:
             if result.n_iter >= options.max_iter:
                 result.stop_reason = StopReason.MAX_ITER
                 break
-            loss, n_steps = self._one_pass(average)
+            total, n_steps = self._one_pass(average)
+            loss = self._loss.reported(total / float(self._data.sample_weight.sum()))
+            result.loss_curve.append(loss)
             if n_steps == 0:
-                result.stop_reason = StopReason.NO_DESCENT
+                result.stop_reason = StopReason.INTERPOLATED if total <= loss_floor else StopReason.NO_DESCENT
                 break
             result.n_iter += 1
-            result.loss_curve.append(loss)
             error = loss if self._criterion is None else self._error_of(average)
             if self._criterion is not None:
                 result.error_curve.append(error)
@@ -97,7 +106,7 @@ class MiniBatchSolver:
         return result
 
     def _one_pass(self, average):
-        """Steps on all batches; returns the mean loss before them, and how many were taken."""
+        """Steps on all batches; returns the summed loss before them, and how many were taken."""
         total, n_steps = 0.0, 0
         order = self._rng.permutation(len(self._data))
         for rows in np.array_split(order, self._n_batches):
@@ -112,7 +121,7 @@ class MiniBatchSolver:
                 iterate = Parameters.of(self._network)
             with self._stopwatch.phase("update"):
                 average.update(iterate)
-        return self._loss.reported(total / float(self._data.sample_weight.sum())), n_steps
+        return total, n_steps
 
     def _error_of(self, average):
         with self._stopwatch.phase("stopping"):

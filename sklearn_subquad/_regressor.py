@@ -117,8 +117,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     n_cg_iter_ : list of int
         Inner iterations of every step, rejected attempts included; a direct solve counts as one.
     loss_curve_ : list of float
-        Mean squared error in units of the targets' variance (1: as good as the mean), after 0 (the
-        random start), 1, ... steps.
+        Mean squared error in units of the targets' variance (1: as good as the mean), or mean deviance for
+        ``loss="poisson"``, after 0 (the random start), 1, ... steps. In batches, for every pass the mean over them
+        of the loss before each one's step.
     loo_curve_ : list of float
         Leave-one-out error after 0 (the mean), 1, ... steps, in the units of `loss_curve_`. Only for
         ``early_stopping="loo"``.
@@ -216,14 +217,21 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         self._single_output = y.ndim == 1
+        Y = y.reshape(len(X), -1).astype(np.float64)
+        _require_range(Y, X.dtype)
         self._fit_network(
             X,
-            y.reshape(len(X), -1).astype(np.float64),
+            Y,
             check_sample_weight(sample_weight, X),
             architecture=architecture,
             unit_variance_targets=True,
         )
         return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.positive_only = self.loss == "poisson"
+        return tags
 
     @staticmethod
     def _auto_early_stopping(n_rows):
@@ -247,6 +255,16 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             limits = np.finfo(outputs.dtype)
             outputs = np.exp(np.clip(outputs, np.log(limits.tiny) + 1, np.log(limits.max) - 1))
         return outputs[:, 0] if self._single_output else outputs
+
+
+def _require_range(Y, dtype):
+    """Predictions have the dtype of X: refuse targets that it cannot hold."""
+    largest, limit = np.abs(Y).max(), np.finfo(dtype).max
+    if largest > limit:
+        raise ValueError(
+            f"y holds {largest:.3g}, but predictions are {dtype} as X is, and end at {limit:.3g}. Pass X in double "
+            "precision, or scale y."
+        )
 
 
 def _require_numbers(y):

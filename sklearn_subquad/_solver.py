@@ -119,10 +119,7 @@ class GaussNewtonSolver:
         self._result = SolverResult()
         self._undo_log = []
         self._point = self._trust_region.evaluate(self._batch)
-        Y = self._batch.Y
-        # The smallest loss that rounding of the outputs lets through.
-        of_baseline = self._loss.value(Y, np.zeros_like(Y), self._batch.sample_weight)
-        self._loss_floor = of_baseline * (4 * np.finfo(Y.dtype).eps) ** 2
+        self._loss_floor = self._loss.rounding_floor(self._batch.Y, self._batch.sample_weight)
         self._loss_patience = Patience(self._options.tol, self._options.n_iter_no_change)
         self._error_patience = Patience(self._options.tol, self._options.n_iter_no_change)
         self._loss_patience.update(self._point.loss)

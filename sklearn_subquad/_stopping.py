@@ -8,9 +8,9 @@ import numpy as np
 class StopReason(Enum):
     """Why a fit ended; the values are the messages that users read."""
 
-    MAX_ITER = "max_iter steps were taken"
-    NO_IMPROVEMENT = "the early-stopping error has not improved for n_iter_no_change steps"
-    LOSS_CONVERGED = "the training loss has fallen by less than tol for n_iter_no_change steps"
+    MAX_ITER = "max_iter was reached"
+    NO_IMPROVEMENT = "the early-stopping error has not improved for n_iter_no_change"
+    LOSS_CONVERGED = "the training loss has fallen by less than tol for n_iter_no_change"
     INTERPOLATED = "the training targets are fitted to rounding"
     NO_DESCENT = "no damping gave a step that lowers the objective"
 

@@ -1,6 +1,7 @@
 """The estimators as their users see them: scikit-learn's tools around them, fitted attributes, promises."""
 
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -290,7 +291,7 @@ def test_fitted_attributes(estimator_class, early_stopping):
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
-        ({"max_iter": 2}, "max_iter steps"),
+        ({"max_iter": 2}, "max_iter was reached"),
         ({"max_iter": 50, "tol": 0.99}, "training loss has fallen by less than tol"),
         ({"max_iter": 50, "early_stopping": "loo", "tol": 0.5}, "early-stopping error has not improved"),
     ],
@@ -320,6 +321,56 @@ def test_a_fit_without_descent_takes_no_step():
     assert len(estimator.loss_curve_) == 1
     assert len(estimator.n_cg_iter_) == 0
     np.testing.assert_allclose(estimator.predict(X), 1, atol=1e-12)
+
+
+@BOTH
+@pytest.mark.parametrize("batch_size", ["auto", 20])
+def test_who_gets_a_constant_is_told_so(estimator_class, batch_size):
+    X, y = data_for(estimator_class)
+    y = np.random.default_rng(1).permutation(y)
+    estimator = small(estimator_class, early_stopping="validation", batch_size=batch_size, damping=1e-3, max_iter=8)
+    with pytest.warns(ConvergenceWarning, match="below that of a constant: the model predicts the mean of y"):
+        estimator.fit(X, y)
+    assert estimator.best_iter_ == 0
+    constant = small(estimator_class, batch_size=batch_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        if estimator_class is SubquadMLPRegressor:
+            constant.fit(X, np.full(len(X), 3.0))
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_targets_beyond_the_range_of_the_type_of_x_are_refused(loss):
+    X, y = regression_data(dtype=np.float32)
+    y = np.abs(y.astype(np.float64)) * 1e40
+    with pytest.raises(ValueError, match=r"y holds .*e\+40, but predictions are float32 as X is"):
+        small(SubquadMLPRegressor, loss=loss).fit(X, y)
+    X = X.astype(np.float64)
+    assert np.isfinite(small(SubquadMLPRegressor, loss=loss).fit(X, y).predict(X)).all()
+
+
+def test_only_the_poisson_loss_asks_for_positive_targets():
+    tags = [SubquadMLPRegressor(loss=loss).__sklearn_tags__() for loss in ("squared_error", "poisson")]
+    assert [tag.target_tags.positive_only for tag in tags] == [False, True]
+    assert all(tag.target_tags.multi_output for tag in tags)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_log_probabilities_in_single_precision_are_logarithms_of_the_probabilities(n_classes):
+    X, y = classification_data(n_classes=n_classes, dtype=np.float32)
+    estimator = small(SubquadMLPClassifier, loss="log_loss", early_stopping=False, damping=0.01, max_iter=9).fit(X, y)
+    p, log_p = estimator.predict_proba(X), estimator.predict_log_proba(X)
+    assert p.dtype == log_p.dtype == np.float32
+    assert p.max() > 1 - 1e-5
+    # A probability close to one is rounded by half its last bit.
+    np.testing.assert_allclose(p, np.exp(log_p.astype(np.float64)), rtol=3e-7, atol=2**-24)
+
+
+def test_weights_far_apart_leave_two_classes_two():
+    X, y = classification_data(n_classes=2)
+    weight = np.where(y == 0, 1e-17, 1.0)
+    estimator = small(SubquadMLPClassifier, loss="log_loss").fit(X, y, sample_weight=weight)
+    assert (estimator.predict_proba(X)[:, 0] < 1e-3).all()
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -314,7 +314,16 @@ def test_a_pass_without_any_step_ends_the_fit_with_the_constant_model(with_crite
     assert (result.n_iter, result.best_iter) == (0, 0)
     assert record.n_failed == 3
     assert result.n_cg_iter == []
+    assert len(result.loss_curve) == 1
     assert result.damping == 0.5
+    assert (network.forward(data.x).output == 0).all()
+
+
+def test_a_pass_that_finds_everything_fitted_says_so():
+    network, data, loss = fitting_problem(n=50, widths=(40, 30))
+    data = Batch(data.x, 0 * data.Y, data.sample_weight)
+    result = solve((network, data, loss), 20, None, max_iter=5)
+    assert result.stop_reason is StopReason.INTERPOLATED
     assert (network.forward(data.x).output == 0).all()
 
 
@@ -323,12 +332,12 @@ def test_a_later_pass_without_any_step_leaves_what_was_found(with_criterion, mon
     network, data, loss = fitting_problem(n=50, widths=(40, 30))
     record = Record(monkeypatch, data)
     criterion = ScriptedCriterion(9, 8) if with_criterion else None
-    # The first pass takes a value before each of its three steps and one after.
-    rising(monkeypatch, loss, lambda call: call <= 6)
+    # The first pass takes a value before each of its three steps and one after; one more comes before all.
+    rising(monkeypatch, loss, lambda call: call <= 7)
     result = solve((network, data, loss), 20, criterion, max_iter=5, damping=2.0)
     assert result.stop_reason is StopReason.NO_DESCENT
     assert (result.n_iter, result.best_iter) == (1, 1)
-    assert len(result.loss_curve) == 1
+    assert len(result.loss_curve) == 2
     assert (len(record.iterates), record.n_failed) == (3, 3)
     assert_parameters(network, record.average())
 
