@@ -1,7 +1,8 @@
 """Accuracy of both estimators at their defaults: real regression and classification sets, standard splits.
 
-    python benchmarks/accuracy.py                        # all three tables
+    python benchmarks/accuracy.py                        # all tables
     python benchmarks/accuracy.py regression --sets yacht energy --splits 4
+    python benchmarks/accuracy.py log-loss               # probabilities, against scikit-learn's classifiers
     python benchmarks/accuracy.py digits --param early_stopping=validation
     python benchmarks/accuracy.py --smoke                # seconds; no data folder needed
 
@@ -14,11 +15,17 @@ import ast
 import pathlib
 import platform
 import time
+import warnings
 
 import numpy as np
 import sklearn
 from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
 
 import sklearn_subquad
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
@@ -43,6 +50,8 @@ CLASSIFICATION = (
     "tic-tac-toe",
     "wine",
 )
+# Sets of at most 1100 rows: those above, and one that comes with a test file, of which only the rows to fit count here.
+LOG_LOSS = (*CLASSIFICATION, "image-segmentation")
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -100,6 +109,36 @@ def classification(data, names, options):
     print(f"{'mean over the sets':28} accuracy {np.mean(means):6.2f} %")
 
 
+def log_losses(data, names, n_splits, options):
+    """Test log loss of fitted probabilities, ours and scikit-learn's classifiers at their defaults; last the means."""
+    peers = {
+        "ours": lambda: SubquadMLPClassifier(**{"loss": "log_loss", "random_state": 0} | options),
+        "logistic": LogisticRegression,
+        "forest": lambda: RandomForestClassifier(300, random_state=0),
+        "MLP": lambda: MLPClassifier(random_state=0),
+    }
+    print(f"{'test log loss':28}" + "".join(f"{name:>10}" for name in peers) + f"{'seconds':>10}")
+    means = []
+    for name in names:
+        z = np.load(data / "classification" / f"{name}.npz")
+        X, y = z["X"], z["y"]
+        rows, seconds = [], []
+        for test in z["test_mask"][:n_splits]:
+            row = []
+            for peer, make in peers.items():
+                model = make()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ConvergenceWarning)
+                    taken = timed_fit(model, X[~test], y[~test])
+                row.append(log_loss(y[test], model.predict_proba(X[test]), labels=model.classes_))
+                if peer == "ours":
+                    seconds.append(taken)
+            rows.append(row)
+        means.append(np.mean(rows, axis=0))
+        print(f"{name:28}" + "".join(f"{loss:10.4f}" for loss in means[-1]) + f"{np.median(seconds):10.2f}", flush=True)
+    print(f"{'mean over the sets':28}" + "".join(f"{loss:10.4f}" for loss in np.mean(means, axis=0)))
+
+
 def parameter(text):
     name, _, value = text.partition("=")
     try:
@@ -110,15 +149,15 @@ def parameter(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", help="digits, regression, classification (default: all)")
+    parser.add_argument("tables", nargs="*", help="digits, regression, classification, log-loss (default: all)")
     parser.add_argument("--sets", nargs="+", help="only these data sets")
-    parser.add_argument("--splits", type=int, default=20, help="regression splits (default 20)")
+    parser.add_argument("--splits", type=int, default=20, help="splits of a set, at most (default: all)")
     parser.add_argument("--param", type=parameter, action="append", default=[], help="name=value for the estimator")
     parser.add_argument("--data", type=pathlib.Path, default=DATA)
     parser.add_argument("--smoke", action="store_true", help="digits at width 64, to see that it runs")
     arguments = parser.parse_args()
     options = dict(arguments.param)
-    tables = arguments.tables or ["digits", "regression", "classification"]
+    tables = arguments.tables or ["digits", "regression", "classification", "log-loss"]
     if arguments.smoke:
         tables, options = ["digits"], {"hidden_layer_sizes": (64, 64), "max_iter": 3} | options
     print(
@@ -127,13 +166,15 @@ def main():
     )
     if "digits" in tables:
         digits(options)
-    if not arguments.data.is_dir() and {"regression", "classification"} & set(tables):
-        print(f"Left out: regression and classification (no data folder at {arguments.data}; see --data).")
+    if not arguments.data.is_dir() and {"regression", "classification", "log-loss"} & set(tables):
+        print(f"Left out: all tables but digits (no data folder at {arguments.data}; see --data).")
         return
     if "regression" in tables:
         regression(arguments.data, arguments.sets or REGRESSION, arguments.splits, options)
     if "classification" in tables:
         classification(arguments.data, arguments.sets or CLASSIFICATION, options)
+    if "log-loss" in tables:
+        log_losses(arguments.data, arguments.sets or LOG_LOSS, arguments.splits, options)
 
 
 if __name__ == "__main__":
