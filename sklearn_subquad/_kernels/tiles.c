@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 /* Bytes of one vector: GCC and clang turn their generic vector type into the level's registers.
  * Compilers without it get vectors of one element, hence plain loops. */
 #if defined(__AVX512F__)
@@ -83,6 +87,52 @@ DEFINE_TRANSPOSE_SQUARE(float, f32)
 DEFINE_TRANSPOSE_SQUARE(double, f64)
 #endif
 
+/* Four neighbouring entries: their values, one of which can be spread over a whole vector, and their columns. The loop
+ * over entries is bound by loads, because every multiply-add reads the tile. With 64-byte vectors it takes a tenth less
+ * time if the four values and the four columns are loaded together and taken apart by shuffles and shifts. */
+#define PIECE 4
+#if defined(__AVX512DQ__)
+typedef __m512 piece_f32;
+typedef __m512d piece_f64;
+static inline piece_f32 load_piece_f32(const float *values) {
+    return _mm512_broadcast_f32x4(_mm_loadu_ps(values));
+}
+static inline piece_f64 load_piece_f64(const double *values) {
+    return _mm512_broadcast_f64x4(_mm256_loadu_pd(values));
+}
+#define SPREAD_f32(piece, k) ((vector_f32)_mm512_permute_ps(piece, 0x55 * (k)))
+#define SPREAD_f64(piece, k) ((vector_f64)_mm512_permutex_pd(piece, 0x55 * (k)))
+#elif defined(__AVX2__)
+typedef __m256 piece_f32;
+typedef __m256d piece_f64;
+static inline piece_f32 load_piece_f32(const float *values) {
+    return _mm256_broadcast_ps((const __m128 *)values);
+}
+static inline piece_f64 load_piece_f64(const double *values) { return _mm256_loadu_pd(values); }
+#define SPREAD_f32(piece, k) ((vector_f32)_mm256_permute_ps(piece, 0x55 * (k)))
+#define SPREAD_f64(piece, k) ((vector_f64)_mm256_permute4x64_pd(piece, 0x55 * (k)))
+#else
+typedef const float *piece_f32;
+typedef const double *piece_f64;
+static inline piece_f32 load_piece_f32(const float *values) { return values; }
+static inline piece_f64 load_piece_f64(const double *values) { return values; }
+#define SPREAD_f32(piece, k) (piece)[k]
+#define SPREAD_f64(piece, k) (piece)[k]
+#endif
+#if defined(__AVX2__)
+typedef uint64_t columns4;
+static inline columns4 load_columns(const uint16_t *local) {
+    columns4 columns;
+    memcpy(&columns, local, sizeof columns);
+    return columns;
+}
+#define COLUMN(columns, k) ((columns) >> 16 * (k)&0xffff)
+#else
+typedef const uint16_t *columns4;
+static inline columns4 load_columns(const uint16_t *local) { return local; }
+#define COLUMN(columns, k) (columns)[k]
+#endif
+
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 #define QUOTE_(a) #a
@@ -90,17 +140,21 @@ DEFINE_TRANSPOSE_SQUARE(double, f64)
 
 #define real float
 #define NAME(function) JOIN(function, f32)
+#define SPREAD SPREAD_f32
 #include "tiles_template.h"
 #include "hadamard_template.h"
 #undef real
 #undef NAME
+#undef SPREAD
 
 #define real double
 #define NAME(function) JOIN(function, f64)
+#define SPREAD SPREAD_f64
 #include "tiles_template.h"
 #include "hadamard_template.h"
 #undef real
 #undef NAME
+#undef SPREAD
 
 const subquad_level JOIN(subquad_level, SUBQUAD_LEVEL) = {
     QUOTE(SUBQUAD_LEVEL),

@@ -16,6 +16,15 @@ typedef real NAME(vector);
 #define SETS (ACCUMULATORS / GROUP)
 #define GROUP_LANES (GROUP * VECTOR_LANES)
 
+/* Add one entry to the sums of a group of lanes: its value times its column's row of the tile. */
+#define ENTRY(column, value, set)                                                                    \
+    {                                                                                                \
+        const NAME(vector) *source =                                                                 \
+            (const NAME(vector) *)(tile + (int64_t)(column)*SUBQUAD_LANES + group);                  \
+        for (int a = 0; a < GROUP; a++)                                                              \
+            sum[(set) % SETS][a] += (value)*source[a];                                               \
+    }
+
 /* sums[row][lane] (+)= sum of value * tile[local][lane] over the entries of one block of columns, for one
  * chunk of rows; rows outside [low, high) are left out. Meanwhile the next tile is fetched into the cache, a
  * share with every row: the rows touch its lines in an order that no hardware prefetcher foresees. */
@@ -48,21 +57,16 @@ static void NAME(multiply_block)(const subquad_pattern *pattern, const real *val
             }
             const int64_t end = start[i + 1];
             int64_t p = start[i];
-            for (; p + SETS <= end; p += SETS)
-                for (int set = 0; set < SETS; set++) {
-                    const NAME(vector) *source = (const NAME(vector) *)(
-                        tile + (int64_t)pattern->local[p + set] * SUBQUAD_LANES + group);
-                    const real value = values[p + set];
-                    for (int a = 0; a < GROUP; a++)
-                        sum[set][a] += value * source[a];
-                }
-            for (; SETS > 1 && p < end; p++) {
-                const NAME(vector) *source = (const NAME(vector) *)(
-                    tile + (int64_t)pattern->local[p] * SUBQUAD_LANES + group);
-                const real value = values[p];
-                for (int a = 0; a < GROUP; a++)
-                    sum[0][a] += value * source[a];
+            for (; p + PIECE <= end; p += PIECE) {
+                const NAME(piece) piece = NAME(load_piece)(values + p);
+                const columns4 columns = load_columns(pattern->local + p);
+                ENTRY(COLUMN(columns, 0), SPREAD(piece, 0), 0)
+                ENTRY(COLUMN(columns, 1), SPREAD(piece, 1), 1)
+                ENTRY(COLUMN(columns, 2), SPREAD(piece, 2), 2)
+                ENTRY(COLUMN(columns, 3), SPREAD(piece, 3), 3)
             }
+            for (; p < end; p++)
+                ENTRY(pattern->local[p], values[p], 0)
             for (int a = 0; a < GROUP; a++) {
                 for (int set = 1; set < SETS; set++)
                     sum[0][a] += sum[set][a];
@@ -184,3 +188,4 @@ static int NAME(multiply)(const subquad_pattern *rows, const real *values, const
 #undef GROUP
 #undef SETS
 #undef GROUP_LANES
+#undef ENTRY
