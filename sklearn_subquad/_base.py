@@ -214,7 +214,9 @@ class BaseSubquadMLP(BaseEstimator):
         )
         with worker_threads(self.n_jobs):
             model = fit_network(data, options, stratify)
-            if model.result.best_iter == 0 and model.result.stop_reason is not StopReason.INTERPOLATED:
+            # Where the fit ends before the first step because targets are fitted, they are constant themselves.
+            fitted_at_once = model.result.stop_reason is StopReason.INTERPOLATED and not model.result.took_steps
+            if model.result.best_iter == 0 and not fitted_at_once:
                 warnings.warn(_why_constant(model.result), ConvergenceWarning, stacklevel=4)
             self._set_fitted(model, early_stopping, self._measure_densities(model, data.X))
 
@@ -389,14 +391,16 @@ class BaseSubquadMLP(BaseEstimator):
 def _why_constant(result):
     """A message for users whose model says the same of all rows."""
     constant = "the model predicts the mean of y (a classifier: the class frequencies)."
-    if result.stop_reason is StopReason.NO_DESCENT:
+    if result.took_steps:
         return (
-            f"No step lowers the training loss: {constant} Either X says nothing about y, or its scale is extreme: "
-            "then leave standardize=True, or scale X."
+            f"No step lowers the early-stopping error below that of a constant: {constant} Either these rows do not "
+            "show that X says anything about y, and more rows may; or the steps do not suit them: try another damping, "
+            "a larger max_iter, or early_stopping=False."
         )
     return (
-        f"No step lowers the early-stopping error below that of a constant: {constant} These rows do not show that X "
-        "says anything about y. More rows may, or early_stopping=False with a damping that suits the noise."
+        f"No step lowers the training loss: {constant} Either X says nothing about y, or its scale is extreme: then "
+        "leave standardize=True, or scale X. Or damping, alpha or init_scale is so large that steps are lost in "
+        "rounding."
     )
 
 

@@ -10,7 +10,10 @@ import numpy as np
 _START_FACTOR = 3.0
 _START_FLOOR = 0.3
 _START_CEILING = 100.0
+# Where it adapts, it does not fall below this one; a smaller one that a user has given is left at its first rejection.
 MIN_DAMPING = 1e-3
+# A step that is not good with about so much damping is so short that it fails for another reason.
+ENOUGH_DAMPING = 1e4
 
 ACCEPT_RATIO = 0.1
 _GOOD_RATIO = 0.75
@@ -41,7 +44,7 @@ def starting_damping(error_at):
 
 def after_rejection(damping):
     """Damping to try next after a step that was not good enough."""
-    return _REJECTED_FACTOR * damping
+    return max(_REJECTED_FACTOR * damping, MIN_DAMPING)
 
 
 def after_acceptance(damping, ratio, least):

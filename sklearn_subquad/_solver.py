@@ -52,6 +52,11 @@ class SolverResult:
     stop_reason: StopReason = StopReason.MAX_ITER
     phase_times: dict = field(default_factory=dict)
 
+    @property
+    def took_steps(self):
+        """Whether the fit took any step, or a search for the number of steps whose error curve this is."""
+        return self.n_iter > 0 or len(self.error_curve) > 1
+
     def describe_steps(self, trust_region, stopwatch):
         """Take over what the trust region and the stopwatch counted."""
         self.n_cg_iter, self.n_unconverged = trust_region.n_cg_iter, trust_region.n_unconverged

@@ -14,7 +14,8 @@ from sklearn_subquad._pcg import pcg
 from sklearn_subquad._preconditioner import make_preconditioner
 from sklearn_subquad._stopping import LeaveOneOutError
 
-_MAX_ATTEMPTS = 10
+# A step is given up after so many attempts, but not while the damping is below `ENOUGH_DAMPING`.
+_MIN_ATTEMPTS = 10
 # The least that a step leaves of the distance from the start: less would underflow after a few steps.
 _MIN_SHRINK = 1e-6
 # Rows from which the first damping is found: at most, and in batches at least. Few rows would leave it to chance.
@@ -239,6 +240,8 @@ class TrustRegion:
     def step(self):
         """Raise the damping until a step of the last linearisation lowers the objective by enough.
 
+        A damping that starts small is raised until it is large: that it is the user's is no reason to give up.
+
         Returns
         -------
         AcceptedStep or None
@@ -248,7 +251,9 @@ class TrustRegion:
         modelled_before = self._half_square(self._residual[rows])
         share = float(trial.sample_weight.sum() / self._batch.sample_weight.sum())
         self.n_cg_iter.append(0)
-        for _ in range(_MAX_ATTEMPTS):
+        n_attempts = 0
+        while n_attempts < _MIN_ATTEMPTS or self.damping < _damping.ENOUGH_DAMPING:
+            n_attempts += 1
             with self._stopwatch.phase("solve"):
                 solution = self._inner_solve()
             if solution is not None:
@@ -267,6 +272,8 @@ class TrustRegion:
                     return AcceptedStep(solution, undo, point)
                 self._network.revert(undo)
             self.damping = _damping.after_rejection(self.damping)
+            # In batches as well a smaller one, which was too small here, is not returned to.
+            self._least_damping = max(self._least_damping, _damping.MIN_DAMPING)
         self.n_cg_iter.pop()
         if self._in_batches:
             # The next batch may be an easier one.

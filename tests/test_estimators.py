@@ -339,6 +339,45 @@ def test_who_gets_a_constant_is_told_so(estimator_class, batch_size):
             constant.fit(X, np.full(len(X), 3.0))
 
 
+@BOTH
+@pytest.mark.parametrize("batch_size", ["auto", 40])
+@pytest.mark.parametrize("early_stopping", ["validation", False])
+@pytest.mark.parametrize("damping", [1e-9, 1e-12])
+def test_a_damping_that_is_too_small_is_raised(estimator_class, damping, early_stopping, batch_size):
+    X, y = data_for(estimator_class, n=200)
+    parameters = {"early_stopping": early_stopping, "batch_size": batch_size, "max_iter": 8}
+    estimator = small(estimator_class, damping=damping, **parameters).fit(X, y)
+    assert estimator.best_iter_ > 0
+    assert estimator.score(X, y) > 0.7
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"early_stopping": False, "damping": 1e20}, "lowers the training loss: .* damping, alpha or init_scale"),
+        ({"early_stopping": "validation", "damping": 1e6, "batch_size": 20}, "early-stopping error .* another damping"),
+        ({"early_stopping": "validation", "damping": 1e6, "max_iter": 1, "batch_size": 20}, "a larger max_iter"),
+    ],
+    ids=["lost in rounding", "too short", "too few"],
+)
+def test_who_gets_a_constant_by_parameters_reads_their_names(estimator_class, parameters, named):
+    X, y = data_for(estimator_class)
+    with pytest.warns(ConvergenceWarning, match=named):
+        estimator = small(estimator_class, **parameters).fit(X, y)
+    assert estimator.best_iter_ == 0
+
+
+def test_who_gets_a_constant_although_the_training_rows_are_fitted_is_told_so():
+    X, y = regression_data()
+    y = np.random.default_rng(3).permutation(y)
+    parameters = {"early_stopping": "validation", "damping": 1e-3, "n_iter_no_change": 100, "max_iter": 100}
+    with pytest.warns(ConvergenceWarning, match="No step lowers the early-stopping error"):
+        estimator = small(SubquadMLPRegressor, **parameters).fit(X, y)
+    assert estimator.best_iter_ == 0
+    assert "fitted to rounding" in estimator.stop_reason_ or "no damping" in estimator.stop_reason_
+
+
 @pytest.mark.parametrize("loss", ["squared_error", "poisson"])
 def test_targets_beyond_the_range_of_the_type_of_x_are_refused(loss):
     X, y = regression_data(dtype=np.float32)

@@ -359,6 +359,38 @@ def test_ten_rejected_attempts_are_none(k, max_rank, in_batches, alpha, failure)
     assert accepted.point.loss < loss.value(data.Y, output, data.sample_weight)
 
 
+@every_failure
+@pytest.mark.parametrize("in_batches", [False, True])
+@pytest.mark.parametrize(("damping", "n_attempts"), [(1e-200, 13), (1e-9, 13), (1e-3, 12), (0.005, 11), (1e5, 10)])
+def test_a_small_damping_is_raised_until_it_is_large(damping, n_attempts, in_batches, failure):
+    network, data, _ = fitting_problem(n=20, widths=(30, 20))
+    loss = ScriptedSquaredError(lambda value, call: value)
+    region = make_region(network, data, loss, damping=damping, preconditioner="none", in_batches=in_batches)
+    linearise(region, data)
+    loss.n_calls, loss.change = 0, lambda value, call: BAD[failure](value)
+    assert region.step() is None
+    assert loss.n_calls == n_attempts
+    # From below the least of adapting dampings at once to that; in batches the next one begins with no less, either.
+    raised = max(4.0 * damping, 1e-3) * 4.0 ** (n_attempts - 1)
+    assert region.damping == pytest.approx(max(damping, 1e-3) if in_batches else raised)
+
+
+def test_in_batches_a_damping_that_failed_is_not_returned_to():
+    network, data, _ = fitting_problem(n=40)
+    loss = ScriptedSquaredError(lambda value, call: value)
+    region = make_region(network, data, loss, damping=1e-9, preconditioner="none", in_batches=True, batch_size=20)
+    linearise(region, data[:20])
+    loss.n_calls, loss.change = 0, lambda value, call: BAD["higher"](value) if call <= 4 else value
+    assert region.step() is not None
+    dampings = []
+    for _ in range(12):
+        linearise(region, data[20:])
+        if region.step() is None:
+            break
+        dampings.append(region.damping)
+    assert min(dampings) == pytest.approx(1e-3)
+
+
 @pytest.mark.parametrize(
     ("ratio", "accepted", "factor"), [(0.09, False, 4.0), (0.11, True, 1.0), (0.74, True, 1.0), (0.76, True, 0.5)]
 )
@@ -443,6 +475,9 @@ def test_residuals_that_are_not_numbers_give_no_step(k):
 class TestDamping:
     def test_rejection_raises_it_by_four(self):
         assert _damping.after_rejection(0.3) == pytest.approx(1.2)
+
+    def test_rejection_leaves_what_is_below_the_least_of_adapting_ones(self):
+        assert _damping.after_rejection(1e-12) == _damping.MIN_DAMPING
 
     @pytest.mark.parametrize(
         ("damping", "ratio", "least", "expected"),
