@@ -68,9 +68,20 @@ def best_rmse(name, split, seed):
         for rows in (z["train_idx"][split], z["test_idx"][split])
     ]
     model = SubquadMLPRegressor(tol=0.0, n_iter_no_change=20)
-    options = FittingOptions(model._architecture(), model._solver_options(), True, True, False, 0.1, seed)
+    options = FittingOptions(
+        architecture=model._architecture(),
+        solver=model._solver_options(in_batches=False),
+        loss="squared_error",
+        in_batches=False,
+        batch_size=len(sets[0].X),
+        standardize=True,
+        unit_variance_targets=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        seed=seed,
+    )
     with worker_threads():
-        curve = _fit(sets[0], options, held_out=sets[1]).result.error_curve
+        curve = _fit(sets[0], options, loss=None, held_out=sets[1]).result.error_curve
     return np.sqrt(min(curve)) * sets[0].Y.std()
 
 
