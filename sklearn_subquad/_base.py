@@ -199,12 +199,15 @@ class BaseSubquadMLP(BaseEstimator):
             stratify = None if stratify is None else stratify[counted]
         n_rows = len(data.X)
         batch_size = self._resolved_batch_size(n_rows)
-        early_stopping = self._resolved_early_stopping(n_rows, batch_size)
+        # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
+        in_batches = n_rows > batch_size
+        early_stopping = self._resolved_early_stopping(n_rows, in_batches)
         self._require_memory(architecture, n_rows, batch_size, X.shape[1] + 1, Y.shape[1], X.dtype.itemsize)
         options = FittingOptions(
             architecture=architecture,
-            solver=self._solver_options(in_batches=n_rows > batch_size),
+            solver=self._solver_options(in_batches),
             loss=self.loss,
+            in_batches=in_batches,
             batch_size=batch_size,
             standardize=self.standardize,
             unit_variance_targets=unit_variance_targets,
@@ -226,17 +229,17 @@ class BaseSubquadMLP(BaseEstimator):
             return n_rows if n_rows <= _AUTO_FULL_BATCH else _AUTO_BATCH
         return min(int(self.batch_size), n_rows)
 
-    def _resolved_early_stopping(self, n_rows, batch_size):
+    def _resolved_early_stopping(self, n_rows, in_batches):
         early_stopping = self.early_stopping
         if early_stopping == "auto":
             early_stopping = "validation"
-            if self.loss == "squared_error" and n_rows == batch_size:
+            if self.loss == "squared_error" and not in_batches:
                 early_stopping = self._auto_early_stopping(n_rows)
         if early_stopping == "loo" and self.loss != "squared_error":
             raise ValueError(
                 f"early_stopping='loo' is a formula of the squared error, but loss={self.loss!r}; use 'validation'."
             )
-        if early_stopping == "loo" and n_rows > batch_size:
+        if early_stopping == "loo" and in_batches:
             raise ValueError(
                 f"early_stopping='loo' needs all {n_rows} rows in one batch, but batch_size={self.batch_size!r} cuts "
                 "them; use 'validation', or a batch_size of at least the number of rows."

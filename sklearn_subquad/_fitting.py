@@ -52,11 +52,20 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class FittingOptions:
-    """Everything about a fit but the data."""
+    """Everything about a fit but the data.
+
+    Attributes
+    ----------
+    in_batches : bool
+        Whether rows are fitted in batches, however many of them are held out.
+    batch_size : int
+        Rows of a batch at most.
+    """
 
     architecture: Architecture
     solver: SolverOptions
     loss: str
+    in_batches: bool
     batch_size: int
     standardize: bool
     unit_variance_targets: bool
@@ -72,8 +81,8 @@ def fit_network(data, options, stratify=None):
     ----------
     data : TrainingSet
     options : FittingOptions
-        With ``early_stopping="validation"`` the number of steps is found on a held-out part. Up to `batch_size` rows,
-        it is found on several such parts where they are small, and a last fit takes as many steps on all rows.
+        With ``early_stopping="validation"`` the number of steps is found on a held-out part. Where a fit is not in
+        batches, it is found on several such parts if they are small, and a last fit takes as many steps on all rows.
     stratify : ndarray of shape (n,) or None
         Class labels that the held-out part should keep in proportion where it can.
 
@@ -87,7 +96,7 @@ def fit_network(data, options, stratify=None):
     loss = None if options.loss == "squared_error" else make_loss(options.loss, data.Y, data.sample_weight)
     if options.early_stopping != "validation":
         return _fit(data, options, loss, held_out=None)
-    if len(data.X) > options.batch_size:
+    if options.in_batches:
         fitting, held_out = _split(len(data.X), options, stratify, options.seed)
         return _fit(data[fitting], options, loss, held_out=data[held_out])
     searches = _search(data, options, loss, stratify)
@@ -169,7 +178,7 @@ def _fit(data, options, loss, held_out):
         # The seeds of probes and weights differ, so that the one are not drawn from the bits of the other.
         criterion = LeaveOneOutError(batch, np.random.default_rng([options.seed, 1]))
     seed = [options.seed, 2]
-    if len(batch) > options.batch_size:
+    if options.in_batches:
         solver = MiniBatchSolver(network, batch, loss, options.solver, options.batch_size, criterion, seed)
     else:
         solver = GaussNewtonSolver(network, batch, loss, options.solver, criterion, seed)

@@ -27,7 +27,8 @@ class MiniBatchSolver:
     options : SolverOptions
         `max_iter` and `n_iter_no_change` count passes and steps.
     batch_size : int
-        Rows of a batch at most; all batches of a pass have as many, or one less.
+        Rows of a batch at most. A pass has as few batches as that allows, of equal size but for one row; one batch
+        where there are no more rows.
     criterion : HeldOutError or None
         Early-stopping error, of the average after every pass. With one, the fit stops at the end of the pass in which
         it has not improved for `n_iter_no_change` steps and two passes, and the network returns to the best average.
@@ -40,13 +41,15 @@ class MiniBatchSolver:
         self._network, self._data, self._loss = network, data, loss
         self._options, self._criterion = options, criterion
         self._n_batches = math.ceil(len(data) / batch_size)
+        # What a batch really has may be half of the most that it is allowed.
+        rows_of_a_batch = math.ceil(len(data) / self._n_batches)
         self._stopwatch = Stopwatch()
         self._rng = np.random.default_rng(seed)
         self._trust_region = TrustRegion(
             network,
             loss,
             options,
-            batch_size=batch_size,
+            batch_size=rows_of_a_batch,
             total_weight=float(data.sample_weight.sum()),
             in_batches=True,
             seed=seed,

@@ -112,12 +112,12 @@ class TrustRegion:
     loss : Loss
     options : StepOptions
     batch_size : int
-        Rows of a batch, about.
+        Rows of the largest batch.
     total_weight : float
         Sum of the weights of all rows.
     in_batches : bool
-        Whether a batch is not all rows. Damping then is what keeps a step from forgetting other batches: it does not
-        fall below its start, and `find_damping` comes before the first step.
+        Whether a batch may be less than all rows. Damping then is what keeps a step from forgetting other batches: it
+        does not fall below its start, and `find_damping` comes before the first step.
     seed : int or sequence of int
         Of the probes and sketches.
     stopwatch : Stopwatch

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Network
 from sklearn_subquad._trust_region import TrustRegion
 
@@ -129,6 +130,22 @@ def test_batches_predict_about_as_well_as_all_rows_at_once(estimator_class, loss
         )
         lost = (test_error(estimator) - at_once) / (of_the_constant - at_once)
         assert lost < 0.35, f"batch_size={batch_size}, early_stopping={early_stopping}"
+
+
+@LOSSES
+@pytest.mark.parametrize("batch_size", [541, 550, N - 1])
+def test_rows_held_out_do_not_turn_batches_into_a_fit_of_all_rows(estimator_class, loss, batch_size, monkeypatch):
+    X, y = training(estimator_class)
+    solvers, solve = [], MiniBatchSolver.solve
+    monkeypatch.setattr(MiniBatchSolver, "solve", lambda self: solvers.append(self) or solve(self))
+    estimator = batched(estimator_class, batch_size=batch_size, loss=loss, early_stopping="validation").fit(X, y)
+    # The 540 rows that are left are one batch. The held-out ones stay out, and nothing is fitted again.
+    assert len(solvers) == 1
+    assert len(estimator.n_cg_iter_) == len(estimator.loss_curve_) == estimator.n_iter_
+    assert len(estimator.validation_scores_) == estimator.n_iter_ + 1
+    # Fewer held-out rows leave two batches.
+    two = clone(estimator).set_params(validation_fraction=0.05, batch_size=550).fit(X, y)
+    assert len(two.n_cg_iter_) == 2 * two.n_iter_
 
 
 def test_auto_cuts_more_than_4096_rows():
