@@ -4,16 +4,15 @@ import warnings
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_subquad._compat import Interval, Options, StrOptions
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
-from sklearn_subquad._memory import CALIBRATION_ROWS, dense_row_bytes, fit_bytes, require_bytes
+from sklearn_subquad._memory import CALIBRATION_ROWS, fit_bytes, require_bytes
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS
@@ -320,7 +319,7 @@ class BaseSubquadMLP(BaseEstimator):
         # Rows at equal distances: their order may mean something.
         X = X[:: -(-len(X) // CALIBRATION_ROWS)]
         active = np.zeros(len(network.layers))
-        for rows in _row_batches(len(X), network.architecture, X.dtype.itemsize):
+        for rows in network.row_batches(len(X)):
             active += [h.nnz for h in network.forward(model.inputs.transform(X[rows])).hidden]
         return active / (len(X) * np.array(network.architecture.widths))
 
@@ -340,7 +339,7 @@ class BaseSubquadMLP(BaseEstimator):
         network, inputs, targets = self._model()
         out = np.empty((X.shape[0], self.n_outputs_), dtype=X.dtype)
         with worker_threads(self.n_jobs):
-            for rows in _row_batches(X.shape[0], network.architecture, network.dtype.itemsize):
+            for rows in network.row_batches(X.shape[0]):
                 x = inputs.transform(X[rows]).astype(network.dtype, copy=False)
                 out[rows] = targets.inverse_transform(network.forward(x).output)
         return out
@@ -405,13 +404,3 @@ def _why_constant(result):
         "leave standardize=True, or scale X. Or damping, alpha or init_scale is so large that steps are lost in "
         "rounding."
     )
-
-
-def _row_batches(n_rows, architecture, itemsize):
-    """Slices of rows whose activations, in a forward pass, fit in scikit-learn's `working_memory`."""
-    entries = sum(width * density for width, density in architecture.layers())
-    per_row = entries * (itemsize + 2)
-    if architecture.sparsifier == "topk":
-        per_row += max(architecture.widths) * dense_row_bytes(itemsize, topk=True)
-    batch = int(get_config()["working_memory"] * 2**20 // per_row)
-    return gen_batches(n_rows, max(1, min(n_rows, batch)))

@@ -11,9 +11,12 @@ The parts of W_l that meet h_{l-1} (m_l x m_{l-1}) are `LazyWeights`; the parts 
 from dataclasses import dataclass, field
 
 import numpy as np
+from sklearn import get_config
+from sklearn.utils import gen_batches
 
 from sklearn_subquad._kernels import LANES
 from sklearn_subquad._matmul import PackedMatrix, times_dense
+from sklearn_subquad._memory import dense_row_bytes
 from sklearn_subquad._parallel import for_each
 from sklearn_subquad._products import ColumnwiseSum
 from sklearn_subquad._sparsifier import SPARSIFIERS, calibrate_shift
@@ -217,6 +220,16 @@ class Network:
         if inputs is not None:
             output += x @ inputs
         return Activations(x, hidden, output)
+
+    def row_batches(self, n_rows):
+        """Slices of rows whose activations, in a forward pass, fit in scikit-learn's `working_memory`."""
+        itemsize = self.dtype.itemsize
+        entries = sum(width * density for width, density in self.architecture.layers())
+        per_row = entries * (itemsize + 2)
+        if self.architecture.sparsifier == "topk":
+            per_row += max(self.architecture.widths) * dense_row_bytes(itemsize, topk=True)
+        batch = int(get_config()["working_memory"] * 2**20 // per_row)
+        return gen_batches(n_rows, max(1, min(n_rows, batch)))
 
     def apply(self, step):
         """Add a step; returns what `revert` needs. Dense parts are replaced, never changed in place."""

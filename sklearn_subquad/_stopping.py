@@ -60,18 +60,21 @@ class HeldOutError:
 
     def of_the_constant(self):
         """Error of the constant model, whose network is zero."""
-        return self._error(np.zeros_like(self._batch.Y))
+        return self._error(self._value(self._batch, np.zeros_like(self._batch.Y)))
 
     def after_step(self, network, output, jacobian, solution):
         """Error of the network after an accepted step."""
         return self.of_network(network)
 
     def of_network(self, network):
-        """Error of a network."""
-        return self._error(network.forward(self._batch.x).output)
+        """Error of a network, whose activations are those of a part of the rows at a time."""
+        parts = (self._batch[rows] for rows in network.row_batches(len(self._batch)))
+        return self._error(sum(self._value(part, network.forward(part.x).output) for part in parts))
 
-    def _error(self, output):
-        value = self._loss.value(self._batch.Y, output, self._batch.sample_weight)
+    def _value(self, rows, output):
+        return self._loss.value(rows.Y, output, rows.sample_weight)
+
+    def _error(self, value):
         return self._loss.reported(value / float(self._batch.sample_weight.sum()))
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from cases import DenseNetwork, as_vector, fitting_problem, parameters
+from sklearn import config_context
 
 from sklearn_subquad._jacobian import Jacobian
 from sklearn_subquad._losses import IdentityFactor
+from sklearn_subquad._network import Network
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
 from sklearn_subquad._stopping import HeldOutError, LeaveOneOutError, Patience, StopReason
@@ -366,6 +368,27 @@ def test_held_out_error_is_the_mean_loss_in_the_unit_of_users(name, k):
         (np.zeros_like(batch.Y), error.of_the_constant()),
     ):
         assert actual == pytest.approx(unit * loss.value(batch.Y, output, batch.sample_weight) / weight)
+
+
+@LOSSES
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_held_out_rows_are_evaluated_in_parts_that_fit_in_the_working_memory(name, k, dtype, monkeypatch):
+    network, batch, loss = fitting_problem(name, k, n=400, widths=(1000, 900), dtype=dtype, weighted=True)
+    error = HeldOutError(batch, loss)
+    at_once = error.of_network(network)
+    sizes, forward = [], Network.forward
+
+    def spy(self, x):
+        sizes.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(Network, "forward", spy)
+    with config_context(working_memory=1):
+        in_parts = error.of_network(network)
+    # A quarter of 1,900 neurons a row, each with a value and two bytes of its place.
+    assert max(sizes) == int(2**20 / (475 * (dtype().itemsize + 2)))
+    assert sum(sizes) == 400
+    assert in_parts == pytest.approx(at_once, rel=1e-5 if dtype == np.float32 else 1e-12)
 
 
 def test_step_as_vector_matches_what_apply_adds():
