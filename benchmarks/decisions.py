@@ -63,17 +63,15 @@ def alignment():
 def best_rmse(name, split, seed):
     """Lowest test RMSE on the path of 20 steps at the defaults: what a perfect stopping rule would reach."""
     z = np.load(DATA / "regression" / f"{name}.npz")
-    sets = [
-        TrainingSet(z["X"][rows], z["y"][rows, None].astype(float), np.ones(len(rows)))
-        for rows in (z["train_idx"][split], z["test_idx"][split])
-    ]
+    fitting, test = z["train_idx"][split], z["test_idx"][split]
+    data = TrainingSet(z["X"], z["y"][:, None].astype(float), np.ones(len(z["X"])))
     model = SubquadMLPRegressor(tol=0.0, n_iter_no_change=20)
     options = FittingOptions(
         architecture=model._architecture(),
         solver=model._solver_options(in_batches=False),
         loss="squared_error",
         in_batches=False,
-        batch_size=len(sets[0].X),
+        batch_size=len(fitting),
         standardize=True,
         unit_variance_targets=True,
         early_stopping=False,
@@ -81,8 +79,8 @@ def best_rmse(name, split, seed):
         seed=seed,
     )
     with worker_threads():
-        curve = _fit(sets[0], options, loss=None, held_out=sets[1]).result.error_curve
-    return np.sqrt(min(curve)) * sets[0].Y.std()
+        curve = _fit(data, options, None, fitting, test).result.error_curve
+    return np.sqrt(min(curve)) * data.Y[fitting].std()
 
 
 def mirrored():

@@ -220,7 +220,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
                 "loss='log_loss' needs rows of positive sample_weight of every class in y; there is none of "
                 f"{np.delete(classes, counted).tolist()}. Leave those rows out, or use loss='squared_error'."
             )
-        indicators = np.eye(len(classes))[codes]
+        # A byte each: of many rows and classes, they would be most of the data.
+        indicators = codes[:, None] == np.arange(len(classes))
         if len(classes) == 2:
             indicators = indicators[:, 1:]
         self.classes_ = classes

@@ -38,7 +38,8 @@ class TrainingSet:
     Attributes
     ----------
     X : ndarray of shape (n, n_features)
-    Y : ndarray of shape (n, k), float64
+    Y : ndarray of shape (n, k), float64 or bool
+        Targets, or indicators of classes.
     sample_weight : ndarray of shape (n,), float64
     """
 
@@ -95,17 +96,16 @@ def fit_network(data, options, stratify=None):
     # Of all rows: a held-out part may leave a class out.
     loss = None if options.loss == "squared_error" else make_loss(options.loss, data.Y, data.sample_weight)
     if options.early_stopping != "validation":
-        return _fit(data, options, loss, held_out=None)
+        return _fit(data, options, loss)
     if options.in_batches:
-        fitting, held_out = _split(len(data.X), options, stratify, options.seed)
-        return _fit(data[fitting], options, loss, held_out=data[held_out])
+        return _fit(data, options, loss, *_split(len(data.X), options, stratify, options.seed))
     searches = _search(data, options, loss, stratify)
     curve = _mean_curve([search.error_curve for search in searches])
     best_iter = int(np.argmin(curve))
     solver = dataclasses.replace(options.solver, max_iter=best_iter, tol=0.0)
     if options.solver.verbose:
         print(f"Fitting all {len(data.X)} rows with that number of steps: {best_iter}.")
-    final = _fit(data, dataclasses.replace(options, solver=solver, early_stopping=False), loss, held_out=None)
+    final = _fit(data, dataclasses.replace(options, solver=solver, early_stopping=False), loss)
     final.result.error_curve = curve
     if final.result.n_iter == best_iter:
         final.result.stop_reason = max(searches, key=lambda search: search.n_iter).stop_reason
@@ -126,7 +126,7 @@ def _search(data, options, loss, stratify):
         fitting, held_out = _split(len(data.X), options, stratify, options.seed + len(searches))
         if options.solver.verbose:
             print(f"Finding the number of steps: {len(fitting)} rows to fit, {len(held_out)} held out.")
-        searches.append(_fit(data[fitting], options, loss, held_out=data[held_out]).result)
+        searches.append(_fit(data, options, loss, fitting, held_out).result)
         n_held_out += len(held_out)
     return searches
 
@@ -146,23 +146,16 @@ def _split(n, options, stratify, seed):
     return train_test_split(np.arange(n), test_size=n_held_out, random_state=seed, stratify=stratify)
 
 
-def _fit(data, options, loss, held_out):
+def _fit(data, options, loss, fitting=slice(None), held_out=None):
+    """Fit to some rows of the data and watch the error on others, both given by their places."""
     start = time.perf_counter()
-    inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize)
+    inputs, targets = _scalings(data[fitting], options, loss)
+    # Only what is scaled lives on: of the rows as they come, there is no copy while the solver works.
+    batch = _scaled(data[fitting], inputs, targets, loss)
+    if held_out is not None:
+        held_out = _scaled(data[held_out], inputs, targets, loss)
     if loss is None:
-        targets = TargetScaling.fit(data.Y, data.sample_weight, options.unit_variance_targets)
         loss = SquaredError(data.Y.shape[1])
-
-        def encode(Y):
-            return targets.transform(Y).astype(data.X.dtype)
-    else:
-        # The loss adds its baseline, and so do predictions.
-        targets = TargetScaling(loss.baseline, np.ones_like(loss.baseline))
-
-        def encode(Y):
-            return Y.astype(data.X.dtype)
-
-    batch = Batch(inputs.transform(data.X), encode(data.Y), data.sample_weight)
     calibration = batch
     if len(batch) > max(CALIBRATION_ROWS, options.batch_size):
         rows = np.random.default_rng([options.seed, 3]).choice(len(batch), CALIBRATION_ROWS, replace=False)
@@ -172,7 +165,6 @@ def _fit(data, options, loss, held_out):
     )
     criterion = None
     if held_out is not None:
-        held_out = Batch(inputs.transform(held_out.X), encode(held_out.Y), held_out.sample_weight)
         criterion = HeldOutError(held_out, loss)
     elif options.early_stopping == "loo":
         # The seeds of probes and weights differ, so that the one are not drawn from the bits of the other.
@@ -186,3 +178,18 @@ def _fit(data, options, loss, held_out):
     result = solver.solve()
     result.phase_times["init"] = initialised
     return FittedModel(inputs, targets, network, result)
+
+
+def _scalings(data, options, loss):
+    """Scaling of inputs and of targets for these rows; the loss is None for the squared error."""
+    inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize)
+    if loss is None:
+        return inputs, TargetScaling.fit(data.Y, data.sample_weight, options.unit_variance_targets)
+    # The loss adds its baseline, and so do predictions.
+    return inputs, TargetScaling(loss.baseline, np.ones_like(loss.baseline))
+
+
+def _scaled(data, inputs, targets, loss):
+    """Rows as network and loss take them: only the squared error's targets are scaled."""
+    Y = targets.transform(data.Y, data.X.dtype) if loss is None else data.Y.astype(data.X.dtype)
+    return Batch(inputs.transform(data.X), Y, data.sample_weight)

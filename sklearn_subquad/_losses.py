@@ -9,7 +9,10 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.utils import gen_batches
 
+# Rows whose values are computed, in double precision, at a time.
+_CHUNK_ROWS = 4096
 # Raw predictions beyond are as good as this one, and their differences do not overflow.
 _MAX_RAW = 1e300
 
@@ -141,8 +144,12 @@ class Loss(ABC):
         """``sum_i w_i l(y_i, f_i)`` in double precision; infinity where outputs are not finite."""
         if not np.isfinite(F).all():
             return np.inf
+        total = 0.0
         with np.errstate(over="ignore"):
-            return float(sample_weight @ self._row_values(Y.astype(np.float64), self._raw(F)))
+            for rows in gen_batches(len(Y), _CHUNK_ROWS):
+                values = self._row_values(Y[rows].astype(np.float64), self._raw(F[rows]))
+                total += float(sample_weight[rows] @ values)
+        return total
 
     def reported(self, mean_value):
         """A mean of `value` over weights, in the unit that users read: here a deviance per output."""
@@ -359,4 +366,5 @@ def make_loss(name, Y, sample_weight):
 
 
 def _weighted_mean(Y, sample_weight):
-    return np.average(Y, axis=0, weights=sample_weight)
+    # Unlike np.average, without a product of Y's shape in double precision.
+    return np.einsum("i,ij->j", sample_weight, Y) / sample_weight.sum()

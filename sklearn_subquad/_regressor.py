@@ -217,7 +217,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         self._single_output = y.ndim == 1
-        Y = y.reshape(len(X), -1).astype(np.float64)
+        Y = y.reshape(len(X), -1).astype(np.float64, copy=False)
         _require_range(Y, X.dtype)
         self._fit_network(
             X,

@@ -37,6 +37,12 @@ def _column_moments(values, sample_weight):
     return mean, np.where(constant, 1.0, largest * relative), largest
 
 
+def _standardise(values, mean, scale, out):
+    """Write ``(values - mean) / scale`` to `out`, a part of the rows in double precision at a time."""
+    for rows in gen_batches(len(values), _CHUNK_ROWS):
+        out[rows] = (values[rows] - mean) / scale
+
+
 @dataclass
 class InputScaling:
     """The map x -> [(x - mean) / scale / sqrt(d), bias feature].
@@ -60,9 +66,7 @@ class InputScaling:
     def transform(self, X):
         """Network inputs (n x (n_features + 1)) in X's floating dtype."""
         out = np.empty((X.shape[0], X.shape[1] + 1), dtype=X.dtype)
-        scale = self.scale * np.sqrt(X.shape[1])
-        for rows in gen_batches(len(X), _CHUNK_ROWS):
-            out[rows, :-1] = (X[rows] - self.mean) / scale
+        _standardise(X, self.mean, self.scale * np.sqrt(X.shape[1]), out[:, :-1])
         out[:, -1] = BIAS_FEATURE
         return out
 
@@ -84,8 +88,11 @@ class TargetScaling:
         mean, deviation, _ = _moments(Y, sample_weight)
         return cls(mean, deviation if unit_variance else np.ones_like(mean))
 
-    def transform(self, Y):
-        return (Y - self.mean) / self.scale
+    def transform(self, Y, dtype=np.float64):
+        """Scaled targets of that dtype, computed in double precision."""
+        out = np.empty(Y.shape, dtype=dtype)
+        _standardise(Y, self.mean, self.scale, out)
+        return out
 
     def inverse_transform(self, Z):
         """Outputs in the target's units, in Z's dtype."""

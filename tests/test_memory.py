@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._jacobian import Jacobian, make_probes
 from sklearn_subquad._losses import IdentityFactor, SquaredError
 from sklearn_subquad._matmul import PackedMatrix
@@ -100,6 +101,31 @@ def test_batches_take_an_average_and_with_a_criterion_the_best_one(matmul, share
     assert result.n_iter == 3
     copies += keep_start
     assert copies * WEIGHT_BYTES < peak < (copies + share) * WEIGHT_BYTES
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "log_loss"])
+def test_class_indicators_are_never_doubles(loss):
+    n, n_classes = 40_000, 50
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((n, 2), dtype=np.float32), rng.integers(n_classes, size=n)
+    parameters = {"preconditioner": "none", "damping": 1e6, "cg_tol": 0.5, "batch_size": 5000, "max_iter": 1}
+    model = SubquadMLPClassifier(
+        hidden_layer_sizes=(2,), loss=loss, early_stopping=False, n_jobs=1, random_state=0, **parameters
+    )
+    _, peak = peak_of(lambda: model.fit(X, y))
+    # A byte each, in single precision as targets, and once more as outputs that are zero; batches have an eighth of it.
+    assert peak < 20 * n * n_classes
+
+
+def test_no_copy_of_the_features_lives_beside_the_scaled_ones(monkeypatch):
+    held = []
+    monkeypatch.setattr(MiniBatchSolver, "solve", lambda self: held.append(tracemalloc.get_traced_memory()[0]) or 1 / 0)
+    X = np.random.default_rng(0).standard_normal((20_000, 100), dtype=np.float32)
+    model = SubquadMLPRegressor(hidden_layer_sizes=(8,), early_stopping="validation", batch_size=1000)
+    with pytest.raises(ZeroDivisionError):
+        peak_of(lambda: model.fit(X, X[:, 0]))
+    # With the 4,096 rows on which the network was calibrated.
+    assert X.nbytes < held[0] < 1.5 * X.nbytes
 
 
 @pytest.mark.parametrize("sparsifier", ["shifted_relu", "topk"])
