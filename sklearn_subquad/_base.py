@@ -220,6 +220,9 @@ class BaseSubquadMLP(BaseEstimator):
             fitted_at_once = model.result.stop_reason is StopReason.INTERPOLATED and not model.result.took_steps
             if model.result.best_iter == 0 and not fitted_at_once:
                 warnings.warn(_why_constant(model.result), ConvergenceWarning, stacklevel=4)
+            elif not in_batches and 2 * model.result.n_unconverged > model.result.n_solves:
+                # In batches, what a step of one leaves out is made up for by the next.
+                warnings.warn(_how_inexact(model.result, options.solver), ConvergenceWarning, stacklevel=4)
             self._set_fitted(model, early_stopping, self._measure_densities(model, data.X))
 
     def _resolved_batch_size(self, n_rows):
@@ -403,4 +406,13 @@ def _why_constant(result):
         f"No step lowers the training loss: {constant} Either X says nothing about y, or its scale is extreme: then "
         "leave standardize=True, or scale X. Or damping, alpha or init_scale is so large that steps are lost in "
         "rounding."
+    )
+
+
+def _how_inexact(result, solver):
+    """A message for users whose steps are mostly not what they would be by `cg_tol`."""
+    return (
+        f"{result.n_unconverged} of {result.n_solves} inner solves did not reach cg_tol={solver.cg_tol} in "
+        f"max_cg_iter={solver.max_cg_iter} iterations. Their steps were taken all the same, and may fit less than "
+        "exact ones: raise max_cg_iter or cg_tol, or choose another preconditioner."
     )

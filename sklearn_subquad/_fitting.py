@@ -110,7 +110,6 @@ def fit_network(data, options, stratify=None):
     if final.result.n_iter == best_iter:
         final.result.stop_reason = max(searches, key=lambda search: search.n_iter).stop_reason
     for search in searches:
-        final.result.n_unconverged += search.n_unconverged
         for phase, seconds in search.phase_times.items():
             final.result.phase_times[phase] += seconds
     return final

@@ -62,7 +62,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     cg_tol : "auto" or float, default="auto"
         Relative residual at which the conjugate gradients stop. "auto" is 0.01, and 0.1 in batches.
     max_cg_iter : int, default=50
-        Conjugate gradient iterations per step at most.
+        Conjugate gradient iterations per inner solve at most. If that is too few for most solves of a fit, there is a
+        ConvergenceWarning (in batches none).
     max_iter : int, default=20
         Gauss-Newton steps at most; passes over the rows where they are fitted in batches.
     batch_size : "auto" or int, default="auto"

@@ -34,8 +34,8 @@ class SolverResult:
         steps the loss is that of the random start, the error that of the constant model.
     n_cg_iter : list of int
         Inner iterations of each step, rejected attempts included.
-    n_unconverged : int
-        Inner solves that did not reach their tolerance; their solutions were used all the same.
+    n_solves, n_unconverged : int
+        Inner solves, and how many of them did not reach their tolerance; their solutions were used all the same.
     damping : float
     stop_reason : StopReason
     phase_times : dict of str to float
@@ -47,6 +47,7 @@ class SolverResult:
     loss_curve: list = field(default_factory=list)
     error_curve: list = field(default_factory=list)
     n_cg_iter: list = field(default_factory=list)
+    n_solves: int = 0
     n_unconverged: int = 0
     damping: float = float("nan")
     stop_reason: StopReason = StopReason.MAX_ITER
@@ -59,7 +60,8 @@ class SolverResult:
 
     def describe_steps(self, trust_region, stopwatch):
         """Take over what the trust region and the stopwatch counted."""
-        self.n_cg_iter, self.n_unconverged = trust_region.n_cg_iter, trust_region.n_unconverged
+        self.n_cg_iter = trust_region.n_cg_iter
+        self.n_solves, self.n_unconverged = trust_region.n_solves, trust_region.n_unconverged
         self.damping = float("nan") if trust_region.damping == "auto" else float(trust_region.damping)
         self.phase_times = dict(stopwatch.seconds)
 

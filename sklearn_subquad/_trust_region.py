@@ -130,8 +130,8 @@ class TrustRegion:
         Of the last linearisation.
     n_cg_iter : list of int
         Inner iterations of every step, rejected attempts included.
-    n_unconverged : int
-        Inner solves that did not reach their tolerance; their solutions were used all the same.
+    n_solves, n_unconverged : int
+        Inner solves, and how many of them did not reach their tolerance; their solutions were used all the same.
     """
 
     def __init__(self, network, loss, options, batch_size, total_weight, in_batches, seed, stopwatch):
@@ -157,7 +157,7 @@ class TrustRegion:
         self._penalty_of_all = None
         self.damping = options.damping
         self.n_cg_iter = []
-        self.n_unconverged = 0
+        self.n_solves = self.n_unconverged = 0
 
     def evaluate(self, batch):
         """Forward pass of a batch, as a `Point`."""
@@ -321,6 +321,7 @@ class TrustRegion:
                 self._preconditioner.observe(inner.n_iter)
         except np.linalg.LinAlgError:
             return None
+        self.n_solves += 1
         if not np.all(np.isfinite(c)):
             return None
         # J J^T c = rhs - remainder - shift * c, so nothing below needs another product with J.

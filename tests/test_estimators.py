@@ -378,6 +378,24 @@ def test_who_gets_a_constant_although_the_training_rows_are_fitted_is_told_so():
     assert "fitted to rounding" in estimator.stop_reason_ or "no damping" in estimator.stop_reason_
 
 
+@pytest.mark.parametrize("early_stopping", ["validation", False])
+def test_who_gets_mostly_inexact_steps_is_told_so_once(early_stopping):
+    X, y = regression_data(n=200)
+    hard = {"preconditioner": "none", "cg_tol": 1e-6, "max_cg_iter": 3, "damping": 1.0}
+    estimator = small(SubquadMLPRegressor, early_stopping=early_stopping, **hard)
+    with pytest.warns(ConvergenceWarning) as caught:
+        estimator.fit(X, y)
+    assert [warning.filename for warning in caught] == [__file__]
+    # Of the final fit, not of the search for the number of steps; every attempt took three iterations.
+    n_solves = sum(estimator.n_cg_iter_) // 3
+    told = str(caught[0].message)
+    assert f"{n_solves} of {n_solves} inner solves did not reach cg_tol=1e-06 in max_cg_iter=3 iterations" in told
+    for enough in ({"max_cg_iter": 500}, {"cg_tol": 0.9}, {"preconditioner": "gram"}, {"batch_size": 60}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            clone(estimator).set_params(**enough).fit(X, y)
+
+
 @pytest.mark.parametrize("loss", ["squared_error", "poisson"])
 def test_targets_beyond_the_range_of_the_type_of_x_are_refused(loss):
     X, y = regression_data(dtype=np.float32)

@@ -379,7 +379,7 @@ def test_a_batch_without_a_step_is_left_out_of_the_average(monkeypatch):
 def test_unconverged_inner_solves_are_counted():
     problem = fitting_problem("log_loss", 3, n=50, widths=(40, 30))
     result = solve(problem, 20, max_iter=2, preconditioner="none", max_cg_iter=1, cg_tol=1e-6, damping=1.0, **ENDLESS)
-    assert result.n_unconverged >= 6
+    assert result.n_solves >= result.n_unconverged >= 6
     assert len(result.n_cg_iter) == 6
 
 

@@ -185,6 +185,7 @@ def test_steps_minimise_the_damped_quadratic_model(preconditioner, alpha, name, 
         if alpha > 0:
             assert accepted.solution.distance == pytest.approx(((beside.after - beside.start) ** 2).sum(), rel=1e-6)
     assert region.n_unconverged == 0
+    assert region.n_solves >= 3
 
 
 @every_step
@@ -456,6 +457,7 @@ def test_systems_that_can_never_be_factored_give_no_step(k, in_batches, monkeypa
     assert region.step() is None
     np.testing.assert_array_equal(parameters(network), before)
     assert region.n_cg_iter == []
+    assert region.n_solves == 0
 
 
 @pytest.mark.parametrize("k", [1, 3])
