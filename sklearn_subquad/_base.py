@@ -26,7 +26,7 @@ from sklearn_subquad._stopping import StopReason
 _AUTO_INIT_SCALE = 0.05 * np.sqrt(2048)
 # batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number.
 _AUTO_FULL_BATCH, _AUTO_BATCH = 4096, 2048
-# A step of a batch is undone in part by the next: solving for it exactly gains nothing (benchmarks/rows.py images).
+# A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly.
 _AUTO_CG_TOL, _AUTO_CG_TOL_IN_BATCHES = 1e-2, 1e-1
 
 

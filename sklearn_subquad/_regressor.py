@@ -14,9 +14,11 @@ _MIN_ROWS_FOR_VALIDATION = 200
 class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     """Very wide multi-layer perceptron for regression, trained by Gauss-Newton at subquadratic cost.
 
-    Minimises the squared error by damped Gauss-Newton steps on all rows [1]_. There is no learning rate; ten
-    to twenty steps are enough. For n rows and width m, s = density * m of which are active per row, one step costs
-    n * m * s + n * n * s operations per layer and a factorisation of an n * n matrix, and forms nothing of size m * m.
+    Minimises the squared error or the Poisson deviance by damped Gauss-Newton steps [1]_, on all rows or, where there
+    are many, on batches of them. There is no learning rate; ten to twenty steps are enough. For n rows a step and
+    width m, s = density * m of which are active per row, one step costs n * m * s + n * n * s operations per layer and
+    a factorisation of an n * n matrix, and forms nothing of size m * m. In batches, averages of the iterates take up
+    to two more copies of the weights, and m * m operations a step.
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         sketch of it, or none. "auto" is "gram" up to 8,192 rows a step, "sketch" beyond. With one output "gram" solves
         the system directly.
     sketch : {"tensor_srht", "tensor_sketch"}, default="tensor_srht"
-        Kind of sketch for ``preconditioner="sketch"``.
+        Kind of sketch where the preconditioner is one, also by "auto".
     sketch_size : "auto" or int, default="auto"
         Columns of the sketch; "auto" is twice the number of rows of a step, and at most 4,096.
     cg_tol : "auto" or float, default="auto"
@@ -67,9 +69,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     max_iter : int, default=20
         Gauss-Newton steps at most; passes over the rows where they are fitted in batches.
     batch_size : "auto" or int, default="auto"
-        Rows that a step uses. Up to so many rows every step uses all; more are shuffled and cut into equal batches in
-        every pass, the damping keeps a step from forgetting other batches, and the fitted weights are an average of the
-        iterates. "auto" fits up to 4,096 rows at once, and more in batches of at most 2,048.
+        Rows that a step uses. Up to so many rows, counted before any are held out, every step uses all; more are
+        shuffled and cut into equal batches in every pass, the damping keeps a step from forgetting other batches, and
+        the fitted weights are an average of the iterates. "auto" fits up to 4,096 rows at once, and more in batches of
+        at most 2,048.
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
@@ -78,7 +81,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         where they are smaller than 100 rows) and then fits again on all rows with that number; in batches, it keeps
         the best average of iterates, and the held-out part stays out. False takes steps until the training loss does
         not fall any more.
-        "auto" is "validation" for 200 rows or more and for other losses than the squared error, "loo" below.
+        "auto" is "validation" for 200 rows or more, in batches and for other losses than the squared error, else "loo".
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.
     n_iter_no_change : int, default=3
@@ -112,9 +115,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     damping_ : float
         Damping that the next step would have started from; nan for "auto" if no step was tried.
     n_iter_ : int
-        Steps taken; for ``early_stopping="validation"`` by the final fit.
+        Steps taken, for ``early_stopping="validation"`` by the final fit; in batches, passes.
     best_iter_ : int
-        Steps behind the returned network.
+        Steps behind the returned network; in batches, passes.
     n_cg_iter_ : list of int
         Inner iterations of every step, rejected attempts included; a direct solve counts as one.
     loss_curve_ : list of float
@@ -125,8 +128,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Leave-one-out error after 0 (the mean), 1, ... steps, in the units of `loss_curve_`. Only for
         ``early_stopping="loo"``.
     validation_scores_ : list of float
-        One minus the mean squared error on the held-out rows in units of the fitted targets' variance, after 0
-        (the mean), 1, ... steps of the search. Only for ``early_stopping="validation"``.
+        One minus the error on the held-out rows, in the units of `loss_curve_`, after 0 (the mean), 1, ... steps of the
+        search; in batches, of the average after every pass. Only for ``early_stopping="validation"``.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
