@@ -150,9 +150,7 @@ class MiniBatchSolver:
                 parameters.give_to(self._network)
         result.describe_steps(self._trust_region, self._stopwatch)
         if self._options.verbose:
-            if result.n_unconverged:
-                print(f"{result.n_unconverged} inner solves ended at max_cg_iter, before they reached cg_tol.")
-            print(f"Kept the average after {result.best_iter} of {result.n_iter} passes: {result.stop_reason.value}.")
+            result.print_end("average", "passes")
 
     def _print_pass(self, result, n_steps):
         error = f"{result.error_curve[-1]:11.4e}" if result.error_curve else f"{'-':>11}"

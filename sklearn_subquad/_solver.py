@@ -65,6 +65,12 @@ class SolverResult:
         self.damping = float("nan") if trust_region.damping == "auto" else float(trust_region.damping)
         self.phase_times = dict(stopwatch.seconds)
 
+    def print_end(self, kept, unit):
+        """Print what was kept after how many of the steps or passes, and why the fit ended."""
+        if self.n_unconverged:
+            print(f"{self.n_unconverged} inner solves ended before they reached cg_tol.")
+        print(f"Kept the {kept} after {self.best_iter} of {self.n_iter} {unit}: {self.stop_reason.value}.")
+
 
 class GaussNewtonSolver:
     """Fits a network to targets by damped Gauss-Newton steps on all rows.
@@ -191,9 +197,7 @@ class GaussNewtonSolver:
         result.stop_reason = reason
         result.describe_steps(self._trust_region, self._stopwatch)
         if self._options.verbose:
-            if result.n_unconverged:
-                print(f"{result.n_unconverged} inner solves ended at max_cg_iter, before they reached cg_tol.")
-            print(f"Kept the network after {result.best_iter} of {result.n_iter} steps: {reason.value}.")
+            result.print_end("network", "steps")
 
     def _print_header(self):
         print(f"{'step':>4} {'loss':>11} {'stop error':>11} {'damping':>9} {'CG':>4} {'rank':>6} {'density':>7}")
