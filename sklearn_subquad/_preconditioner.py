@@ -44,7 +44,13 @@ class IdentityPreconditioner:
 
 
 class _ReusedPreconditioner:
-    """A preconditioner that outlives its linearisation, as long as it serves the next ones on the same rows."""
+    """A preconditioner that outlives its linearisation, as long as it serves the next ones on the same rows.
+
+    What is factored stands for one output. Where the curvature scales outputs differently, there is a factor for every
+    output; with many outputs that would cost too much, and the curvature becomes its mean.
+
+    Subclasses' `_compute` sets `_gram`, the matrix to factor but for scales and shift.
+    """
 
     exact = False
 
@@ -65,6 +71,10 @@ class _ReusedPreconditioner:
         if same_rows and jacobian.curvature.is_identity and not self._worn_out():
             return
         self._first_count = self._last_count = self._shift = None
+        self._dtype, self._scales, self._mean_square = jacobian.dtype, jacobian.output_scales(), 1.0
+        if self._scales is not None and jacobian.n_outputs > MAX_FACTORED_OUTPUTS:
+            self._mean_square = float(np.square(self._scales, dtype=np.float64).mean())
+            self._scales = None
         self._compute(jacobian)
 
     def _worn_out(self):
@@ -84,6 +94,32 @@ class _ReusedPreconditioner:
             self._shift = None
             self._compute_factor(shift)
             self._shift = shift
+
+    def _compute_factor(self, shift):
+        # Those of the last shift go first: all together would take twice the memory.
+        self._factors = []
+        for scale in [None] if self._scales is None else self._scales.T:
+            self._factors.append(_cholesky(self._matrix(scale), shift, self._dtype))
+
+    def _matrix(self, scale):
+        """What to factor for an output whose rows have these scales (n,), or for all of them (None)."""
+        if scale is None:
+            return self._mean_square * self._gram
+        return self._gram * scale * scale[:, None]
+
+    def apply(self, R):
+        """Solve for R (n x k); returns R's dtype."""
+        if self._scales is None:
+            return self._solve(self._factors[0], None, R).astype(R.dtype, copy=False)
+        parts = [
+            self._solve(factor, scale, R[:, [output]])
+            for output, (factor, scale) in enumerate(zip(self._factors, self._scales.T, strict=True))
+        ]
+        return np.concatenate(parts, axis=1).astype(R.dtype, copy=False)
+
+    def _solve(self, factor, scale, R):
+        """Solve for columns of R that share a factor."""
+        return _cholesky_solve(factor, R)
 
     def observe(self, n_iter):
         """Learn how many iterations an inner solve took."""
@@ -118,33 +154,22 @@ class GramPreconditioner(_ReusedPreconditioner):
     """Solves with the Gram matrix K that all outputs share: with ``S^T (K ⊗ I) S + shift * I``.
 
     Without curvature that takes one Cholesky factor, in the Jacobian's precision where that is enough; where the
-    curvature scales outputs, one for every output; for the softmax see `_SoftmaxGram`. With many outputs all of that
-    would cost too much, and the curvature becomes its mean.
+    curvature scales outputs, one for every output; for the softmax see `_SoftmaxGram`.
     """
 
     def _compute(self, jacobian):
-        self._dtype = jacobian.dtype
         self._gram, self._curvature = jacobian.gram(), jacobian.curvature
-        self._scales = jacobian.output_scales()
-        self._mean_square = 1.0
-        if self._scales is not None and jacobian.n_outputs > MAX_FACTORED_OUTPUTS:
-            self._mean_square = float(np.square(self._scales, dtype=np.float64).mean())
-            self._scales = None
 
     def _compute_factor(self, shift):
-        self._softmax, self._factors = None, []
+        self._softmax = None
         if self._scales is not None and isinstance(self._curvature, SoftmaxFactor):
             self._softmax = _SoftmaxGram(self._gram, self._curvature, shift)
-            return
-        for scale in _columns(self._scales):
-            gram = self._mean_square * self._gram if scale is None else self._gram * scale * scale[:, None]
-            self._factors.append(_cholesky(gram, shift, self._dtype))
+        else:
+            super()._compute_factor(shift)
 
     def apply(self, R):
         """Solve for R (n x k); returns R's dtype."""
-        if self._softmax is not None:
-            return self._softmax.solve(R).astype(R.dtype, copy=False)
-        return _by_output(self._scales, R, lambda output, _, part: _solve(self._factors[output], part))
+        return super().apply(R) if self._softmax is None else self._softmax.solve(R).astype(R.dtype, copy=False)
 
 
 class _SoftmaxGram:
@@ -190,7 +215,7 @@ class SketchPreconditioner(_ReusedPreconditioner):
     """Cholesky factor of ``Φ Φ^T + shift * I`` for a sketch Φ (n x sketch_size) of the Jacobian's rows.
 
     For sketch_size < n the smaller matrix ``Φ^T Φ + shift * I`` is factored and applied by Woodbury's
-    identity. Where the curvature scales outputs differently, there is a factor for every output.
+    identity. Scales of outputs multiply the rows of Φ.
 
     Parameters
     ----------
@@ -209,46 +234,26 @@ class SketchPreconditioner(_ReusedPreconditioner):
         if size == "auto":
             size = min(2 * jacobian.n_rows, _MAX_AUTO_SKETCH_SIZE)
         sketch = JacobianSketch(self._kind, size, self._seed)
-        self._dtype, self._scales = jacobian.dtype, jacobian.output_scales()
         self._features = sketch.features(jacobian.probe_factors(), jacobian.n_rows, jacobian.dtype)
         self._woodbury = size < jacobian.n_rows
-        self._small_gram = None if self._woodbury else _outer(self._features)
-        if self._woodbury and self._scales is None:
-            self._small_gram = _outer(self._features.T)
+        self._gram = None
+        if not self._woodbury:
+            self._gram = _outer(self._features)
+        elif self._scales is None:
+            self._gram = _outer(self._features.T)
 
-    def _compute_factor(self, shift):
-        self._factors = []
-        for scale in _columns(self._scales):
-            gram = self._small_gram
-            if scale is not None:
-                gram = _outer((scale[:, None] * self._features).T) if self._woodbury else gram * scale * scale[:, None]
-            self._factors.append(_cholesky(gram, shift, self._dtype))
+    def _matrix(self, scale):
+        if self._woodbury and scale is not None:
+            return _outer((scale[:, None] * self._features).T)
+        return super()._matrix(scale)
 
-    def apply(self, R):
-        """Solve for R (n x k); returns R's dtype."""
-
-        def solve(output, scale, part):
-            if not self._woodbury:
-                return _solve(self._factors[output], part)
-            rows = part if scale is None else scale[:, None] * part
-            with blas_threads(2 * self._features.size * part.shape[1]):
-                image = self._features @ _solve(self._factors[output], self._features.T @ rows)
-            return (part - (image if scale is None else scale[:, None] * image)) / self._shift
-
-        return _by_output(self._scales, R, solve)
-
-
-def _columns(scales):
-    """The scale of every output, or one None for all of them."""
-    return [None] if scales is None else list(scales.T)
-
-
-def _by_output(scales, R, solve):
-    """``solve(output, scale, columns)`` of R for all outputs at once where they share a factor; returns R's dtype."""
-    if scales is None:
-        return solve(0, None, R).astype(R.dtype, copy=False)
-    parts = [solve(output, scale, R[:, [output]]) for output, scale in enumerate(scales.T)]
-    return np.concatenate(parts, axis=1).astype(R.dtype, copy=False)
+    def _solve(self, factor, scale, R):
+        if not self._woodbury:
+            return _cholesky_solve(factor, R)
+        rows = R if scale is None else scale[:, None] * R
+        with blas_threads(2 * self._features.size * R.shape[1]):
+            image = self._features @ _cholesky_solve(factor, self._features.T @ rows)
+        return (R - (self._mean_square if scale is None else scale[:, None]) * image) / self._shift
 
 
 def _outer(rows):
@@ -256,7 +261,7 @@ def _outer(rows):
         return rows @ rows.T
 
 
-def _solve(factor, R):
+def _cholesky_solve(factor, R):
     with blas_threads(2 * R.shape[0] * R.size):
         return scipy.linalg.cho_solve(factor, R, check_finite=False)
 

@@ -182,6 +182,23 @@ class TestSolution:
         mean = np.mean(curvature.output_scales() ** 2)
         check_solution(preconditioner, mean * definite(), 0.5, 5, "float64")
 
+    # With fewer columns than rows, and more.
+    @pytest.mark.parametrize("size", [5, 60])
+    @pytest.mark.parametrize("factor", ["diagonal", "softmax"])
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_sketch_of_many_outputs_has_their_mean_curvature(self, dtype, factor, size, monkeypatch, factored):
+        monkeypatch.setattr(_preconditioner, "MAX_FACTORED_OUTPUTS", 2)
+        jacobian = Linearised(first_case(n_layers=2, n_outputs=3, dtype=dtype, factor=factor)).jacobian
+        preconditioner = make("sketch", 3, sketch_size=size)
+        preconditioner.prepare(jacobian, same_rows=False)
+        shift = 0.1 * jacobian.mean_diagonal()
+        preconditioner.factor(shift)
+        assert factored == [dtype]
+        features = JacobianSketch("tensor_srht", size, 5).features(jacobian.probe_factors(), N, np.dtype(dtype))
+        features = features.astype(np.float64)
+        mean = np.square(jacobian.output_scales(), dtype=np.float64).mean()
+        check_solution(preconditioner, mean * features @ features.T, shift, 3, dtype)
+
     # Fewer columns than rows, as many, and more.
     @pytest.mark.parametrize("size", [1, 5, N - 1, N, N + 1, 60])
     @pytest.mark.parametrize("kind", ["tensor_srht", "tensor_sketch"])
@@ -322,7 +339,7 @@ class TestPrecision:
         else:
             case = first_case(n_outputs=3, dtype=np.dtype(dtype).name)
             preconditioner.prepare(Linearised(case).jacobian, same_rows=False)
-            preconditioner._small_gram = indefinite.astype(dtype)
+            preconditioner._gram = indefinite.astype(dtype)
         n_tries = 2 if dtype == np.float32 else 1
         # The same shift again is no better, and neither is one close by.
         for shift in (0.5, 0.5, 0.6):
