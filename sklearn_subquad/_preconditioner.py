@@ -17,8 +17,8 @@ _MAX_GRAM_ROWS = 8192
 _MAX_AUTO_SKETCH_SIZE = 4096
 # With more outputs than this, curvatures that differ between outputs are replaced by their mean.
 MAX_FACTORED_OUTPUTS = 32
-# A preconditioner of an earlier linearisation is kept until its solves take more iterations than the first one did
-# by this factor and this number.
+# A preconditioner of an earlier linearisation is kept until a solve does not converge, or takes more iterations than
+# the first one did by this factor and this number.
 _MORE_ITERATIONS, _SPARE_ITERATIONS = 1.5, 2
 # A factor serves other shifts up to this ratio.
 _NEARBY_SHIFT = 2.5
@@ -39,7 +39,7 @@ class IdentityPreconditioner:
         """R itself."""
         return R
 
-    def observe(self, n_iter):
+    def observe(self, n_iter, converged):
         """Nothing to learn."""
 
 
@@ -55,8 +55,8 @@ class _ReusedPreconditioner:
     exact = False
 
     def __init__(self):
-        self._first_count = self._last_count = None
-        self._shift = None
+        self._first_count = self._last_count = self._shift = None
+        self._last_converged = False
 
     def prepare(self, jacobian, same_rows):
         """Compute what later factors need, unless that of an earlier linearisation still works.
@@ -78,7 +78,8 @@ class _ReusedPreconditioner:
         self._compute(jacobian)
 
     def _worn_out(self):
-        if self._last_count is None:
+        # Counts end where the inner solver gives up, which may be too soon to exceed the limit below.
+        if self._last_count is None or not self._last_converged:
             return True
         return self._last_count > _MORE_ITERATIONS * self._first_count + _SPARE_ITERATIONS
 
@@ -121,11 +122,11 @@ class _ReusedPreconditioner:
         """Solve for columns of R that share a factor."""
         return _cholesky_solve(factor, R)
 
-    def observe(self, n_iter):
-        """Learn how many iterations an inner solve took."""
+    def observe(self, n_iter, converged):
+        """Learn how many iterations an inner solve took, and whether they were enough."""
         if self._first_count is None:
             self._first_count = n_iter
-        self._last_count = n_iter
+        self._last_count, self._last_converged = n_iter, converged
 
 
 class ExactGram:
@@ -146,7 +147,7 @@ class ExactGram:
         """Solve for R (n x 1) in double precision; returns R's dtype."""
         return self._jacobian.gram_solve(self._shift, R).astype(R.dtype, copy=False)
 
-    def observe(self, n_iter):
+    def observe(self, n_iter, converged):
         """Nothing to learn."""
 
 

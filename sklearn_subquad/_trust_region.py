@@ -318,7 +318,7 @@ class TrustRegion:
                 c, remainder = inner.solution, inner.residual
                 self.n_cg_iter[-1] += inner.n_iter
                 self.n_unconverged += not inner.converged
-                self._preconditioner.observe(inner.n_iter)
+                self._preconditioner.observe(inner.n_iter, inner.converged)
         except np.linalg.LinAlgError:
             return None
         self.n_solves += 1

@@ -231,7 +231,7 @@ class TestSolution:
         preconditioner, rhs = make("none", 3), right_hand_side(3)
         preconditioner.prepare(None, same_rows=False)
         preconditioner.factor(1.0)
-        preconditioner.observe(100)
+        preconditioner.observe(100, True)
         assert preconditioner.apply(rhs) is rhs
 
     @pytest.mark.parametrize("name", ["gram", "sketch"])
@@ -395,11 +395,29 @@ class TestReuse:
         assert first.n_asked == 1
         preconditioner.factor(0.5)
         for count in counts:
-            preconditioner.observe(count)
+            preconditioner.observe(count, True)
         preconditioner.prepare(second, same_rows=True)
         assert second.n_asked == (not kept)
         preconditioner.factor(0.5)
         check_solution(preconditioner, definite(1 if kept else 2), 0.5, 3, "float64")
+
+    # The last solve tells: one that failed before it may have had a lower shift.
+    @pytest.mark.parametrize(
+        ("solves", "kept"),
+        [
+            ([(50, False)], False),
+            ([(40, True), (50, False)], False),
+            ([(4, True), (0, False)], False),
+            ([(50, False), (30, True)], True),
+        ],
+    )
+    def test_a_solve_that_does_not_converge_wears_one_out(self, solves, kept):
+        preconditioner, jacobian = make("gram", 3), Counting(definite())
+        preconditioner.prepare(jacobian, same_rows=False)
+        for n_iter, converged in solves:
+            preconditioner.observe(n_iter, converged)
+        preconditioner.prepare(jacobian, same_rows=True)
+        assert jacobian.n_asked == (1 if kept else 2)
 
     @pytest.mark.parametrize("name", ["gram", "sketch"])
     @pytest.mark.parametrize("factor", ["diagonal", "softmax"])
@@ -414,7 +432,7 @@ class TestReuse:
                 jacobian = Jacobian(at.network, at.activations, at.row_scale[:, 0], at.probes, curvature)
             preconditioner.prepare(jacobian, same_rows=True)
             preconditioner.factor(0.5)
-            preconditioner.observe(4)
+            preconditioner.observe(4, True)
             if name == "gram":
                 check_solution(preconditioner, definite(seed), 0.5, 3, "float64", S)
             else:
@@ -426,7 +444,7 @@ class TestReuse:
         preconditioner, second = make("gram", 3), Counting(definite(2))
         preconditioner.prepare(Counting(definite(1)), same_rows=False)
         preconditioner.factor(0.5)
-        preconditioner.observe(4)
+        preconditioner.observe(4, True)
         preconditioner.prepare(second, same_rows=False)
         preconditioner.factor(0.5)
         check_solution(preconditioner, definite(2), 0.5, 3, "float64")
@@ -440,9 +458,9 @@ class TestReuse:
             asked.append(jacobian.n_asked)
             preconditioner.factor(0.5)
             for count in counts:
-                preconditioner.observe(count)
+                preconditioner.observe(count, True)
         assert asked == [1, 1, 2, 2, 2, 2]
-        preconditioner.observe(48)
+        preconditioner.observe(48, True)
         preconditioner.prepare(jacobian, same_rows=True)
         assert jacobian.n_asked == 3
 

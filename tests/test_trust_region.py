@@ -460,6 +460,24 @@ def test_systems_that_can_never_be_factored_give_no_step(k, in_batches, monkeypa
     assert region.n_solves == 0
 
 
+@pytest.mark.parametrize(("max_cg_iter", "n_prepared"), [(1, 3), (500, 1)])
+def test_a_preconditioner_is_computed_again_where_a_solve_did_not_converge(max_cg_iter, n_prepared, monkeypatch):
+    network, data, loss = fitting_problem(n_outputs=3)
+    region = make_region(network, data, loss, damping=0.5, preconditioner="sketch", max_cg_iter=max_cg_iter)
+    compute, prepared = region._preconditioner._compute, []
+
+    def recording(jacobian):
+        prepared.append(jacobian)
+        compute(jacobian)
+
+    monkeypatch.setattr(region._preconditioner, "_compute", recording)
+    for _ in range(3):
+        linearise(region, data)
+        assert region.step() is not None
+    assert len(prepared) == n_prepared
+    assert (region.n_unconverged > 0) == (max_cg_iter == 1)
+
+
 @pytest.mark.parametrize("k", [1, 3])
 def test_residuals_that_are_not_numbers_give_no_step(k):
     network, data, loss = fitting_problem(n_outputs=k, n=20)
