@@ -6,6 +6,8 @@ solver asks. `exact` says that `apply` is the solution itself.
 
 import numpy as np
 import scipy.linalg
+from scipy.linalg.blas import dsymv
+from scipy.linalg.lapack import dpotri
 
 from sklearn_subquad._losses import SoftmaxFactor
 from sklearn_subquad._parallel import blas_threads
@@ -179,6 +181,9 @@ class _SoftmaxGram:
     With ``S S^T = H`` it is ``(I - S^T (λ K^-1 + H)^-1 S) / λ``. H is diagonal but for a matrix of rank one per row, so
     that the inner inverse takes a Cholesky factor per class and one of the sum of what they invert.
 
+    A class takes about n³ operations and a matrix of n x n doubles that is kept. With two more such matrices these are
+    8 n² (k + 2) bytes: 96 MB for 1,000 rows and 10 classes, 4.6 GB for 4,096 rows and 32.
+
     References
     ----------
     C. E. Rasmussen, C. K. I. Williams, "Gaussian processes for machine learning", MIT Press 2006, section 3.5
@@ -189,14 +194,17 @@ class _SoftmaxGram:
         self._curvature, self._shift = curvature, shift
         n = len(gram)
         self._gram = gram / shift
+        # Symmetric, as is their sum, and in Fortran's order; only lower triangles are computed and read.
         self._inner = []
-        total = np.zeros((n, n))
+        total = np.zeros((n, n), order="F")
         for p in curvature.probabilities.T.astype(np.float64):
             root = np.sqrt(p)
-            factor = _cholesky(self._gram * root * root[:, None], 1.0, np.float64)
-            with blas_threads(n**3):
-                half = scipy.linalg.solve_triangular(factor[0], np.diag(root), lower=True, check_finite=False)
-                inner = half.T @ half
+            factor, _ = _cholesky(self._gram * root * root[:, None], 1.0, np.float64)
+            with blas_threads(2 * n**3 / 3):
+                # Fails for a zero on the factor's diagonal only, which Cholesky has refused.
+                inner, _ = dpotri(factor, lower=True, overwrite_c=True)
+            inner *= root
+            inner *= root[:, None]
             self._inner.append(inner)
             total += inner
         self._total = _cholesky(total, 0.0, np.float64)
@@ -205,11 +213,16 @@ class _SoftmaxGram:
         R = R.astype(np.float64)
         with blas_threads(4 * len(R) * R.size):
             known = self._gram @ self._curvature.apply(R)
-            parts = np.column_stack([inner @ column for inner, column in zip(self._inner, known.T, strict=True)])
+            parts = self._apply_inner(known)
             shared = scipy.linalg.cho_solve(self._total, parts.sum(axis=1), check_finite=False)
-            parts -= np.column_stack([inner @ shared for inner in self._inner])
+            parts -= self._apply_inner(np.broadcast_to(shared[:, None], R.shape))
             known -= self._gram @ parts
         return (R - self._curvature.apply_transposed(known)) / self._shift
+
+    def _apply_inner(self, C):
+        """The matrix of every class times its column of C (n x k)."""
+        products = [dsymv(1.0, inner, column, lower=True) for inner, column in zip(self._inner, C.T, strict=True)]
+        return np.column_stack(products)
 
 
 class SketchPreconditioner(_ReusedPreconditioner):

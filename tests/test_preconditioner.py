@@ -157,6 +157,17 @@ class TestSolution:
         preconditioner.factor(shift)
         check_solution(preconditioner, definite(), shift, n_outputs, "float64", S)
 
+    @pytest.mark.parametrize("shift", [1e-3, 0.5, 30.0])
+    def test_gram_with_the_softmax_inverts_a_matrix_per_class(self, shift):
+        curvature, _ = curvature_factor("softmax", N, 3, "float64", np.random.default_rng(2))
+        of_classes = _preconditioner._SoftmaxGram(definite(), curvature, shift)._apply_inner
+        for column in np.eye(N):
+            wanted = [
+                np.linalg.solve(np.linalg.inv(np.diag(p)) + definite() / shift, column)
+                for p in curvature.probabilities.T
+            ]
+            np.testing.assert_allclose(of_classes(np.tile(column[:, None], 3)), np.transpose(wanted), atol=1e-12)
+
     @pytest.mark.parametrize("p", [1e-16, 1e-8])
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_gram_with_probabilities_next_to_zero_and_one(self, dtype, p):
