@@ -22,8 +22,8 @@ MAX_FACTORED_OUTPUTS = 32
 # A preconditioner of an earlier linearisation is kept until a solve does not converge, or takes more iterations than
 # the first one did by this factor and this number.
 _MORE_ITERATIONS, _SPARE_ITERATIONS = 1.5, 2
-# A factor serves other shifts up to this ratio.
-_NEARBY_SHIFT = 2.5
+# A factor serves other shifts up to this ratio, that of a rejected attempt and the next one included.
+_NEARBY_SHIFT = 4.0
 
 
 class IdentityPreconditioner:

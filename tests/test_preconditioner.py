@@ -7,6 +7,7 @@ import pytest
 from cases import CASES, DenseNetwork, build, curvature_factor
 
 from sklearn_subquad import _preconditioner
+from sklearn_subquad._damping import after_rejection
 from sklearn_subquad._jacobian import Jacobian, make_probes
 from sklearn_subquad._losses import IdentityFactor, SoftmaxFactor
 from sklearn_subquad._pcg import pcg
@@ -364,7 +365,7 @@ class TestPrecision:
         preconditioner.factor(0.7)
         check_solution(preconditioner, indefinite, 1.5, 3, dtype)
         with pytest.raises(np.linalg.LinAlgError):
-            preconditioner.factor(0.5)
+            preconditioner.factor(0.3)
         preconditioner.factor(1.2)
         check_solution(preconditioner, indefinite, 1.2, 3, dtype)
 
@@ -476,7 +477,7 @@ class TestReuse:
         assert jacobian.n_asked == 3
 
     @pytest.mark.parametrize(
-        ("shift", "kept"), [(1.0, True), (2.4, True), (2.6, False), (0.41, True), (0.39, False), (1e3, False)]
+        ("shift", "kept"), [(1.0, True), (4.0, True), (4.1, False), (0.25, True), (0.24, False), (1e3, False)]
     )
     @pytest.mark.parametrize("name", ["gram", "woodbury", "sketch"])
     def test_a_factor_serves_nearby_shifts(self, name, shift, kept, factored):
@@ -495,13 +496,22 @@ class TestReuse:
         # With the same shift in all of Woodbury's identity.
         check_solution(preconditioner, matrix, 1.0 if kept else shift, 3, "float64")
 
+    @pytest.mark.parametrize("penalty", [0.0, 0.1])
+    @pytest.mark.parametrize("damping", [0.3, 0.7, 1e-3])
+    def test_a_factor_serves_the_attempt_after_a_rejected_one(self, damping, penalty, factored):
+        preconditioner, mean_diagonal = make("gram", 3), np.pi
+        preconditioner.prepare(Counting(definite()), same_rows=False)
+        for tried in (damping, after_rejection(damping)):
+            preconditioner.factor(tried * mean_diagonal + penalty)
+        assert len(factored) == 1
+
     def test_shifts_that_drift_are_measured_from_the_factor(self, factored):
         preconditioner = make("gram", 3)
         preconditioner.prepare(Counting(definite()), same_rows=False)
-        for shift in (1.0, 2.0, 4.0, 8.0, 16.0):
+        for shift in (1.0, 3.0, 9.0, 27.0, 81.0):
             preconditioner.factor(shift)
         assert len(factored) == 3
-        check_solution(preconditioner, definite(), 16.0, 3, "float64")
+        check_solution(preconditioner, definite(), 81.0, 3, "float64")
 
     def test_a_factor_ends_with_its_matrix(self, factored):
         preconditioner = make("gram", 3)
