@@ -20,11 +20,18 @@ from sklearn_subquad._losses import IdentityFactor
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._pcg import pcg
-from sklearn_subquad._preconditioner import make_preconditioner
+from sklearn_subquad._preconditioner import cheapest_preconditioner, make_preconditioner
 from sklearn_subquad._scaling import InputScaling
 from sklearn_subquad._sparsifier import auto_density
 
 TOLERANCE, MAX_ITERATIONS = 1e-3, 300
+# Of the crossover: the least damping that a fit starts from, and rows by width.
+DAMPING, KINDS = 0.3, ("gram", "sketch")
+SIZES = {
+    1024: (500, 1000, 2000, 3000, 4000, 5000, 6000, 8000),
+    4096: (500, 1000, 2000, 3000, 4000, 6000, 8000),
+    16384: (500, 1000, 2000),
+}
 
 
 def linearise(X, Y, width, init_scale, n_random=3):
@@ -39,20 +46,17 @@ def linearise(X, Y, width, init_scale, n_random=3):
     return jacobian, (Y - activations.output).astype(np.float32)
 
 
-def solve(jacobian, residual, name, shift, size="auto"):
-    """Seconds to prepare, seconds of the solve, and its iterations."""
-    preconditioner = make_preconditioner(
-        name,
-        sketch="tensor_srht",
-        sketch_size=size,
-        seed=0,
-        n_rows=jacobian.n_rows,
-        n_outputs=jacobian.n_outputs,
-    )
+def solve(jacobian, residual, name, shift, size="auto", tol=TOLERANCE):
+    """Seconds of a whole inner solve, the preconditioner included, and its iterations."""
+    # Without what an earlier preconditioner left behind.
+    jacobian._gram, jacobian._layer_grams = None, {}
+    jacobian._gram_factor = (None, None)
     start = time.perf_counter()
+    preconditioner = make_preconditioner(
+        name, sketch="tensor_srht", sketch_size=size, seed=0, n_outputs=jacobian.n_outputs
+    )
     preconditioner.prepare(jacobian, False)
     preconditioner.factor(shift)
-    prepared = time.perf_counter()
     if preconditioner.exact:
         preconditioner.apply(residual)
         n_iter = 1
@@ -61,10 +65,10 @@ def solve(jacobian, residual, name, shift, size="auto"):
             lambda C: jacobian.normal(C) + np.float32(shift) * C,
             residual,
             preconditioner.apply,
-            tol=TOLERANCE,
+            tol=tol,
             max_iter=MAX_ITERATIONS,
         ).n_iter
-    return prepared - start, time.perf_counter() - prepared, n_iter
+    return time.perf_counter() - start, n_iter
 
 
 def iterations(arguments):
@@ -85,29 +89,35 @@ def iterations(arguments):
                 print(f"{name}, {len(X)} rows, width {width}, init_scale {init_scale}: none / sketch (2n) / gram")
                 for damping in (1e-3, 1e-2, 1e-1, 1.0):
                     shift = damping * jacobian.mean_diagonal()
-                    counts = [solve(jacobian, residual, kind, shift)[2] for kind in ("none", "sketch", "gram")]
+                    counts = [solve(jacobian, residual, kind, shift)[1] for kind in ("none", "sketch", "gram")]
                     print(f"  damping {damping:5}: {' / '.join(f'{count:4d}' for count in counts)}", flush=True)
 
 
 def crossover(arguments):
-    """Seconds of a whole inner solve with the Gram matrix and with sketches, and what "auto" takes."""
-    widths, sizes = ((64,), (200,)) if arguments.smoke else ((1024, 4096, 16384), (1000, 4000, 8000))
-    for width in widths:
-        for n_rows in sizes:
-            X, y = friedman(n_rows)
-            for k in (1, 4):
-                Y = np.column_stack([np.roll(y, shift) for shift in range(k)])
-                with worker_threads():
-                    jacobian, residual = linearise(X, (Y - Y.mean(axis=0)) / Y.std(axis=0), width, 0.05, n_random=1)
-                    shift = 0.3 * jacobian.mean_diagonal()
-                    took = {}
-                    for kind in ("sketch", "gram", "auto"):
-                        # Without what an earlier preconditioner left behind.
-                        jacobian._gram, jacobian._layer_grams = None, {}
-                        jacobian._gram_factor = (None, None)
-                        prepare, solved, n_iter = solve(jacobian, residual, kind, shift)
-                        took[kind] = f"{kind} {prepare:.2f} + {solved:.2f} s ({n_iter})"
-                print(f"width {width}, {n_rows} rows, {k} outputs: {', '.join(took.values())}", flush=True)
+    """Seconds of an inner solve to 0.01, as in fits, with the Gram matrix and with sketches; what "auto" takes."""
+    sizes, repeats = ({64: (200,)}, 1) if arguments.smoke else (SIZES, 3)
+    problems = [(width, n_rows, k) for width in sizes for n_rows in sizes[width] for k in (1, 4)]
+    print(f"seconds (iterations), damping {DAMPING}; excess: of auto over the faster of the two")
+    worst = 0.0
+    for width, n_rows, k in problems:
+        X, y = friedman(n_rows)
+        Y = np.column_stack([np.roll(y, shift) for shift in range(k)])
+        with worker_threads():
+            jacobian, residual = linearise(X, (Y - Y.mean(axis=0)) / Y.std(axis=0), width, 0.05)
+            # All need them, and a fit has them anyway.
+            jacobian.probe_cotangents()
+            shift = DAMPING * jacobian.mean_diagonal()
+            runs = [[solve(jacobian, residual, kind, shift, tol=1e-2) for kind in KINDS] for _ in range(repeats)]
+        gram, sketch = (float(np.median([run[i][0] for run in runs])) for i in range(2))
+        auto = cheapest_preconditioner(n_rows, (width, width), (auto_density(width),) * 2, k, 1)
+        excess = {"gram": gram, "sketch": sketch}[auto] / min(gram, sketch) - 1
+        worst = max(worst, excess)
+        print(
+            f"width {width}, {n_rows} rows, {k} outputs: gram {gram:.3f} ({runs[0][0][1]}), "
+            f"sketch {sketch:.3f} ({runs[0][1][1]}); auto: {auto}, excess {excess:.0%}",
+            flush=True,
+        )
+    print(f"largest excess {worst:.0%}")
 
 
 MEASUREMENTS = {"iterations": iterations, "crossover": crossover}

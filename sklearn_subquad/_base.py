@@ -1,5 +1,6 @@
 """What both estimators share: parameters, validation, fitting, fitted attributes, chunked prediction."""
 
+import math
 import warnings
 from numbers import Integral, Real
 
@@ -12,10 +13,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_subquad._compat import Interval, Options, StrOptions
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
-from sklearn_subquad._memory import CALIBRATION_ROWS, fit_bytes, require_bytes
+from sklearn_subquad._memory import CALIBRATION_ROWS, MAX_SQUARE_ROWS, FitSize, require_bytes
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS
+from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, cheapest_preconditioner, resolved_sketch_size
 from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
 from sklearn_subquad._sketch import SKETCHES
 from sklearn_subquad._solver import SolverOptions
@@ -163,14 +164,14 @@ class BaseSubquadMLP(BaseEstimator):
             )
         return tuple(float(density) for density in densities)
 
-    def _solver_options(self, in_batches):
+    def _solver_options(self, in_batches, preconditioner):
         cg_tol = self.cg_tol
         if cg_tol == "auto":
             cg_tol = _AUTO_CG_TOL_IN_BATCHES if in_batches else _AUTO_CG_TOL
         return SolverOptions(
             damping=self.damping,
             alpha=self.alpha,
-            preconditioner=self.preconditioner,
+            preconditioner=preconditioner,
             sketch=self.sketch,
             sketch_size=self.sketch_size,
             cg_tol=cg_tol,
@@ -201,10 +202,36 @@ class BaseSubquadMLP(BaseEstimator):
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
         in_batches = n_rows > batch_size
         early_stopping = self._resolved_early_stopping(n_rows, in_batches)
-        self._require_memory(architecture, n_rows, batch_size, X.shape[1] + 1, Y.shape[1], X.dtype.itemsize)
+        # What batches really have may be half of the most that they are allowed.
+        rows_of_a_step = math.ceil(n_rows / math.ceil(n_rows / batch_size))
+        n_factors = 1 if self.loss == "squared_error" else min(Y.shape[1], MAX_FACTORED_OUTPUTS)
+        preconditioner = self.preconditioner
+        if preconditioner == "auto":
+            preconditioner = cheapest_preconditioner(
+                rows_of_a_step, architecture.widths, architecture.densities, Y.shape[1], n_factors
+            )
+            if early_stopping == "loo":
+                # It needs the Gram matrix in any case.
+                preconditioner = "gram"
+        forms_gram = preconditioner == "gram" or early_stopping == "loo"
+        size = FitSize(
+            widths=architecture.widths,
+            densities=architecture.densities,
+            n_rows=n_rows,
+            rows_of_a_step=rows_of_a_step,
+            n_inputs=X.shape[1] + 1,
+            n_outputs=Y.shape[1],
+            itemsize=X.dtype.itemsize,
+            keep_start=architecture.keep_start,
+            topk=architecture.sparsifier == "topk",
+            forms_gram=forms_gram,
+            sketch_size=resolved_sketch_size(self.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
+            n_factors=n_factors,
+        )
+        self._require_memory(size)
         options = FittingOptions(
             architecture=architecture,
-            solver=self._solver_options(in_batches),
+            solver=self._solver_options(in_batches, preconditioner),
             loss=self.loss,
             in_batches=in_batches,
             batch_size=batch_size,
@@ -235,7 +262,7 @@ class BaseSubquadMLP(BaseEstimator):
         early_stopping = self.early_stopping
         if early_stopping == "auto":
             early_stopping = "validation"
-            if self.loss == "squared_error" and not in_batches:
+            if self.loss == "squared_error" and not in_batches and n_rows <= MAX_SQUARE_ROWS:
                 early_stopping = self._auto_early_stopping(n_rows)
         if early_stopping == "loo" and self.loss != "squared_error":
             raise ValueError(
@@ -252,23 +279,15 @@ class BaseSubquadMLP(BaseEstimator):
             )
         return early_stopping
 
-    def _require_memory(self, architecture, n_rows, batch_size, n_inputs, n_outputs, itemsize):
-        weights, rows = fit_bytes(
-            architecture.widths,
-            architecture.densities,
-            architecture.keep_start,
-            architecture.sparsifier == "topk",
-            n_rows,
-            batch_size,
-            n_inputs,
-            n_outputs,
-            1 if self.loss == "squared_error" else min(n_outputs, MAX_FACTORED_OUTPUTS),
-            itemsize,
-        )
+    def _require_memory(self, size):
+        advice = "use narrower layers, a smaller batch_size, fewer rows or X in single precision."
+        if size.forms_gram and size.rows_of_a_step > MAX_SQUARE_ROWS:
+            asked = "early_stopping='loo'" if self.early_stopping == "loo" else "preconditioner='gram'"
+            advice = f"{asked} takes most of that; leave it at 'auto', or use a smaller batch_size."
         require_bytes(
-            weights + rows,
-            f"hidden_layer_sizes={architecture.widths} takes {weights:,} bytes of weights and, for {n_rows} rows, "
-            f"about {rows:,} more; use narrower layers, a smaller batch_size, fewer rows or X in single precision.",
+            size.weight_bytes + size.row_bytes,
+            f"hidden_layer_sizes={size.widths} takes {size.weight_bytes:,} bytes of weights and, for {size.n_rows} "
+            f"rows, about {size.row_bytes:,} more; {advice}",
         )
 
     def _out_activation(self, n_outputs):

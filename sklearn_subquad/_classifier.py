@@ -55,12 +55,13 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         per process; near break-even two processes may choose differently, which changes the last digits.
     preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
         Preconditioner of the conjugate gradients in every step: the Gram matrix that all outputs share, a
-        sketch of it, or none. "auto" is "gram" up to 8,192 rows a step, "sketch" beyond. With one output "gram" solves
-        the system directly.
+        sketch of it, or none. "auto" is "gram" while that is cheaper by a cost model (up to some 4,000 rows a step at
+        width 1024, twice as many at 4096), or where leave-one-out errors need it, and "sketch" beyond. With one output
+        "gram" solves the system directly.
     sketch : {"tensor_srht", "tensor_sketch"}, default="tensor_srht"
         Kind of sketch where the preconditioner is one, also by "auto".
     sketch_size : "auto" or int, default="auto"
-        Columns of the sketch; "auto" is twice the number of rows of a step, and at most 4,096.
+        Columns of the sketch; "auto" is twice the number of rows of a step, and at most 2,048.
     cg_tol : "auto" or float, default="auto"
         Relative residual at which the conjugate gradients stop. "auto" is 0.01, and 0.1 in batches.
     max_cg_iter : int, default=50

@@ -156,7 +156,7 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None):
     if loss is None:
         loss = SquaredError(data.Y.shape[1])
     calibration = batch
-    if len(batch) > max(CALIBRATION_ROWS, options.batch_size):
+    if len(batch) > CALIBRATION_ROWS:
         rows = np.random.default_rng([options.seed, 3]).choice(len(batch), CALIBRATION_ROWS, replace=False)
         calibration = batch[np.sort(rows)]
     network = Network.initialise(

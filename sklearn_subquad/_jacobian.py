@@ -3,14 +3,15 @@
 import numpy as np
 import scipy.linalg
 
+from sklearn_subquad._kernels import LANES
 from sklearn_subquad._losses import IdentityFactor
-from sklearn_subquad._matmul import PackedMatrix, dense_product, row_gram, times_dense
+from sklearn_subquad._matmul import PackedMatrix, row_gram_columns, symmetric, times_dense
 from sklearn_subquad._network import Step
 from sklearn_subquad._parallel import blas_threads
 from sklearn_subquad._products import ColumnwiseSum, sparse_term
 
 # Up to so many outputs, all are probes.
-_MAX_SPANNED = 3
+MAX_SPANNED = 3
 # The Gram matrices of all layers' inputs may take so many bytes, beyond which products go through folded weights.
 _LAYER_GRAM_BYTES = 1 << 30
 
@@ -21,7 +22,7 @@ def make_probes(n_outputs, rng, n_random=3):
     All unit vectors for up to three outputs, otherwise `n_random` vectors of random signs over sqrt(k): the mean of the
     Gram matrices over such signs is their mean over the outputs, in expectation.
     """
-    if n_outputs <= _MAX_SPANNED:
+    if n_outputs <= MAX_SPANNED:
         return np.eye(n_outputs)
     return rng.choice([-1.0, 1.0], size=(n_outputs, n_random)) / np.sqrt(n_outputs)
 
@@ -119,7 +120,8 @@ class Jacobian:
         ]
         _, inputs = self.network.output_weights
         output_changes = (times_dense(hidden[-1].transposed(), C), None if inputs is None else x.T @ C)
-        return Step(U, hidden, input_changes, output_changes)
+        factors = [[], *([pair] for pair in zip(U[1:], hidden[:-1], strict=True))]
+        return Step(factors, input_changes, output_changes)
 
     @property
     def _probes_span_outputs(self):
@@ -134,16 +136,19 @@ class Jacobian:
         return [_combination(of_outputs, C) for of_outputs in by_layer]
 
     def J(self, step):
-        """The scaled Jacobian times a `Step` of this linearisation (n x k), through the folded weights."""
+        """The scaled Jacobian times a `Step` (n x k), through the folded weights."""
+        folded = FoldedStep(self.network)
+        folded.add(step)
+        return self.tangent(folded)
+
+    def tangent(self, folded):
+        """The scaled Jacobian times a `FoldedStep` (n x k)."""
 
         def hidden_change(depth):
-            weights = self.network.layers[depth].hidden_weights
-            change = PackedMatrix.zeros(*weights.shape, weights.dtype)
-            change.add_product(step.cotangents[depth], step.hidden[depth - 1], "scatter")
             rows = self.activations.hidden[depth - 1]
-            return [lambda out, first: change.add_forward(rows, out, first)]
+            return [lambda out, first: folded.hidden[depth].add_forward(rows, out, first)]
 
-        return self._tangent(hidden_change, step.input_changes, step.output_changes)
+        return self._tangent(hidden_change, folded.input_changes, folded.output_changes)
 
     def normal(self, C):
         """``J Jt C`` for the scaled Jacobian (n x k).
@@ -239,15 +244,20 @@ class Jacobian:
     def _layer_gram(self, depth):
         """``G G^T`` of what W_l meets, or the output weights for the depth after the last; kept, n x n, packed."""
         if depth not in self._layer_grams:
-            h, x = self.layer_inputs()[depth]
-            if h is None:
-                gram = dense_product(x, x.T)
-            else:
-                gram = row_gram(h)
-                if x is not None:
-                    gram += dense_product(x, x.T)
+            gram = symmetric(self.n_rows, self.dtype, lambda *columns: self._layer_gram_columns(depth, *columns))
             self._layer_grams[depth] = PackedMatrix.from_dense(gram)
         return self._layer_grams[depth]
+
+    def _layer_gram_columns(self, depth, first, last):
+        """Rows from `first` on of the columns `first` to `last` of `_layer_gram`: dense."""
+        if depth in self._layer_grams:
+            return self._layer_grams[depth].tiles[first // LANES, first:, : last - first]
+        h, x = self.layer_inputs()[depth]
+        of_x = None if x is None else x[first:] @ x[first:last].T
+        if h is None:
+            return of_x
+        of_h = row_gram_columns(h, first, last)
+        return of_h if of_x is None else np.add(of_h, of_x, out=of_h)
 
     def probe_cotangents(self):
         """`cotangents` of every column of `probes`, with the row scale but not S; one list per probe."""
@@ -274,17 +284,24 @@ class Jacobian:
         for one output.
         """
         if self._gram is None:
-            n_probes = self.dtype.type(self.probes.shape[1])
-            total = np.zeros((self.n_rows, self.n_rows))
-            for depth, of_probes in enumerate(zip(*self.probe_cotangents(), strict=True)):
-                layer = sum(row_gram(u) for u in of_probes)
-                layer *= self._layer_gram(depth).to_dense() / n_probes
-                total += layer
-            layer = sum(C @ C.T for C in self._probe_outputs())
-            layer *= self._layer_gram(len(self.network.layers)).to_dense() / n_probes
-            total += layer
-            self._gram = total
+            if self.n_outputs > 1 and self._layer_grams_pay:
+                # `normal` needs them as well.
+                for depth in range(len(self.network.layers) + 1):
+                    self._layer_gram(depth)
+            self._gram = symmetric(self.n_rows, np.float64, self._gram_columns)
         return self._gram
+
+    def _gram_columns(self, first, last):
+        """Rows from `first` on of the columns `first` to `last` of `gram`: all that is summed stays in the cache."""
+        n_probes = self.dtype.type(self.probes.shape[1])
+        total = np.zeros((self.n_rows - first, last - first))
+        for depth, of_probes in enumerate(zip(*self.probe_cotangents(), strict=True)):
+            layer = sum(row_gram_columns(u, first, last) for u in of_probes)
+            layer *= self._layer_gram_columns(depth, first, last)
+            total += layer / n_probes
+        layer = sum(C[first:] @ C[first:last].T for C in self._probe_outputs())
+        layer *= self._layer_gram_columns(len(self.network.layers), first, last)
+        return total + layer / n_probes
 
     def gram_solve(self, shift, R):
         """``(gram() + shift * I)^-1 R`` by Cholesky; the factor of the last shift is kept.
@@ -298,13 +315,29 @@ class Jacobian:
             shifted = self.gram().copy()
             shifted.flat[:: self.n_rows + 1] += shift
             with blas_threads(self.n_rows**3 / 3):
-                factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+                # The transpose of a symmetric matrix is stored as LAPACK wants it, and is not copied once more.
+                factor = scipy.linalg.cho_factor(shifted.T, lower=True, overwrite_a=True, check_finite=False)
             self._gram_factor = (shift, factor)
         with blas_threads(2 * self.n_rows**2 * R.shape[1]):
             return scipy.linalg.cho_solve(self._gram_factor[1], R, check_finite=False)
 
+    def features(self, sketch, out=None):
+        """Row features of a `JacobianSketch` (n x sketch_size), with the inner products of `gram` in expectation.
+
+        Parameters
+        ----------
+        sketch : JacobianSketch
+        out : ndarray of shape (n, sketch_size) or None
+            Where to write them.
+        """
+        return sketch.features(self.probe_factors(), self.n_rows, self.dtype, out)
+
     def mean_diagonal(self):
         """Mean over rows (by their sample weights) and probes of the diagonal of ``S^T J J^T S``."""
+        return self.trace() / float(np.square(self.row_scale, dtype=np.float64).sum())
+
+    def trace(self):
+        """Mean over probes of the trace of ``S^T J J^T S``."""
         diagonal = np.zeros(self.n_rows)
         inputs = self.layer_inputs()
         outputs = [np.einsum("ij,ij->i", C, C, dtype=np.float64) for C in self._probe_outputs()]
@@ -321,7 +354,106 @@ class Jacobian:
         scales = self.output_scales()
         if scales is not None:
             diagonal *= np.square(scales, dtype=np.float64).mean(axis=1)
-        return float(diagonal.sum() / np.square(self.row_scale, dtype=np.float64).sum())
+        return float(diagonal.sum())
+
+
+class JacobianBlocks:
+    """The Jacobian of many rows as those of blocks of consecutive rows.
+
+    It offers what a step needs without a Gram matrix; no temporary array has more rows than a block.
+
+    Parameters
+    ----------
+    blocks : list of Jacobian
+        Of one network, with the same probes and the same kind of curvature.
+    """
+
+    def __init__(self, blocks):
+        self.blocks = blocks
+        self.network, self.dtype = blocks[0].network, blocks[0].dtype
+        self.n_rows, self.n_outputs = sum(block.n_rows for block in blocks), blocks[0].n_outputs
+        self.row_scale = np.concatenate([block.row_scale for block in blocks])
+        self.curvature = blocks[0].curvature
+
+    def _parts(self, rows):
+        """The blocks, each with its part of an array of all rows."""
+        bounds = np.cumsum([block.n_rows for block in self.blocks])[:-1]
+        return zip(self.blocks, np.split(rows, bounds), strict=True)
+
+    def output_scales(self):
+        """As of a `Jacobian`: (n x k) or None."""
+        scales = [block.output_scales() for block in self.blocks]
+        return None if scales[0] is None else np.concatenate(scales)
+
+    def Jt(self, C):
+        """As of a `Jacobian`: a `Step` with one pair of factors per block."""
+        first, *others = (block.Jt(part) for block, part in self._parts(C))
+        for other in others:
+            for pairs, more in zip(first.factors, other.factors, strict=True):
+                pairs.extend(more)
+            first.input_changes = _sums(first.input_changes, other.input_changes)
+            first.output_changes = tuple(_sums(first.output_changes, other.output_changes))
+        return first
+
+    def normal(self, C):
+        """``J Jt C`` for the scaled Jacobian (n x k), through weights that the steps of all blocks are folded into."""
+        folded = FoldedStep(self.network)
+        for block, part in self._parts(C):
+            folded.add(block.Jt(part))
+        return np.concatenate([block.tangent(folded) for block in self.blocks])
+
+    def along_total_change(self):
+        """As of a `Jacobian` (n x k)."""
+        return np.concatenate([block.along_total_change() for block in self.blocks])
+
+    def features(self, sketch):
+        """As of a `Jacobian` (n x sketch_size)."""
+        out = sketch.empty_features(self.n_rows, self.dtype)
+        for block, part in self._parts(out):
+            block.features(sketch, part)
+        return out
+
+    def mean_diagonal(self):
+        """As of a `Jacobian`."""
+        trace = sum(block.trace() for block in self.blocks)
+        return trace / float(np.square(self.row_scale, dtype=np.float64).sum())
+
+
+class FoldedStep:
+    """A sum of steps as dense changes of all parameters, which the tangents of many rows share.
+
+    Parameters
+    ----------
+    network : Network
+        Whose steps are added; it is not changed.
+
+    Attributes
+    ----------
+    hidden : list of PackedMatrix or None
+        Changes of the hidden-to-hidden weights; they take as much memory as those.
+    input_changes, output_changes : list of ndarray or None
+    """
+
+    def __init__(self, network):
+        self.hidden = [
+            None if layer.hidden_weights is None else PackedMatrix.zeros(*layer.hidden_weights.shape, network.dtype)
+            for layer in network.layers
+        ]
+        self.input_changes = [None] * len(network.layers)
+        self.output_changes = [None] * len(network.output_weights)
+
+    def add(self, step):
+        """Add a `Step`."""
+        for packed, pairs in zip(self.hidden, step.factors, strict=True):
+            for U, G in pairs:
+                packed.add_product(U, G, "scatter")
+        self.input_changes = _sums(self.input_changes, step.input_changes)
+        self.output_changes = _sums(self.output_changes, step.output_changes)
+
+
+def _sums(parts, others):
+    """Sums of two lists of arrays; None counts as zero."""
+    return [b if a is None else a if b is None else a + b for a, b in zip(parts, others, strict=True)]
 
 
 def _combination(of_outputs, C):

@@ -22,8 +22,6 @@ _MIN_GROUPS = 8
 # Outputs that the BLAS route adds at a time: wide enough for GEMM, far below a full n_out x n_in temporary.
 _BLAS_COLUMNS = 256
 _STRASSEN_COLUMNS = 2048
-# Rows of a block of a dense product.
-_DENSE_ROWS = 64
 # Strassen recurses while the smallest of the three dimensions is at least twice this.
 _STRASSEN_CUTOFF = 1024
 
@@ -188,22 +186,6 @@ class PackedMatrix:
         self.tiles[-1, :, self.n_out - LANES * (len(self.tiles) - 1) :] = 0
 
 
-def dense_product(A, B):
-    """``A @ B`` for dense matrices, on the pool of threads.
-
-    A is cut into blocks of rows of a fixed size, each multiplied by BLAS on one thread: the result does not
-    depend on the number of threads.
-    """
-    out = np.empty((A.shape[0], B.shape[1]), dtype=np.result_type(A, B))
-
-    def multiply(block):
-        rows = slice(block * _DENSE_ROWS, (block + 1) * _DENSE_ROWS)
-        np.matmul(A[rows], B, out=out[rows])
-
-    for_each(multiply, -(-A.shape[0] // _DENSE_ROWS))
-    return out
-
-
 def row_products(A, B):
     """``A @ B.T`` for sparse rows A (n x p) and B (r x p), packed: n outputs, r inputs."""
     product = PackedMatrix.zeros(A.shape[0], B.shape[0], A.dtype)
@@ -216,21 +198,47 @@ def row_products(A, B):
     return product
 
 
-def row_gram(A):
-    """``A @ A.T`` for sparse rows A (n x p): dense, n x n, exactly symmetric; half the work of the product."""
-    n = A.shape[0]
-    gram = np.empty((n, n), dtype=A.dtype)
+def symmetric(n, dtype, lower_columns):
+    """A symmetric matrix (n x n), from the lower parts of its columns.
+
+    Parameters
+    ----------
+    n : int
+    dtype : dtype
+    lower_columns : callable
+        ``lower_columns(first, last)`` gives rows from `first` on of the columns from `first`, a multiple of 64, to
+        `last`, at most 64 of them. It is called by several threads. Above the diagonal nothing is read.
+
+    Returns
+    -------
+    ndarray of shape (n, n)
+        Exactly symmetric.
+    """
+    out = np.empty((n, n), dtype=dtype)
 
     def of_panel(panel):
-        lanes = slice(panel * LANES, min((panel + 1) * LANES, n))
-        tile = A.panel_tile(panel)[np.newaxis]
-        _kernels.forward(A.pattern, A.values, tile, gram[lanes.start :, lanes], 0, lanes.start)
-        gram[lanes, lanes.stop :] = gram[lanes.stop :, lanes].T
-        # Within the panel as well: the order of a sum may depend on which of the two rows is packed.
-        gram[lanes, lanes] = np.tril(gram[lanes, lanes]) + np.tril(gram[lanes, lanes], -1).T
+        first, last = panel * LANES, min((panel + 1) * LANES, n)
+        columns = lower_columns(first, last)
+        out[last:, first:last] = columns[last - first :]
+        out[first:last, last:] = columns[last - first :].T
+        square = columns[: last - first]
+        out[first:last, first:last] = np.tril(square) + np.tril(square, -1).T
 
     for_each(of_panel, PackedMatrix.n_panels(n))
-    return gram
+    return out
+
+
+def row_gram_columns(A, first, last):
+    """``A[first:] @ A[first:last].T`` for sparse rows A (n x p): dense; from `first`, a multiple of 64, 64 at most."""
+    out = np.empty((A.shape[0] - first, last - first), dtype=A.dtype)
+    tile = A.panel_tile(first // LANES)[np.newaxis]
+    _kernels.forward(A.pattern, A.values, tile, out, 0, first)
+    return out
+
+
+def row_gram(A):
+    """``A @ A.T`` for sparse rows A (n x p): dense, n x n, exactly symmetric; half the work of the product."""
+    return symmetric(A.shape[0], A.dtype, lambda first, last: row_gram_columns(A, first, last))
 
 
 def times_dense(rows, B):

@@ -3,7 +3,11 @@
 import itertools
 import os
 import pathlib
+from dataclasses import dataclass
 
+# Rows of a step up to which n x n matrices are formed without being asked for. Beyond, rows are linearised in blocks of
+# so many, where nobody asks for the Gram matrix of all.
+MAX_SQUARE_ROWS = 8192
 # Rows on which shifts and gains are calibrated and densities measured, where there are more.
 CALIBRATION_ROWS = 4096
 _MEMINFO = pathlib.Path("/proc/meminfo")
@@ -36,46 +40,88 @@ def available_bytes():
     return max(0, min(known)) if known else None
 
 
-def fit_bytes(widths, densities, keep_start, topk, n_rows, batch_size, n_inputs, n_outputs, n_factors, itemsize):
-    """Bytes that a fit holds at a time, by the budget of doc/architecture.md.
+@dataclass(frozen=True)
+class FitSize:
+    """What decides how much memory a fit takes, and how much that is by the budget of doc/architecture.md.
 
-    Parameters
+    Attributes
     ----------
     widths, densities : tuple
         Per hidden layer.
+    n_rows, rows_of_a_step : int
+        The first is larger where a fit is in batches.
+    n_inputs, n_outputs : int
+    itemsize : int
+        Bytes of a number.
     keep_start : bool
         Whether the change of the weights is kept apart from their start.
     topk : bool
-        Whether rows are chosen from as a whole.
-    n_rows, batch_size, n_inputs, n_outputs : int
+        Whether active neurons are chosen from a whole row.
+    forms_gram : bool
+        Whether the Gram matrix of a step's rows is formed.
+    sketch_size : int
+        Columns of the sketch that a step makes of its rows, 0 without one.
     n_factors : int
         Outputs with a factorisation of their own.
-    itemsize : int
-        Bytes of a number.
-
-    Returns
-    -------
-    weights, rows : int
-        Bytes of the weight matrices, and of all that grows with the rows.
     """
-    hidden = sum(m_in * m_out for m_in, m_out in itertools.pairwise(widths))
-    dense = sum(widths) * n_inputs + (widths[-1] + n_inputs) * n_outputs
-    # In batches, with an average of the iterates and the best one.
-    copies = 1 if n_rows <= batch_size else 3
-    weights = itemsize * ((copies + keep_start) * hidden + (1 + copies + keep_start) * dense)
-    # An entry of sparse rows: a value, its 2 bytes of position, and 8 of its place in the transpose.
-    entries = sum(width * density for width, density in zip(widths, densities, strict=True))
-    # Activations and cotangents of this iterate and some before it, by rows and partly transposed.
-    dense_row = max(widths) * dense_row_bytes(itemsize, topk)
-    stepping = batch_size * (4 * entries * (itemsize + 10) + dense_row)
-    # Shifts are calibrated on more rows than a small batch has.
-    calibrating = min(n_rows, CALIBRATION_ROWS) * (entries * (itemsize + 10) + dense_row)
-    # Gram matrices: two per layer, their sum in double precision, its factor, and what leave-one-out makes of it.
-    squares = batch_size**2 * ((2 * len(widths) + 4) * itemsize + 8 * 8)
-    if n_factors > 1:
-        squares += batch_size**2 * 8 * (n_factors + 3)
-    rows = int(max(stepping, calibrating)) + n_rows * (n_inputs + n_outputs) * itemsize
-    return weights, rows + squares
+
+    widths: tuple
+    densities: tuple
+    n_rows: int
+    rows_of_a_step: int
+    n_inputs: int
+    n_outputs: int
+    itemsize: int
+    keep_start: bool = False
+    topk: bool = False
+    forms_gram: bool = True
+    sketch_size: int = 0
+    n_factors: int = 1
+
+    @property
+    def weight_bytes(self):
+        """Bytes of all copies of the weight matrices."""
+        hidden = sum(m_in * m_out for m_in, m_out in itertools.pairwise(self.widths))
+        dense = sum(self.widths) * self.n_inputs + (self.widths[-1] + self.n_inputs) * self.n_outputs
+        # In batches, with an average of the iterates and the best one.
+        copies = 1 if self.n_rows == self.rows_of_a_step else 3
+        copies += self.keep_start
+        # A step is kept until the next, and its dense parts beside their old values.
+        folded = not self.forms_gram and self.rows_of_a_step > MAX_SQUARE_ROWS
+        return self.itemsize * ((copies + folded) * hidden + (1 + copies) * dense)
+
+    @property
+    def row_bytes(self):
+        """Bytes of all that grows with the rows."""
+        n = self.rows_of_a_step
+        # An entry of sparse rows: a value, its 2 bytes of position, and 8 of its place in the transpose.
+        entries = sum(width * density for width, density in zip(self.widths, self.densities, strict=True))
+        entry = self.itemsize + 10
+        # Activations and cotangents of this iterate and some before it, by rows and partly transposed.
+        dense_row = max(self.widths) * dense_row_bytes(self.itemsize, self.topk)
+        stepping = n * 4 * entries * entry + min(n, MAX_SQUARE_ROWS) * dense_row
+        # Shifts are calibrated on more rows than a small batch has.
+        calibrating = min(self.n_rows, CALIBRATION_ROWS) * (entries * entry + dense_row)
+        data = self.n_rows * (self.n_inputs + self.n_outputs) * self.itemsize
+        # Numbers per row and output: of the inner solver, and in double precision of the model that it leaves. Besides,
+        # places of rows in patterns, norms, weights.
+        solving = n * (self.n_outputs * (10 * self.itemsize + 4 * 8) + 200)
+        return int(max(stepping, calibrating)) + data + solving + self._square_bytes()
+
+    def _square_bytes(self):
+        """Bytes of matrices of rows x rows, and of sketches."""
+        n, factored = self.rows_of_a_step, 0 if self.n_factors == 1 else self.n_factors + 3
+        n_bytes = 0
+        if self.forms_gram or n <= MAX_SQUARE_ROWS:
+            # Two per layer.
+            n_bytes += n**2 * (2 * len(self.widths) + 4) * self.itemsize
+        if self.forms_gram:
+            # Their sum in double precision, its factor, and what leave-one-out makes of it.
+            n_bytes += n**2 * 8 * (8 + factored)
+        if self.sketch_size:
+            smaller = min(n, self.sketch_size)
+            n_bytes += 2 * n * self.sketch_size * self.itemsize + smaller**2 * 8 * (4 + factored)
+        return n_bytes
 
 
 def dense_row_bytes(itemsize, topk):

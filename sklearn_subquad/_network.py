@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn import get_config
-from sklearn.utils import gen_batches
+from sklearn.utils import gen_batches, gen_even_slices
 
 from sklearn_subquad._kernels import LANES
 from sklearn_subquad._matmul import PackedMatrix, times_dense
@@ -43,6 +43,31 @@ class Activations:
     hidden: list
     output: np.ndarray
 
+    @property
+    def n_active(self):
+        """Active neurons of all rows, per layer."""
+        return [h.nnz for h in self.hidden]
+
+
+@dataclass
+class ActivationBlocks:
+    """What a forward pass leaves behind, for more rows than temporary arrays should have.
+
+    Attributes
+    ----------
+    blocks : list of Activations
+        Of consecutive rows.
+    output : ndarray of shape (n, n_outputs)
+    """
+
+    blocks: list
+    output: np.ndarray
+
+    @property
+    def n_active(self):
+        """Active neurons of all rows, per layer."""
+        return np.sum([block.n_active for block in self.blocks], axis=0).tolist()
+
 
 @dataclass
 class Step:
@@ -50,10 +75,9 @@ class Step:
 
     Attributes
     ----------
-    cotangents : list of SparseRows of shape (n, m_l)
-        U_l, the derivatives of the combined outputs by z_l.
-    hidden : list of SparseRows of shape (n, m_l)
-        h_l of the linearisation point; W_{l+1}'s hidden part changes by ``U_{l+1}.T @ h_l``.
+    factors : list of list of tuple (SparseRows of shape (n, m_l), SparseRows of shape (n, m_{l-1}))
+        For every layer and block of rows, the derivatives U_l of the combined outputs by z_l, and h_{l-1} of the
+        linearisation point: W_l's hidden part changes by the sum of ``U_l.T @ h_{l-1}``. Empty for the first layer.
     input_changes : list of ndarray of shape (m_l, n_features + 1), or None
     output_changes : tuple of ndarray or None
         Changes of the output weights that meet h_L and x.
@@ -61,8 +85,7 @@ class Step:
         What the total change since the start is multiplied by before the step is added.
     """
 
-    cotangents: list
-    hidden: list
+    factors: list
     input_changes: list
     output_changes: tuple
     shrink: float = 1.0
@@ -231,6 +254,11 @@ class Network:
         batch = int(get_config()["working_memory"] * 2**20 // per_row)
         return gen_batches(n_rows, max(1, min(n_rows, batch)))
 
+    def forward_blocks(self, x, n_rows):
+        """`ActivationBlocks` of network inputs x, in blocks of at most `n_rows` rows."""
+        blocks = [self.forward(x[rows]) for rows in gen_even_slices(len(x), -(-len(x) // n_rows))]
+        return ActivationBlocks(blocks, np.concatenate([block.output for block in blocks]))
+
     def apply(self, step):
         """Add a step; returns what `revert` needs. Dense parts are replaced, never changed in place."""
         undo = _Undo(step, [layer.input_weights for layer in self.layers], self.output_weights)
@@ -238,7 +266,8 @@ class Network:
             if layer.hidden_weights is not None:
                 if step.shrink != 1.0:
                     layer.hidden_weights.scale_change(step.shrink)
-                layer.hidden_weights.push(step.cotangents[depth], step.hidden[depth - 1])
+                for U, G in step.factors[depth]:
+                    layer.hidden_weights.push(U, G)
             layer.input_weights = _moved(
                 layer.input_weights, layer.start_input_weights, step.input_changes[depth], step.shrink
             )
@@ -252,7 +281,8 @@ class Network:
         """Take back a step: to rounding, and to the bit for one that did not shrink and was not flushed yet."""
         for depth, layer in enumerate(self.layers):
             if layer.hidden_weights is not None:
-                layer.hidden_weights.retract(undo.step.cotangents[depth], undo.step.hidden[depth - 1])
+                for U, G in reversed(undo.step.factors[depth]):
+                    layer.hidden_weights.retract(U, G)
                 if undo.step.shrink != 1.0:
                     layer.hidden_weights.scale_change(1.0 / undo.step.shrink)
             layer.input_weights = undo.input_weights[depth]

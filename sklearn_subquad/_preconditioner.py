@@ -9,14 +9,19 @@ import scipy.linalg
 from scipy.linalg.blas import dsymv
 from scipy.linalg.lapack import dpotri
 
+from sklearn_subquad._jacobian import MAX_SPANNED
 from sklearn_subquad._losses import SoftmaxFactor
+from sklearn_subquad._memory import MAX_SQUARE_ROWS
 from sklearn_subquad._parallel import blas_threads
 from sklearn_subquad._sketch import JacobianSketch
 
-# "auto" takes the Gram matrix up to this many rows: its n x n doubles and their factor are then 1 GiB.
-_MAX_GRAM_ROWS = 8192
-# Columns of a sketch at most, where it is not told.
-_MAX_AUTO_SKETCH_SIZE = 4096
+# Columns of a sketch at most, where it is not told: more take longer to multiply than the iterations they save.
+_MAX_AUTO_SKETCH_SIZE = 2048
+# Of the cost model: operations that the step's operator takes per row and neuron whatever the density; that an element
+# of the Gram matrix and one of a layer's take beside its products; of a factorisation in double precision, per n³;
+# inner iterations with a sketch; and what sketches take beside them.
+_ROW_OPERATIONS, _SQUARE_OPERATIONS, _LAYER_OPERATIONS = 400, 1600, 500
+_FACTOR_OPERATIONS, _SKETCH_ITERATIONS, _SKETCH_FACTOR = 0.65, 6, 1.4
 # With more outputs than this, curvatures that differ between outputs are replaced by their mean.
 MAX_FACTORED_OUTPUTS = 32
 # A preconditioner of an earlier linearisation is kept until a solve does not converge, or takes more iterations than
@@ -29,7 +34,7 @@ _NEARBY_SHIFT = 4.0
 class IdentityPreconditioner:
     """No preconditioning."""
 
-    exact = False
+    exact = needs_gram = False
 
     def prepare(self, jacobian, same_rows):
         """Nothing to prepare."""
@@ -134,7 +139,7 @@ class _ReusedPreconditioner:
 class ExactGram:
     """The Gram matrix of one output: its Cholesky factor solves the system."""
 
-    exact = True
+    exact = needs_gram = True
 
     def prepare(self, jacobian, same_rows):
         """Compute the Gram matrix, which the Jacobian keeps."""
@@ -159,6 +164,8 @@ class GramPreconditioner(_ReusedPreconditioner):
     Without curvature that takes one Cholesky factor, in the Jacobian's precision where that is enough; where the
     curvature scales outputs, one for every output; for the softmax see `_SoftmaxGram`.
     """
+
+    needs_gram = True
 
     def _compute(self, jacobian):
         self._gram, self._curvature = jacobian.gram(), jacobian.curvature
@@ -235,20 +242,20 @@ class SketchPreconditioner(_ReusedPreconditioner):
     ----------
     kind : {"tensor_srht", "tensor_sketch"}
     sketch_size : int or "auto"
-        "auto" is twice the number of rows, and at most 4096.
+        "auto" is twice the number of rows, and at most 2048.
     seed : int or sequence of int
     """
+
+    needs_gram = False
 
     def __init__(self, kind, sketch_size, seed):
         super().__init__()
         self._kind, self._sketch_size, self._seed = kind, sketch_size, seed
 
     def _compute(self, jacobian):
-        size = self._sketch_size
-        if size == "auto":
-            size = min(2 * jacobian.n_rows, _MAX_AUTO_SKETCH_SIZE)
+        size = resolved_sketch_size(self._sketch_size, jacobian.n_rows)
         sketch = JacobianSketch(self._kind, size, self._seed)
-        self._features = sketch.features(jacobian.probe_factors(), jacobian.n_rows, jacobian.dtype)
+        self._features = jacobian.features(sketch)
         self._woodbury = size < jacobian.n_rows
         self._gram = None
         if not self._woodbury:
@@ -283,7 +290,9 @@ def _cholesky_solve(factor, R):
 def _cholesky(matrix, shift, dtype):
     """Cholesky factor of ``matrix + shift * I`` in that dtype, or in double precision where rounding forbids it."""
     for precision in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
-        shifted = matrix.astype(precision)
+        # A copy in Fortran's order, which LAPACK does not copy once more. Of a matrix that is in that order already
+        # only the lower triangle counts; of any other, symmetric one the transpose is as good.
+        shifted = np.array(matrix if matrix.flags.f_contiguous else matrix.T, dtype=precision, order="F")
         shifted.flat[:: len(shifted) + 1] += shift
         try:
             with blas_threads(len(shifted) ** 3 / 3):
@@ -293,21 +302,70 @@ def _cholesky(matrix, shift, dtype):
                 raise
 
 
-def make_preconditioner(name, *, sketch, sketch_size, seed, n_rows, n_outputs):
+def make_preconditioner(name, *, sketch, sketch_size, seed, n_outputs):
     """The preconditioner called `name`.
 
     Parameters
     ----------
-    name : {"auto", "gram", "sketch", "none"}
+    name : {"gram", "sketch", "none"}
     sketch, sketch_size, seed
         Of a `SketchPreconditioner`.
-    n_rows, n_outputs : int
+    n_outputs : int
         Of the linearisations that it will serve.
     """
-    if name == "auto":
-        name = "gram" if n_rows <= _MAX_GRAM_ROWS else "sketch"
     if name == "none":
         return IdentityPreconditioner()
     if name == "sketch":
         return SketchPreconditioner(sketch, sketch_size, seed)
     return ExactGram() if n_outputs == 1 else GramPreconditioner()
+
+
+def cheapest_preconditioner(n_rows, widths, densities, n_outputs, n_factors):
+    """What ``preconditioner="auto"`` means: "gram" while that is cheaper by a cost model, and "sketch" beyond.
+
+    Parameters
+    ----------
+    n_rows : int
+        Of a step.
+    widths, densities : tuple
+        Per hidden layer.
+    n_outputs : int
+    n_factors : int
+        Outputs with a curvature of their own. Where there are several, a sketch leaves out how they are coupled and
+        takes many more iterations: the Gram matrix then serves as long as it is formed unasked.
+
+    Returns
+    -------
+    {"gram", "sketch"}
+
+    Notes
+    -----
+    Costs are in operations of the sparse kernels. They are fixed numbers, so that the choice is the same in every
+    process; benchmarks/preconditioning.py crossover measures how far it is from the best one.
+    """
+    if n_rows > MAX_SQUARE_ROWS:
+        return "sketch"
+    # A sketch with as many columns as rows saves nothing.
+    if n_factors > 1 or n_rows <= _MAX_AUTO_SKETCH_SIZE:
+        return "gram"
+    active = [width * density for width, density in zip(widths, densities, strict=True)]
+    # The step's operator, through the weights: factors are folded in and multiplied with, and where probes are not the
+    # outputs there is a backward and a forward pass besides.
+    passes = 4 if n_outputs <= MAX_SPANNED else 8
+    hidden = sum(s * m for s, m in zip(active[:-1], widths[1:], strict=True))
+    operator = n_rows * (passes * hidden + _ROW_OPERATIONS * sum(widths))
+    # The Gram matrices of layers' inputs and of the probes' cotangents, by halves.
+    n_probes = 1 if n_outputs == 1 else 3
+    gram = n_rows**2 * ((1 + n_probes) * sum(active) + _SQUARE_OPERATIONS)
+    if n_outputs == 1:
+        gram += _FACTOR_OPERATIONS * n_rows**3
+    else:
+        # Layers' Gram matrices are kept, the factor is in single precision where X is, and there are iterations.
+        gram += n_rows**2 * _LAYER_OPERATIONS * (len(widths) + 1) + _FACTOR_OPERATIONS / 2 * n_rows**3 + 2 * operator
+    sketch = _SKETCH_FACTOR * (_SKETCH_ITERATIONS * operator + 1.2 * n_rows * _MAX_AUTO_SKETCH_SIZE**2)
+    return "gram" if gram <= sketch else "sketch"
+
+
+def resolved_sketch_size(sketch_size, n_rows):
+    """Columns of a sketch of so many rows."""
+    return min(2 * n_rows, _MAX_AUTO_SKETCH_SIZE) if sketch_size == "auto" else sketch_size

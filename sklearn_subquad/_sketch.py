@@ -202,11 +202,16 @@ class JacobianSketch:
         self._sketch_size = sketch_size
         self._seed = seed
 
-    def features(self, factors, n_rows, dtype):
+    def empty_features(self, n_rows, dtype):
+        """Memory for features (n_rows x sketch_size), by rows or by columns, whatever takes less time to write."""
+        return np.empty((n_rows, self._sketch_size), dtype=dtype, order=self._kind.order)
+
+    def features(self, factors, n_rows, dtype, out=None):
         """Φ with E[Φ Φ^T] = mean over probes of the sum over layers of ``(u u^T) * (g g^T)``, g = [h, x].
 
         The variance of an element of Φ Φ^T is at most ``11 / sketch_size`` times the squared norms of its two rows of
-        the Jacobian.
+        the Jacobian. The same seed and numbers of columns give the same maps: blocks of rows can be sketched one after
+        the other.
 
         Parameters
         ----------
@@ -216,30 +221,31 @@ class JacobianSketch:
         n_rows : int
         dtype : dtype
             float32 or float64.
+        out : ndarray of shape (n_rows, sketch_size) or None, default=None
+            Where to write Φ: rows of an array from `empty_features`.
 
         Returns
         -------
         ndarray of shape (n_rows, sketch_size)
-            Stored by rows or by columns, whatever takes less time.
         """
-        dtype = np.dtype(dtype)
+        if out is None:
+            out = self.empty_features(n_rows, dtype)
         rng = np.random.default_rng(self._seed)
         terms = []
         for u, h, x in itertools.chain.from_iterable(factors):
             g = [part for part in (h, x) if part is not None]
             n_g = sum(part.shape[1] for part in g)
-            terms.append((self._kind(u.shape[1], n_g, self._sketch_size, rng, dtype), [u], g))
-        features = np.empty((n_rows, self._sketch_size), dtype=dtype, order=self._kind.order)
+            terms.append((self._kind(u.shape[1], n_g, self._sketch_size, rng, out.dtype), [u], g))
         scale = len(factors) ** -0.5
 
         def sketch_panel(panel):
-            total = self._kind.empty_sum(self._sketch_size, dtype)
+            total = self._kind.empty_sum(self._sketch_size, out.dtype)
             for sketch, u, g in terms:
                 sketch.add_panel(total, panel, u, g)
-            self._kind.store(total, scale, features[_rows_of(panel)])
+            self._kind.store(total, scale, out[_rows_of(panel)])
 
         for_each(sketch_panel, -(-n_rows // LANES))
-        return features
+        return out
 
 
 def _rows_of(panel):

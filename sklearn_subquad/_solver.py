@@ -102,6 +102,7 @@ class GaussNewtonSolver:
             batch_size=len(batch),
             total_weight=self._total_weight,
             in_batches=False,
+            needs_gram=criterion is not None and criterion.needs_gram,
             seed=seed,
             stopwatch=self._stopwatch,
         )
@@ -208,7 +209,8 @@ class GaussNewtonSolver:
         error = f"{result.error_curve[-1]:11.4e}" if result.error_curve else f"{'-':>11}"
         damping = f"{'auto':>9}" if damping == "auto" else f"{damping:9.2e}"
         rank = max((weights.rank for weights in self._network.lazy_weights()), default=0)
-        density = np.mean([h.nnz / np.prod(h.shape) for h in self._point.activations.hidden])
+        widths = np.array(self._network.architecture.widths)
+        density = np.mean(self._point.activations.n_active / (len(self._batch) * widths))
         print(
             f"{result.n_iter:4d} {result.loss_curve[-1]:11.4e} {error} {damping} {counts[-1] if counts else 0:4d} "
             f"{rank:6d} {density:7.3f}"

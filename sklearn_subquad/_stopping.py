@@ -55,6 +55,8 @@ class HeldOutError:
     loss : Loss
     """
 
+    needs_gram = False
+
     def __init__(self, batch, loss):
         self._batch, self._loss = batch, loss
 
@@ -94,6 +96,7 @@ class LeaveOneOutError:
     max_exact_rows : int, default=2048
     """
 
+    needs_gram = True
     N_PROBES = 16
 
     def __init__(self, batch, rng, max_exact_rows=2048):

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklearn_subquad import _damping
-from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._jacobian import Jacobian, JacobianBlocks, make_probes
+from sklearn_subquad._memory import MAX_SQUARE_ROWS
+from sklearn_subquad._network import ActivationBlocks
 from sklearn_subquad._pcg import pcg
 from sklearn_subquad._preconditioner import make_preconditioner
 from sklearn_subquad._stopping import LeaveOneOutError
@@ -30,7 +32,7 @@ class StepOptions:
 
     damping: float | str = "auto"
     alpha: float = 0.0
-    preconditioner: str = "auto"
+    preconditioner: str = "gram"
     sketch: str = "tensor_srht"
     sketch_size: int | str = "auto"
     cg_tol: float = 1e-2
@@ -121,12 +123,15 @@ class TrustRegion:
     seed : int or sequence of int
         Of the probes and sketches.
     stopwatch : Stopwatch
+    needs_gram : bool, default=False
+        Whether somebody else will ask for the Gram matrix. If nobody does, nor the preconditioner, many rows are
+        linearised block by block.
 
     Attributes
     ----------
     damping : float or "auto"
         That the next step starts from.
-    jacobian : Jacobian
+    jacobian : Jacobian or JacobianBlocks
         Of the last linearisation.
     n_cg_iter : list of int
         Inner iterations of every step, rejected attempts included.
@@ -134,7 +139,7 @@ class TrustRegion:
         Inner solves, and how many of them did not reach their tolerance; their solutions were used all the same.
     """
 
-    def __init__(self, network, loss, options, batch_size, total_weight, in_batches, seed, stopwatch):
+    def __init__(self, network, loss, options, batch_size, total_weight, in_batches, seed, stopwatch, needs_gram=False):
         self._network, self._loss, self._options = network, loss, options
         self._total_weight = total_weight
         self._batch_size, self._in_batches = batch_size, in_batches
@@ -148,9 +153,9 @@ class TrustRegion:
             sketch=options.sketch,
             sketch_size=options.sketch_size,
             seed=seed,
-            n_rows=batch_size,
             n_outputs=len(loss.baseline),
         )
+        self._in_blocks = not (needs_gram or self._preconditioner.needs_gram)
         self._batch = None
         self._least_diagonal = 0.0
         self._distance = 0.0
@@ -162,7 +167,10 @@ class TrustRegion:
     def evaluate(self, batch):
         """Forward pass of a batch, as a `Point`."""
         with self._stopwatch.phase("forward"):
-            activations = self._network.forward(batch.x)
+            if self._in_blocks and len(batch) > MAX_SQUARE_ROWS:
+                activations = self._network.forward_blocks(batch.x, MAX_SQUARE_ROWS)
+            else:
+                activations = self._network.forward(batch.x)
         return Point(activations, self._loss.value(batch.Y, activations.output, batch.sample_weight))
 
     def linearise(self, batch, point, first_step_error=None):
@@ -218,10 +226,21 @@ class TrustRegion:
 
     def _linearisation(self, batch, point):
         """The scaled Jacobian of a batch at its point, and the residual in the same scale."""
-        output = point.activations.output
-        factor = self._loss.factor(output)
-        jacobian = Jacobian(self._network, point.activations, np.sqrt(batch.sample_weight), self._probes, factor)
-        return jacobian, jacobian.row_scale * self._loss.residual(batch.Y, output)
+        row_scale = np.sqrt(batch.sample_weight)
+
+        def of_rows(activations, row_scale):
+            factor = self._loss.factor(activations.output)
+            return Jacobian(self._network, activations, row_scale, self._probes, factor)
+
+        if isinstance(point.activations, ActivationBlocks):
+            blocks = point.activations.blocks
+            bounds = np.cumsum([len(block.x) for block in blocks])[:-1]
+            jacobian = JacobianBlocks(
+                [of_rows(*part) for part in zip(blocks, np.split(row_scale, bounds), strict=True)]
+            )
+        else:
+            jacobian = of_rows(point.activations, row_scale)
+        return jacobian, jacobian.row_scale * self._loss.residual(batch.Y, point.activations.output)
 
     def _starting_damping(self, jacobian, residual, first_step_error):
         with self._stopwatch.phase("jacobian"):

@@ -254,7 +254,7 @@ def as_vector(step, network):
     parts = []
     for depth, layer in enumerate(network.layers):
         if layer.hidden_weights is not None:
-            parts.append(as_dense(step.cotangents[depth]).T @ as_dense(step.hidden[depth - 1]))
+            parts.append(sum(as_dense(U).T @ as_dense(G) for U, G in step.factors[depth]))
         if layer.input_weights is not None:
             parts.append(step.input_changes[depth])
     parts.extend(part for part in step.output_changes if part is not None)

@@ -7,9 +7,10 @@ import pytest
 from cases import CASES, Case, DenseNetwork, as_dense, as_vector, build, curvature_factor, fitting_problem, parameters
 
 from sklearn_subquad import _jacobian
-from sklearn_subquad._jacobian import Jacobian, make_probes
-from sklearn_subquad._losses import IdentityFactor
+from sklearn_subquad._jacobian import Jacobian, JacobianBlocks, make_probes
+from sklearn_subquad._losses import DiagonalFactor, IdentityFactor, SoftmaxFactor
 from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._sketch import JacobianSketch
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
 REGIMES = ("grams", "weights")
@@ -82,10 +83,13 @@ class TestOperator:
         step = at.jacobian().Jt(C)
         assert_close(as_vector(step, at.network), np.einsum("icp,ic->p", at.oracle, C), at.case)
         assert step.shrink == 1.0
+        assert step.factors[0] == []
         # On the patterns of the activations: where an entry is zero by chance it is still stored.
-        for u, h in zip(step.cotangents, at.activations.hidden, strict=True):
+        for pairs, h, previous in zip(step.factors[1:], at.activations.hidden[1:], at.activations.hidden, strict=False):
+            [(u, g)] = pairs
             assert u.pattern is h.pattern
             assert u.dtype == at.case.dtype
+            assert g is previous
 
     def test_J_equals_the_dense_product(self, at):
         jacobian = at.jacobian()
@@ -172,6 +176,53 @@ class TestOperator:
         assert [weights.rank for weights in at.network.lazy_weights()] == ranks
 
 
+class TestBlocks:
+    """The Jacobian of blocks of rows is that of all rows."""
+
+    @pytest.fixture
+    def blocks(self, at):
+        """Uneven blocks of the case's rows, one of a single row."""
+        jacobians = []
+        for rows in (slice(0, 9), slice(9, 10), slice(10, None)):
+            factor = at.factor
+            if isinstance(factor, DiagonalFactor):
+                factor = DiagonalFactor(factor.output_scales()[rows])
+            elif isinstance(factor, SoftmaxFactor):
+                factor = SoftmaxFactor(factor.probabilities[rows])
+            activations = at.network.forward(at.x[rows])
+            jacobians.append(Jacobian(at.network, activations, at.row_scale[rows], at.probes, factor))
+        return JacobianBlocks(jacobians)
+
+    def test_Jt_equals_the_dense_transpose(self, at, blocks):
+        C = at.draw(5)
+        step = blocks.Jt(C)
+        assert [len(pairs) for pairs in step.factors] == [0, *[3] * (at.case.n_layers - 1)]
+        assert_close(as_vector(step, at.network), np.einsum("icp,ic->p", at.oracle, C), at.case)
+
+    def test_normal_equals_the_dense_product(self, at, blocks):
+        C = at.draw(8)
+        image = blocks.normal(C)
+        assert image.dtype == at.case.dtype
+        J = at.oracle.reshape(C.size, -1)
+        assert_close(image.ravel(), J @ (J.T @ C.ravel().astype(np.float64)), at.case)
+
+    def test_what_a_step_asks_for_is_that_of_all_rows(self, at, blocks):
+        jacobian = at.jacobian()
+        assert (blocks.n_rows, blocks.n_outputs, blocks.dtype) == (len(at.x), at.case.n_outputs, at.case.dtype)
+        np.testing.assert_array_equal(blocks.row_scale, jacobian.row_scale)
+        assert blocks.mean_diagonal() == pytest.approx(jacobian.mean_diagonal(), rel=TOLERANCE[at.case.dtype])
+        scales, expected = blocks.output_scales(), jacobian.output_scales()
+        assert (scales is None) == (expected is None)
+        if expected is not None:
+            np.testing.assert_array_equal(scales, expected)
+
+    @pytest.mark.parametrize("kind", ["tensor_srht", "tensor_sketch"])
+    def test_features_are_the_same_maps_of_the_rows(self, at, blocks, kind):
+        sketch = JacobianSketch(kind, 12, 0)
+        # Blocks of other sizes are summed in another order.
+        assert_close(blocks.features(sketch), at.jacobian().features(sketch).astype(np.float64), at.case)
+
+
 def random_like(part, rng):
     return rng.standard_normal(part.shape).astype(part.dtype)
 
@@ -248,6 +299,13 @@ def test_along_total_change_is_J_times_the_change(case):
     assert np.abs(change).max() > 1e-3
     wanted = np.einsum("icp,p->ic", at.dense(), change)
     assert_close(at.jacobian().along_total_change(), wanted, case)
+    halves = [Linearised(case, keep_start=True) for _ in range(2)]
+    for half, rows in zip(halves, (slice(0, 8), slice(8, None)), strict=True):
+        half.activations, half.row_scale = at.network.forward(at.x[rows]), at.row_scale[rows]
+        half.network, half.factor = at.network, IdentityFactor()
+    blocks = JacobianBlocks([half.jacobian() for half in halves])
+    if case.factor == "identity":
+        assert_close(blocks.along_total_change(), wanted, case)
 
 
 @pytest.mark.parametrize(
@@ -278,13 +336,14 @@ def test_outputs_that_are_probes_take_one_backward_pass_in_all(regime, n_outputs
 
 def test_gram_matrices_of_the_layers_are_computed_once(monkeypatch):
     at = Linearised(some_case(n_layers=3))
-    calls, row_gram = [], _jacobian.row_gram
+    calls, row_gram_columns = [], _jacobian.row_gram_columns
 
-    def counting(rows):
+    def counting(rows, first, last):
         calls.append(rows)
-        return row_gram(rows)
+        return row_gram_columns(rows, first, last)
 
-    monkeypatch.setattr(_jacobian, "row_gram", counting)
+    # All rows are in one panel.
+    monkeypatch.setattr(_jacobian, "row_gram_columns", counting)
     jacobian = at.jacobian()
     for _ in range(3):
         jacobian.normal(at.draw(0))

@@ -8,14 +8,12 @@ from sklearn_subquad._matmul import (
     ROUTES,
     PackedMatrix,
     column_groups,
-    dense_product,
     row_gram,
     row_products,
     strassen,
     strassen_levels,
     times_dense,
 )
-from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._rows import SparseRows
 
 DTYPES = [np.float32, np.float64]
@@ -299,23 +297,6 @@ def test_times_dense_equals_the_dense_product(shape, density, dtype, draw):
     assert product.dtype == dtype
     assert_equals_product(product, dense_rows, B)
     np.testing.assert_array_equal(times_dense(rows, np.asfortranarray(B)), product)
-
-
-@pytest.mark.parametrize("n_jobs", [1, 2])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 3, 5), (65, 0, 5), (200, 7, 130), (0, 4, 3)], ids=str)
-def test_dense_product_equals_the_plain_one(shape, dtype, n_jobs):
-    rng = np.random.default_rng(0)
-    A, B = normal(rng, shape[:2], dtype), normal(rng, shape[1:], dtype)
-    with worker_threads(n_jobs):
-        assert_equals_product(dense_product(A, B), A, B)
-        assert_equals_product(dense_product(np.asfortranarray(A), np.asfortranarray(B)), A, B)
-
-
-def test_dense_product_has_the_wider_dtype():
-    A, B = np.ones((3, 2), np.float32), np.ones((2, 4), np.float64)
-    assert dense_product(A, A.T).dtype == np.float32
-    assert dense_product(A, B).dtype == np.float64
 
 
 # p, q, r, the cutoff and the levels of recursion that follow from it.

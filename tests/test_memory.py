@@ -165,7 +165,9 @@ def test_no_pass_holds_dense_rows_times_width(k):
     jacobian = Jacobian(network, activations, np.ones(n_rows), probes, IdentityFactor())
     _, peaks["cotangents"] = peak_of(lambda: jacobian.cotangents(C))
     step, peaks["Jt"] = peak_of(lambda: jacobian.Jt(C))
-    # With the Gram matrices of all layers, which the others keep.
+    for depth in range(len(widths) + 1):
+        # The others keep them.
+        _, peaks[f"Gram matrix of layer {depth}"] = peak_of(lambda depth=depth: jacobian._layer_gram(depth))
     _, peaks["gram"] = peak_of(jacobian.gram)
     _, peaks["normal"] = peak_of(lambda: jacobian.normal(C))
     _, peaks["mean_diagonal"] = peak_of(jacobian.mean_diagonal)

@@ -1,6 +1,7 @@
 """A fit that cannot have its memory says so before it takes any."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _memory
 from sklearn_subquad._costs import folding_costs
-from sklearn_subquad._memory import available_bytes, fit_bytes, require_bytes
+from sklearn_subquad._memory import FitSize, available_bytes, require_bytes
 
 
 def problem(n=20):
@@ -34,29 +35,33 @@ def test_width_beyond_memory_is_refused_before_anything_is_allocated(Estimator, 
         model.predict(X)
 
 
-def weight_bytes(keep_start=False, n_rows=1, batch_size=1):
-    return fit_bytes((100, 70), (0.2, 0.2), keep_start, False, n_rows, batch_size, 1, 1, 1, 4)[0]
+SIZE = FitSize((100, 70), (0.2, 0.2), n_rows=10, rows_of_a_step=10, n_inputs=1, n_outputs=1, itemsize=4)
 
 
 WEIGHTS = 4 * (100 * 70 + 170 + 71)
 
 
 def test_alpha_counts_a_second_copy_of_the_weights():
-    assert weight_bytes(keep_start=True) - weight_bytes() == WEIGHTS
+    assert replace(SIZE, keep_start=True).weight_bytes - SIZE.weight_bytes == WEIGHTS
 
 
 @pytest.mark.parametrize("keep_start", [False, True])
 def test_batches_count_an_average_and_the_best_one(keep_start):
-    at_once = weight_bytes(keep_start, n_rows=10, batch_size=10)
-    assert weight_bytes(keep_start, n_rows=10, batch_size=9) - at_once == 2 * WEIGHTS
+    at_once = replace(SIZE, keep_start=keep_start)
+    assert replace(at_once, rows_of_a_step=9).weight_bytes - at_once.weight_bytes == 2 * WEIGHTS
 
 
 def test_batches_take_less_than_all_rows_at_once():
-    sizes = [
-        fit_bytes((100, 70), (0.2, 0.2), False, False, 50_000, batch_size, 10, 1, 1, 4)[1]
-        for batch_size in (500, 5000, 50_000)
-    ]
+    sizes = [replace(SIZE, n_rows=50_000, rows_of_a_step=rows).row_bytes for rows in (500, 5000, 50_000)]
     assert sizes[0] < sizes[1] / 5 < sizes[2] / 250
+
+
+def test_rows_without_a_gram_matrix_take_memory_in_proportion():
+    sizes = [
+        replace(SIZE, n_rows=rows, rows_of_a_step=rows, forms_gram=False, sketch_size=2048).row_bytes
+        for rows in (20_000, 40_000, 80_000)
+    ]
+    assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=1e-3)
 
 
 def test_everything_fits_where_the_system_says_nothing(monkeypatch):

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from cases import DenseNetwork, fitting_problem, parameters
 
-from sklearn_subquad import _preconditioner, _trust_region
+from sklearn_subquad import _trust_region
 from sklearn_subquad._losses import make_loss
 from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._preconditioner import ExactGram, SketchPreconditioner
 from sklearn_subquad._solver import SolverOptions
 from sklearn_subquad._stopping import HeldOutError, StopReason
 from sklearn_subquad._trust_region import Batch, TrustRegion
@@ -96,15 +95,6 @@ def test_every_pass_has_every_row_once_in_batches_of_equal_size(n, batch_size, s
         # In another order every time, and not in that of the data.
         assert passes[0] != passes[1] != passes[2]
         assert all(sorted(first) != first for first in passes)
-
-
-@pytest.mark.parametrize(("n", "chosen"), [(21, ExactGram), (23, SketchPreconditioner), (19, SketchPreconditioner)])
-def test_auto_chooses_the_preconditioner_by_the_rows_that_batches_have(n, chosen, monkeypatch):
-    # Batches of at most 20 have 11 and 10 of 21 rows, 12 and 11 of 23, and all of 19.
-    monkeypatch.setattr(_preconditioner, "_MAX_GRAM_ROWS", 11)
-    network, data, loss = fitting_problem(n=n, widths=(30, 20))
-    solver = MiniBatchSolver(network, data, loss, SolverOptions(), 20, None, 0)
-    assert type(solver._trust_region._preconditioner) is chosen
 
 
 @pytest.mark.parametrize("n", [15, 20])
@@ -195,6 +185,8 @@ def test_steps_go_on_from_the_last_iterate_and_not_from_the_average(monkeypatch)
 
 class ScriptedCriterion:
     """Errors as told, of the constant and after every pass; keeps the networks that it was shown."""
+
+    needs_gram = False
 
     def __init__(self, *errors):
         self.errors, self.seen = list(errors), []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from sklearn_subquad._matmul import ROUTES, PackedMatrix, dense_product, row_gram, row_products, times_dense
+from sklearn_subquad._matmul import ROUTES, PackedMatrix, row_gram, row_products, times_dense
 from sklearn_subquad._parallel import blas_threads as large_work
 from sklearn_subquad._parallel import for_each, worker_threads
 from sklearn_subquad._products import ColumnwiseSum, sparse_term
@@ -317,7 +317,6 @@ def test_number_of_threads_does_not_change_a_bit_of_any_result(dtype, density, s
             arrays["forward"] = packed.forward(inputs)
             arrays["forward, narrow"] = few.forward(inputs)
             arrays["backward"] = packed.backward(outputs)
-            arrays["dense_product"] = dense_product(A, B)
             arrays["row_products"] = row_products(inputs, fresh_G).tiles
             arrays["row_gram"] = row_gram(inputs)
             arrays["times_dense"] = times_dense(inputs, C)

@@ -136,6 +136,8 @@ def test_steps_that_a_query_folded_in_are_rejected_to_rounding(alpha):
 class ScriptedCriterion:
     """Errors as told, of the constant and after every step; keeps the networks that it was shown."""
 
+    needs_gram = False
+
     def __init__(self, *errors, flush=False):
         self.errors, self.seen, self.flush = list(errors), [], flush
 
