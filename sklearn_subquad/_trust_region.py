@@ -315,6 +315,9 @@ class TrustRegion:
         the system could not be factored or the solution is not finite.
         """
         shift = self.damping * self._mean_diagonal + self._penalty
+        if shift == 0:
+            # It underflows; the damping is raised until it does not.
+            return None
         restored = 0.0
         if self._penalty > 0:
             restored = 1.0 - max(self.damping * self._mean_diagonal / shift, _MIN_SHRINK)

@@ -342,7 +342,7 @@ def test_who_gets_a_constant_is_told_so(estimator_class, batch_size):
 @BOTH
 @pytest.mark.parametrize("batch_size", ["auto", 40])
 @pytest.mark.parametrize("early_stopping", ["validation", False])
-@pytest.mark.parametrize("damping", [1e-9, 1e-12])
+@pytest.mark.parametrize("damping", [1e-9, 1e-12, 5e-324])
 def test_a_damping_that_is_too_small_is_raised(estimator_class, damping, early_stopping, batch_size):
     X, y = data_for(estimator_class, n=200)
     parameters = {"early_stopping": early_stopping, "batch_size": batch_size, "max_iter": 8}
