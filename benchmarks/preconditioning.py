@@ -89,7 +89,8 @@ def iterations(arguments):
                 print(f"{name}, {len(X)} rows, width {width}, init_scale {init_scale}: none / sketch (2n) / gram")
                 for damping in (1e-3, 1e-2, 1e-1, 1.0):
                     shift = damping * jacobian.mean_diagonal()
-                    counts = [solve(jacobian, residual, kind, shift)[1] for kind in ("none", "sketch", "gram")]
+                    kinds = ("none", "sketch", "gram")
+                    counts = [solve(jacobian, residual, kind, shift, size=2 * len(X))[1] for kind in kinds]
                     print(f"  damping {damping:5}: {' / '.join(f'{count:4d}' for count in counts)}", flush=True)
 
 

@@ -205,15 +205,9 @@ class BaseSubquadMLP(BaseEstimator):
         # What batches really have may be half of the most that they are allowed.
         rows_of_a_step = math.ceil(n_rows / math.ceil(n_rows / batch_size))
         n_factors = 1 if self.loss == "squared_error" else min(Y.shape[1], MAX_FACTORED_OUTPUTS)
-        preconditioner = self.preconditioner
-        if preconditioner == "auto":
-            preconditioner = cheapest_preconditioner(
-                rows_of_a_step, architecture.widths, architecture.densities, Y.shape[1], n_factors
-            )
-            if early_stopping == "loo":
-                # It needs the Gram matrix in any case.
-                preconditioner = "gram"
-        forms_gram = preconditioner == "gram" or early_stopping == "loo"
+        preconditioner = self._resolved_preconditioner(
+            architecture, rows_of_a_step, Y.shape[1], n_factors, early_stopping
+        )
         size = FitSize(
             widths=architecture.widths,
             densities=architecture.densities,
@@ -224,7 +218,7 @@ class BaseSubquadMLP(BaseEstimator):
             itemsize=X.dtype.itemsize,
             keep_start=architecture.keep_start,
             topk=architecture.sparsifier == "topk",
-            forms_gram=forms_gram,
+            forms_gram=preconditioner == "gram" or early_stopping == "loo",
             sketch_size=resolved_sketch_size(self.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
             n_factors=n_factors,
         )
@@ -278,6 +272,14 @@ class BaseSubquadMLP(BaseEstimator):
                 "early_stopping='validation' needs at least two rows of positive sample_weight; use 'loo'."
             )
         return early_stopping
+
+    def _resolved_preconditioner(self, architecture, n_rows, n_outputs, n_factors, early_stopping):
+        if self.preconditioner != "auto":
+            return self.preconditioner
+        if early_stopping == "loo":
+            # It needs the Gram matrix in any case.
+            return "gram"
+        return cheapest_preconditioner(n_rows, architecture.widths, architecture.densities, n_outputs, n_factors)
 
     def _require_memory(self, size):
         advice = "use narrower layers, a smaller batch_size, fewer rows or X in single precision."

@@ -357,68 +357,6 @@ class Jacobian:
         return float(diagonal.sum())
 
 
-class JacobianBlocks:
-    """The Jacobian of many rows as those of blocks of consecutive rows.
-
-    It offers what a step needs without a Gram matrix; no temporary array has more rows than a block.
-
-    Parameters
-    ----------
-    blocks : list of Jacobian
-        Of one network, with the same probes and the same kind of curvature.
-    """
-
-    def __init__(self, blocks):
-        self.blocks = blocks
-        self.network, self.dtype = blocks[0].network, blocks[0].dtype
-        self.n_rows, self.n_outputs = sum(block.n_rows for block in blocks), blocks[0].n_outputs
-        self.row_scale = np.concatenate([block.row_scale for block in blocks])
-        self.curvature = blocks[0].curvature
-
-    def _parts(self, rows):
-        """The blocks, each with its part of an array of all rows."""
-        bounds = np.cumsum([block.n_rows for block in self.blocks])[:-1]
-        return zip(self.blocks, np.split(rows, bounds), strict=True)
-
-    def output_scales(self):
-        """As of a `Jacobian`: (n x k) or None."""
-        scales = [block.output_scales() for block in self.blocks]
-        return None if scales[0] is None else np.concatenate(scales)
-
-    def Jt(self, C):
-        """As of a `Jacobian`: a `Step` with one pair of factors per block."""
-        first, *others = (block.Jt(part) for block, part in self._parts(C))
-        for other in others:
-            for pairs, more in zip(first.factors, other.factors, strict=True):
-                pairs.extend(more)
-            first.input_changes = _sums(first.input_changes, other.input_changes)
-            first.output_changes = tuple(_sums(first.output_changes, other.output_changes))
-        return first
-
-    def normal(self, C):
-        """``J Jt C`` for the scaled Jacobian (n x k), through weights that the steps of all blocks are folded into."""
-        folded = FoldedStep(self.network)
-        for block, part in self._parts(C):
-            folded.add(block.Jt(part))
-        return np.concatenate([block.tangent(folded) for block in self.blocks])
-
-    def along_total_change(self):
-        """As of a `Jacobian` (n x k)."""
-        return np.concatenate([block.along_total_change() for block in self.blocks])
-
-    def features(self, sketch):
-        """As of a `Jacobian` (n x sketch_size)."""
-        out = sketch.empty_features(self.n_rows, self.dtype)
-        for block, part in self._parts(out):
-            block.features(sketch, part)
-        return out
-
-    def mean_diagonal(self):
-        """As of a `Jacobian`."""
-        trace = sum(block.trace() for block in self.blocks)
-        return trace / float(np.square(self.row_scale, dtype=np.float64).sum())
-
-
 class FoldedStep:
     """A sum of steps as dense changes of all parameters, which the tangents of many rows share.
 
@@ -447,11 +385,11 @@ class FoldedStep:
         for packed, pairs in zip(self.hidden, step.factors, strict=True):
             for U, G in pairs:
                 packed.add_product(U, G, "scatter")
-        self.input_changes = _sums(self.input_changes, step.input_changes)
-        self.output_changes = _sums(self.output_changes, step.output_changes)
+        self.input_changes = sums_of(self.input_changes, step.input_changes)
+        self.output_changes = sums_of(self.output_changes, step.output_changes)
 
 
-def _sums(parts, others):
+def sums_of(parts, others):
     """Sums of two lists of arrays; None counts as zero."""
     return [b if a is None else a if b is None else a + b for a, b in zip(parts, others, strict=True)]
 

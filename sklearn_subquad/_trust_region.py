@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklearn_subquad import _damping
-from sklearn_subquad._jacobian import Jacobian, JacobianBlocks, make_probes
+from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._jacobian_blocks import JacobianBlocks
 from sklearn_subquad._memory import MAX_SQUARE_ROWS
 from sklearn_subquad._network import ActivationBlocks
 from sklearn_subquad._pcg import pcg

@@ -7,7 +7,8 @@ import pytest
 from cases import CASES, Case, DenseNetwork, as_dense, as_vector, build, curvature_factor, fitting_problem, parameters
 
 from sklearn_subquad import _jacobian
-from sklearn_subquad._jacobian import Jacobian, JacobianBlocks, make_probes
+from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._jacobian_blocks import JacobianBlocks
 from sklearn_subquad._losses import DiagonalFactor, IdentityFactor, SoftmaxFactor
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._sketch import JacobianSketch

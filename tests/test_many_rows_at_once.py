@@ -7,7 +7,8 @@ import pytest
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _memory, _preconditioner, _trust_region
 from sklearn_subquad._costs import folding_costs
-from sklearn_subquad._jacobian import Jacobian, JacobianBlocks
+from sklearn_subquad._jacobian import Jacobian
+from sklearn_subquad._jacobian_blocks import JacobianBlocks
 
 N, LIMIT = 450, 100
 

@@ -256,9 +256,9 @@ def test_relative_error_falls_like_the_square_root_of_the_sketch_size(kind, form
 def test_distortion_of_the_row_space_falls_like_the_square_root_of_the_sketch_size(kind):
     """Of all inner products at once: the norm of G^-1/2 (Φ Φ^T) G^-1/2 - I, which decides the inner iterations.
 
-    Above the number of rows (here 8) that norm is proportional to 1 / sqrt(sketch_size) in expectation. Its standard
-    deviation is below a quarter of its mean (checked below), that of a mean of 60 below 0.033, that of the ratio of two
-    below 0.05 times the ratio. Five of them, and what is left of the terms of higher order at the smaller size: 0.35.
+    Far above the number of rows (here 8) that norm is proportional to 1 / sqrt(sketch_size) in expectation. Its
+    standard deviation is below 0.35 of its mean (checked below), that of a mean of 60 below 0.046, that of the ratio of
+    two below 0.064 times the ratio: five of them are 0.32.
     """
     draw = Draw(8)
     factors = network(draw)
@@ -270,10 +270,10 @@ def test_distortion_of_the_row_space_falls_like_the_square_root_of_the_sketch_si
         for seed in range(60):
             whitened = whiten.T @ features(kind, factors, size, seed)
             distortions.append(np.linalg.norm(whitened @ whitened.T - np.eye(8), 2))
-        assert np.std(distortions) < 0.25 * np.mean(distortions)
+        assert np.std(distortions) < 0.35 * np.mean(distortions)
         means.append(np.mean(distortions))
     assert means[1] < 0.5
-    assert abs(means[0] / means[1] / 2 - 1) < 0.35
+    assert abs(means[0] / means[1] / 2 - 1) < 0.32
 
 
 # Speed and memory -----------------------------------------------------------------------------------------------------
