@@ -14,11 +14,11 @@ from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._scaling import InputScaling, TargetScaling
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions, SolverResult
-from sklearn_subquad._stopping import HeldOutError, LeaveOneOutError
+from sklearn_subquad._stopping import HELD_OUT_ROWS, HeldOutError, LeaveOneOutError
 from sklearn_subquad._trust_region import Batch
 
-# Searches for the number of steps go on until so many rows were held out, or there were so many searches.
-_HELD_OUT_ROWS, _MAX_SEARCHES = 100, 5
+# Searches for the number of steps go on until `HELD_OUT_ROWS` rows were held out, or there were so many searches.
+_MAX_SEARCHES = 5
 
 
 @dataclass
@@ -118,10 +118,10 @@ def fit_network(data, options, stratify=None):
 def _search(data, options, loss, stratify):
     """Results of fits to parts of the rows, whose error curves say how many steps to take on all of them.
 
-    A small held-out part says little: there are as many as make up `_HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`.
+    A small held-out part says little: there are as many as make up `HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`.
     """
     searches, n_held_out = [], 0
-    while not searches or (n_held_out < _HELD_OUT_ROWS and len(searches) < _MAX_SEARCHES):
+    while not searches or (n_held_out < HELD_OUT_ROWS and len(searches) < _MAX_SEARCHES):
         fitting, held_out = _split(len(data.X), options, stratify, options.seed + len(searches))
         if options.solver.verbose:
             print(f"Finding the number of steps: {len(fitting)} rows to fit, {len(held_out)} held out.")

@@ -122,6 +122,8 @@ class Loss(ABC):
         Raw prediction of the best constant model, where it comes from `fit`.
     has_constant_curvature : bool
         Whether the factor is the same at all outputs.
+    has_labels : bool
+        Whether targets are labels, so that rows may have another one: see `value_of_other_labels`.
 
     Notes
     -----
@@ -131,6 +133,7 @@ class Loss(ABC):
     """
 
     has_constant_curvature = False
+    has_labels = False
 
     def __init__(self, baseline):
         self.baseline = np.asarray(baseline, dtype=np.float64)
@@ -218,8 +221,20 @@ class SquaredError(Loss):
 class _LogLoss(Loss):
     """What both log losses share."""
 
+    has_labels = True
+
     def reported(self, mean_value):
         return mean_value
+
+    def value_of_other_labels(self, Y, F, sample_weight):
+        """`value` if every row had the most probable label besides its own, for indicators Y."""
+        if not np.isfinite(F).all():
+            return np.inf
+        return -float(sample_weight @ self._log_probability_of_others(Y, self._raw(F)))
+
+    @abstractmethod
+    def _log_probability_of_others(self, Y, raw):
+        """Logarithm of the largest probability of a label that a row does not have (n,)."""
 
 
 class BinaryLogLoss(_LogLoss):
@@ -254,6 +269,9 @@ class BinaryLogLoss(_LogLoss):
     @staticmethod
     def _scale(raw, dtype):
         return np.sqrt(np.maximum(expit(raw) * expit(-raw), np.finfo(dtype).eps))
+
+    def _log_probability_of_others(self, Y, raw):
+        return np.where(Y == 1, log_expit(-raw), log_expit(raw))[:, 0]
 
     def _row_values(self, Y, raw):
         return -(Y * log_expit(raw) + (1.0 - Y) * log_expit(-raw))[:, 0]
@@ -294,6 +312,9 @@ class MultinomialLogLoss(_LogLoss):
     @staticmethod
     def _bounded(p, dtype):
         return np.maximum(p, np.finfo(dtype).eps)
+
+    def _log_probability_of_others(self, Y, raw):
+        return np.where(Y == 1, -np.inf, log_softmax(raw, axis=1)).max(axis=1)
 
     def _row_values(self, Y, raw):
         return -np.einsum("ij,ij->i", Y, log_softmax(raw, axis=1))

@@ -130,6 +130,16 @@ def fitting_problem(
     return network, batch, make_loss(loss, batch.Y, sample_weight)
 
 
+def held_out_error(loss, batch, output):
+    """Mean loss in the unit of users; of labels with a share of the most probable other ones, of 1 in 100 rows or more."""
+    value, weight = loss.value(batch.Y, output, batch.sample_weight), batch.sample_weight.sum()
+    if loss.has_labels:
+        share = 1 / max(len(batch), 100)
+        value += share * loss.value_of_other_labels(batch.Y, output, batch.sample_weight)
+        weight *= 1 + share
+    return loss.reported(value / weight)
+
+
 def parameters(network):
     """All weights as one double-precision vector in the order of `DenseNetwork.parts`; changes nothing."""
     return np.concatenate([part.ravel() for part in DenseNetwork.of(network).parts()])

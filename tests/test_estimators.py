@@ -368,6 +368,16 @@ def test_who_gets_a_constant_by_parameters_reads_their_names(estimator_class, pa
     assert estimator.best_iter_ == 0
 
 
+def test_sure_predictions_are_not_made_surer_for_ever():
+    # Every held-out row is predicted right from a few steps on: only the doubt ends the fit before max_iter.
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(-1, 0.2, (60, 3)), rng.normal(1, 0.2, (60, 3))])
+    y = np.repeat([0, 1], 60)
+    estimator = small(SubquadMLPClassifier, loss="log_loss", early_stopping="validation", max_iter=30).fit(X, y)
+    assert 1 <= estimator.best_iter_ < 15
+    assert 0.9 < estimator.predict_proba(X).max(axis=1).mean() < 0.9999
+
+
 def test_who_gets_a_constant_although_the_training_rows_are_fitted_is_told_so():
     X, y = regression_data()
     y = np.random.default_rng(3).permutation(y)

@@ -171,6 +171,24 @@ def test_value_is_that_of_the_metrics(case):
     assert value == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if not case.fractional], ids=str)
+def test_value_of_other_labels_is_that_of_the_most_probable_other_label(case):
+    loss, Y, F, sample_weight = problem(case)
+    if not loss.has_labels:
+        assert not hasattr(loss, "value_of_other_labels")
+        return
+    probabilities = loss.predict(F)
+    if case.n_outputs == 1:
+        probabilities, Y_all = np.column_stack([1 - probabilities, probabilities]), np.column_stack([1 - Y, Y])
+    else:
+        Y_all = Y
+    others = [p[label != 1].max() for p, label in zip(probabilities, Y_all, strict=True)]
+    value = loss.value_of_other_labels(Y, F, sample_weight)
+    assert isinstance(value, float)
+    assert value == pytest.approx(-(sample_weight * np.log(others)).sum(), rel=1e-6)
+    assert loss.value_of_other_labels(Y, F * np.inf, sample_weight) == np.inf
+
+
 @every_case
 def test_value_and_baseline_are_computed_in_double_precision(case):
     _, Y, F, sample_weight = problem(case, "float32")

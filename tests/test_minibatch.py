@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import DenseNetwork, fitting_problem, parameters
+from cases import DenseNetwork, fitting_problem, held_out_error, parameters
 
 from sklearn_subquad import _trust_region
 from sklearn_subquad._losses import make_loss
@@ -254,8 +254,7 @@ def test_held_out_error_is_that_of_the_average(name, k, monkeypatch):
     wanted = [np.zeros_like(held_out.Y)]
     for i in range(1, 4):
         wanted.append(dense.moved(record.average(3 * i) - last).forward(held_out.x)[0])
-    weight = held_out.sample_weight.sum()
-    wanted = [loss.reported(loss.value(held_out.Y, F, held_out.sample_weight) / weight) for F in wanted]
+    wanted = [held_out_error(loss, held_out, F) for F in wanted]
     np.testing.assert_allclose(result.error_curve, wanted, rtol=1e-8)
     assert result.best_iter == np.argmin(wanted)
 

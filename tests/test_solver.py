@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import DenseNetwork, as_vector, fitting_problem, parameters
+from cases import DenseNetwork, as_vector, fitting_problem, held_out_error, parameters
 from sklearn import config_context
 
 from sklearn_subquad._jacobian import Jacobian
@@ -90,12 +90,14 @@ def test_the_reported_loss_is_in_the_unit_of_users():
         output = network.forward(batch.x).output
         solver = make_solver((network, batch, loss), HeldOutError(batch, loss), max_iter=1)
         result = solver.solve()
-        mean = loss.value(batch.Y, output, batch.sample_weight) / batch.sample_weight.sum()
+        weight = batch.sample_weight.sum()
+        mean = loss.value(batch.Y, output, batch.sample_weight) / weight
         assert result.loss_curve[0] == pytest.approx(unit * mean)
-        constant = loss.value(batch.Y, 0 * output, batch.sample_weight) / batch.sample_weight.sum()
-        assert result.error_curve[0] == pytest.approx(unit * constant)
         # Of the rows that are fitted here.
-        assert result.error_curve[1] == pytest.approx(result.loss_curve[1])
+        output = network.forward(batch.x).output
+        errors = [held_out_error(loss, batch, outputs) for outputs in (0 * output, output)]
+        np.testing.assert_allclose(result.error_curve, errors, rtol=1e-6)
+        assert result.loss_curve[1] == pytest.approx(unit * loss.value(batch.Y, output, batch.sample_weight) / weight)
 
 
 # ---- the way back -----------------------------------------------------------------------------------------------
@@ -362,14 +364,21 @@ def test_probed_trace_is_close_to_the_exact_one():
 @LOSSES
 def test_held_out_error_is_the_mean_loss_in_the_unit_of_users(name, k):
     network, batch, loss = fitting_problem(name, k, n=30, weighted=True)
-    error, weight = HeldOutError(batch, loss), batch.sample_weight.sum()
-    unit = 1 if name == "log_loss" else 2 / k
+    error = HeldOutError(batch, loss)
     for output, actual in (
         (network.forward(batch.x).output, error.of_network(network)),
         (network.forward(batch.x).output, error.after_step(network, None, None, None)),
         (np.zeros_like(batch.Y), error.of_the_constant()),
     ):
-        assert actual == pytest.approx(unit * loss.value(batch.Y, output, batch.sample_weight) / weight)
+        assert actual == pytest.approx(held_out_error(loss, batch, output))
+
+
+@pytest.mark.parametrize(("n", "doubt"), [(10, 0.01), (100, 0.01), (400, 0.0025)])
+def test_of_many_held_out_rows_one_more_has_another_label(n, doubt):
+    network, batch, loss = fitting_problem("log_loss", 3, n=n)
+    output = network.forward(batch.x).output
+    own, other = (value(batch.Y, output, batch.sample_weight) for value in (loss.value, loss.value_of_other_labels))
+    assert HeldOutError(batch, loss).of_network(network) == pytest.approx((own + doubt * other) / (n * (1 + doubt)))
 
 
 @LOSSES
