@@ -131,7 +131,7 @@ def fitting_problem(
 
 
 def held_out_error(loss, batch, output):
-    """Mean loss in the unit of users; of labels with a share of the most probable other ones, of 1 in 100 rows or more."""
+    """Mean loss in the unit of users; of labels with a share of the most probable other ones: 1 in 100 rows or more."""
     value, weight = loss.value(batch.Y, output, batch.sample_weight), batch.sample_weight.sum()
     if loss.has_labels:
         share = 1 / max(len(batch), 100)
