@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_subquad._compat import Interval, Options, StrOptions
-from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network
+from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network, held_out_rows
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
 from sklearn_subquad._memory import CALIBRATION_ROWS, MAX_SQUARE_ROWS, FitSize, require_bytes
 from sklearn_subquad._network import Architecture, Network
@@ -203,7 +203,10 @@ class BaseSubquadMLP(BaseEstimator):
         in_batches = n_rows > batch_size
         early_stopping = self._resolved_early_stopping(n_rows, in_batches)
         # What batches really have may be half of the most that they are allowed.
-        rows_of_a_step = math.ceil(n_rows / math.ceil(n_rows / batch_size))
+        fitted = n_rows
+        if in_batches and early_stopping == "validation":
+            fitted -= held_out_rows(n_rows, self.validation_fraction)
+        rows_of_a_step = math.ceil(fitted / math.ceil(fitted / batch_size))
         n_factors = 1 if self.loss == "squared_error" else min(Y.shape[1], MAX_FACTORED_OUTPUTS)
         preconditioner = self._resolved_preconditioner(
             architecture, rows_of_a_step, Y.shape[1], n_factors, early_stopping

@@ -136,8 +136,13 @@ def _mean_curve(curves):
     return np.mean([curve + curve[-1:] * (length - len(curve)) for curve in curves], axis=0).tolist()
 
 
+def held_out_rows(n, validation_fraction):
+    """How many of n rows are held out."""
+    return min(n - 1, max(1, math.ceil(validation_fraction * n)))
+
+
 def _split(n, options, stratify, seed):
-    n_held_out = min(n - 1, max(1, math.ceil(options.validation_fraction * n)))
+    n_held_out = held_out_rows(n, options.validation_fraction)
     if stratify is not None:
         counts = np.unique(stratify, return_counts=True)[1]
         if counts.min() < 2 or len(counts) > min(n_held_out, n - n_held_out):

@@ -115,8 +115,19 @@ def test_too_large_a_gram_matrix_names_who_asked_for_it(options, name, few_at_on
         estimator("squared_error", **options).fit(*problem())
 
 
-@pytest.mark.parametrize(("n", "batch_size", "rows"), [(21, 20, 11), (23, 20, 12), (19, 20, 19), (450, "auto", 450)])
-def test_auto_asks_for_the_rows_that_steps_really_have(n, batch_size, rows, monkeypatch):
+@pytest.mark.parametrize(
+    ("n", "batch_size", "early_stopping", "rows"),
+    [
+        (21, 20, False, 11),
+        (23, 20, False, 12),
+        (19, 20, False, 19),
+        (450, "auto", False, 450),
+        # Three are held out, and the others are one batch; where all are one batch, all are fitted in the end.
+        (21, 20, "validation", 18),
+        (19, 20, "validation", 19),
+    ],
+)
+def test_auto_asks_for_the_rows_that_steps_really_have(n, batch_size, early_stopping, rows, monkeypatch):
     asked = []
 
     def recording(n_rows, widths, densities, n_outputs, n_factors):
@@ -125,7 +136,8 @@ def test_auto_asks_for_the_rows_that_steps_really_have(n, batch_size, rows, monk
 
     monkeypatch.setattr(_base, "cheapest_preconditioner", recording)
     X, y = problem()
-    estimator("squared_error", preconditioner="auto", batch_size=batch_size).fit(X[:n], y[:n])
+    options = {"batch_size": batch_size, "early_stopping": early_stopping}
+    estimator("squared_error", preconditioner="auto", **options).fit(X[:n], y[:n])
     assert asked == [(rows, (48, 40), 1, 1)]
 
 
