@@ -236,11 +236,6 @@ def row_gram_columns(A, first, last):
     return out
 
 
-def row_gram(A):
-    """``A @ A.T`` for sparse rows A (n x p): dense, n x n, exactly symmetric; half the work of the product."""
-    return symmetric(A.shape[0], A.dtype, lambda first, last: row_gram_columns(A, first, last))
-
-
 def times_dense(rows, B):
     """``rows @ B`` for sparse rows (n x m) and a dense B (m x k): dense, n x k."""
     return PackedMatrix.from_dense(B.T).forward(rows)

@@ -8,10 +8,11 @@ from sklearn_subquad._matmul import (
     ROUTES,
     PackedMatrix,
     column_groups,
-    row_gram,
+    row_gram_columns,
     row_products,
     strassen,
     strassen_levels,
+    symmetric,
     times_dense,
 )
 from sklearn_subquad._rows import SparseRows
@@ -277,9 +278,9 @@ def test_row_products_are_those_of_the_dense_rows(shape, density, dtype, draw):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("shape", [(1, 1), (63, 40), (64, 300), (65, 2), (700, 90)], ids=str)
-def test_row_gram_is_the_product_with_itself_and_symmetric_to_the_bit(shape, density, dtype, draw):
+def test_gram_matrix_of_rows_is_the_product_with_itself_and_symmetric_to_the_bit(shape, density, dtype, draw):
     A, dense_A = draw(np.random.default_rng(0), *shape, density, dtype)
-    gram = row_gram(A)
+    gram = symmetric(len(dense_A), dtype, lambda first, last: row_gram_columns(A, first, last))
     assert gram.dtype == dtype
     assert_equals_product(gram, dense_A, dense_A.T)
     np.testing.assert_array_equal(gram, gram.T)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from sklearn_subquad._matmul import ROUTES, PackedMatrix, row_gram, row_products, times_dense
+from sklearn_subquad._matmul import ROUTES, PackedMatrix, row_gram_columns, row_products, symmetric, times_dense
 from sklearn_subquad._parallel import blas_threads as large_work
 from sklearn_subquad._parallel import for_each, worker_threads
 from sklearn_subquad._products import ColumnwiseSum, sparse_term
@@ -318,7 +318,7 @@ def test_number_of_threads_does_not_change_a_bit_of_any_result(dtype, density, s
             arrays["forward, narrow"] = few.forward(inputs)
             arrays["backward"] = packed.backward(outputs)
             arrays["row_products"] = row_products(inputs, fresh_G).tiles
-            arrays["row_gram"] = row_gram(inputs)
+            arrays["gram"] = symmetric(n, dtype, lambda first, last: row_gram_columns(inputs, first, last))
             arrays["times_dense"] = times_dense(inputs, C)
             arrays["transposed"] = SparseRows(inputs.pattern, inputs.values).transposed().values
             for route in ROUTES:

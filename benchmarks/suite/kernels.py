@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_subquad import _kernels
-from sklearn_subquad._matmul import PackedMatrix, row_gram
+from sklearn_subquad._matmul import PackedMatrix, row_gram_columns, symmetric
 from sklearn_subquad._rows import SparseRows, block_size
 from sklearn_subquad._sparsifier import calibrate_shift
 
@@ -31,7 +31,7 @@ class Products:
         self.W.backward(self.rows)
 
     def time_gram(self, width, density, dtype):
-        row_gram(self.rows)
+        symmetric(N_ROWS, self.rows.dtype, lambda first, last: row_gram_columns(self.rows, first, last))
 
 
 class Patterns:
