@@ -68,7 +68,7 @@ def best_rmse(name, split, seed):
     model = SubquadMLPRegressor(tol=0.0, n_iter_no_change=20)
     options = FittingOptions(
         architecture=model._architecture(),
-        solver=model._solver_options(in_batches=False),
+        solver=model._solver_options(in_batches=False, preconditioner="gram"),
         loss="squared_error",
         in_batches=False,
         batch_size=len(fitting),

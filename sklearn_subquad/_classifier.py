@@ -18,7 +18,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     learning rate; a handful of steps is enough. For n rows a step and width m, s = density * m of which are active per
     row, one inner iteration costs n * m * s + n * n * s operations per layer, one step a factorisation of an n * n
     matrix (with the log loss some per class), and nothing of size m * m is formed. In batches, averages of the
-    iterates take up to two more copies of the weights, and m * m operations a step.
+    iterates take up to two more copies of the weights, and m * m operations a step; steps that go through no Gram
+    matrix because n is large form one change of the weights, of size m * m.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         where they are smaller than 100 rows) and then fits again on all rows with that number; in batches, it keeps
         the best average of iterates, and the held-out part stays out. False takes steps until the training loss does
         not fall any more.
-        "auto" is "loo", and "validation" in batches and for other losses than the squared error.
+        "auto" is "loo", and "validation" in batches, beyond 8,192 rows and for other losses than the squared error.
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.
     n_iter_no_change : int, default=3

@@ -145,12 +145,16 @@ class Loss(ABC):
 
     def value(self, Y, F, sample_weight):
         """``sum_i w_i l(y_i, f_i)`` in double precision; infinity where outputs are not finite."""
+        return self._total(self._row_values, Y, F, sample_weight)
+
+    def _total(self, row_values, Y, F, sample_weight):
+        """Weighted sum of a function of targets and raw predictions; infinity where outputs are not finite."""
         if not np.isfinite(F).all():
             return np.inf
         total = 0.0
         with np.errstate(over="ignore"):
             for rows in gen_batches(len(Y), _CHUNK_ROWS):
-                values = self._row_values(Y[rows].astype(np.float64), self._raw(F[rows]))
+                values = row_values(Y[rows].astype(np.float64), self._raw(F[rows]))
                 total += float(sample_weight[rows] @ values)
         return total
 
@@ -228,13 +232,11 @@ class _LogLoss(Loss):
 
     def value_of_other_labels(self, Y, F, sample_weight):
         """`value` if every row had the most probable label besides its own, for indicators Y."""
-        if not np.isfinite(F).all():
-            return np.inf
-        return -float(sample_weight @ self._log_probability_of_others(Y, self._raw(F)))
+        return self._total(self._row_values_of_others, Y, F, sample_weight)
 
     @abstractmethod
-    def _log_probability_of_others(self, Y, raw):
-        """Logarithm of the largest probability of a label that a row does not have (n,)."""
+    def _row_values_of_others(self, Y, raw):
+        """As `_row_values`, for the most probable label that a row does not have."""
 
 
 class BinaryLogLoss(_LogLoss):
@@ -270,8 +272,8 @@ class BinaryLogLoss(_LogLoss):
     def _scale(raw, dtype):
         return np.sqrt(np.maximum(expit(raw) * expit(-raw), np.finfo(dtype).eps))
 
-    def _log_probability_of_others(self, Y, raw):
-        return np.where(Y == 1, log_expit(-raw), log_expit(raw))[:, 0]
+    def _row_values_of_others(self, Y, raw):
+        return -np.where(Y == 1, log_expit(-raw), log_expit(raw))[:, 0]
 
     def _row_values(self, Y, raw):
         return -(Y * log_expit(raw) + (1.0 - Y) * log_expit(-raw))[:, 0]
@@ -313,8 +315,8 @@ class MultinomialLogLoss(_LogLoss):
     def _bounded(p, dtype):
         return np.maximum(p, np.finfo(dtype).eps)
 
-    def _log_probability_of_others(self, Y, raw):
-        return np.where(Y == 1, -np.inf, log_softmax(raw, axis=1)).max(axis=1)
+    def _row_values_of_others(self, Y, raw):
+        return -np.where(Y == 1, -np.inf, log_softmax(raw, axis=1)).max(axis=1)
 
     def _row_values(self, Y, raw):
         return -np.einsum("ij,ij->i", Y, log_softmax(raw, axis=1))

@@ -86,8 +86,9 @@ class FitSize:
         # In batches, with an average of the iterates and the best one.
         copies = 1 if self.n_rows == self.rows_of_a_step else 3
         copies += self.keep_start
-        # A step is kept until the next, and its dense parts beside their old values.
+        # J J^T of blocks of rows goes through a dense change of the weights.
         folded = not self.forms_gram and self.rows_of_a_step > MAX_SQUARE_ROWS
+        # A step changes copies of the dense parts.
         return self.itemsize * ((copies + folded) * hidden + (1 + copies) * dense)
 
     @property

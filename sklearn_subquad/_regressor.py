@@ -18,7 +18,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     are many, on batches of them. There is no learning rate; ten to twenty steps are enough. For n rows a step and
     width m, s = density * m of which are active per row, one step costs n * m * s + n * n * s operations per layer and
     a factorisation of an n * n matrix, and forms nothing of size m * m. In batches, averages of the iterates take up
-    to two more copies of the weights, and m * m operations a step.
+    to two more copies of the weights, and m * m operations a step; steps that go through no Gram matrix because n is
+    large form one change of the weights, of size m * m.
 
     Parameters
     ----------
