@@ -1,6 +1,7 @@
 """What both estimators share: parameters, validation, fitting, fitted attributes, chunked prediction."""
 
 import math
+import time
 import warnings
 from numbers import Integral, Real
 
@@ -12,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_subquad._compat import Interval, Options, StrOptions
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network, held_out_rows
+from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
 from sklearn_subquad._memory import CALIBRATION_ROWS, MAX_SQUARE_ROWS, FitSize, require_bytes
 from sklearn_subquad._network import Architecture, Network
@@ -188,8 +190,13 @@ class BaseSubquadMLP(BaseEstimator):
         """Make the estimator unfitted, until a fit has set everything else and `_state_` last."""
         self.__dict__.pop("_state_", None)
 
-    def _fit_network(self, X, Y, sample_weight, *, architecture, unit_variance_targets, stratify=None):
-        """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end."""
+    def _fit_network(
+        self, X, Y, sample_weight, *, architecture, unit_variance_targets, stratify=None, covariance=False
+    ):
+        """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end.
+
+        With `covariance`, what deviations of outputs are computed from is among them.
+        """
         counted = np.flatnonzero(sample_weight)
         # Weights count as copies of rows, and the damping is relative to single rows. Weights that only compare rows,
         # such as those that sum to one, are brought to mean one: on average no row stands for less than itself.
@@ -224,6 +231,7 @@ class BaseSubquadMLP(BaseEstimator):
             forms_gram=preconditioner == "gram" or early_stopping == "loo",
             sketch_size=resolved_sketch_size(self.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
             n_factors=n_factors,
+            covariance_size=covariance_sketch_size(fitted) if covariance else 0,
         )
         self._require_memory(size)
         options = FittingOptions(
@@ -247,7 +255,8 @@ class BaseSubquadMLP(BaseEstimator):
             elif not in_batches and 2 * model.result.n_unconverged > model.result.n_solves:
                 # In batches, what a step of one leaves out is made up for by the next.
                 warnings.warn(_how_inexact(model.result, options.solver), ConvergenceWarning, stacklevel=4)
-            self._set_fitted(model, early_stopping, self._measure_densities(model, data.X))
+            laplace = self._laplace(model, options.seed) if covariance else None
+            self._set_fitted(model, early_stopping, self._measure_densities(model, data.X), laplace)
 
     def _resolved_batch_size(self, n_rows):
         """Rows of a batch; all rows where they are one batch."""
@@ -303,7 +312,14 @@ class BaseSubquadMLP(BaseEstimator):
             return "exp"
         return "logistic" if n_outputs == 1 else "softmax"
 
-    def _set_fitted(self, model, early_stopping, densities):
+    @staticmethod
+    def _laplace(model, seed):
+        start = time.perf_counter()
+        laplace = LinearisedLaplace.fit(model.network, model.batch, model.result.left_out_error, seed)
+        model.result.phase_times["covariance"] = time.perf_counter() - start
+        return laplace
+
+    def _set_fitted(self, model, early_stopping, densities, laplace):
         network, result = model.network, model.result
         self._architecture_ = {
             "widths": network.architecture.widths,
@@ -338,6 +354,7 @@ class BaseSubquadMLP(BaseEstimator):
             "input_scale": model.inputs.scale,
             "target_mean": model.targets.mean,
             "target_scale": model.targets.scale,
+            "laplace": None if laplace is None else laplace.to_state(),
         }
 
     @staticmethod
@@ -359,17 +376,21 @@ class BaseSubquadMLP(BaseEstimator):
         inputs = InputScaling(state["input_mean"], state["input_scale"])
         return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
 
-    def _outputs(self, X):
-        """Network outputs (n x k) in the target's units, for unvalidated X."""
+    def _outputs(self, X, return_std=False):
+        """Network outputs (n x k) in the target's units, for unvalidated X; if asked, their deviations as well."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         network, inputs, targets = self._model()
         out = np.empty((X.shape[0], self.n_outputs_), dtype=X.dtype)
+        if return_std:
+            laplace, std = LinearisedLaplace.from_state(self._state_["laplace"]), np.empty_like(out)
         with worker_threads(self.n_jobs):
             for rows in network.row_batches(X.shape[0]):
                 x = inputs.transform(X[rows]).astype(network.dtype, copy=False)
                 out[rows] = targets.inverse_transform(network.forward(x).output)
-        return out
+                if return_std:
+                    std[rows] = targets.scale * np.sqrt(laplace.variance(network, x))
+        return (out, std) if return_std else out
 
     # ---- parameters of the network, as dense arrays ----------------------------------------------------------
 

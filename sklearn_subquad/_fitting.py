@@ -23,12 +23,13 @@ _MAX_SEARCHES = 5
 
 @dataclass
 class FittedModel:
-    """A network with the scalings around it, and how it was found."""
+    """A network with the scalings around it, how it was found, and the scaled rows that it was fitted to."""
 
     inputs: InputScaling
     targets: TargetScaling
     network: Network
     result: SolverResult
+    batch: Batch
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None):
     initialised = time.perf_counter() - start
     result = solver.solve()
     result.phase_times["init"] = initialised
-    return FittedModel(inputs, targets, network, result)
+    return FittedModel(inputs, targets, network, result, batch)
 
 
 def _scalings(data, options, loss):

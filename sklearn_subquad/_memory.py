@@ -10,6 +10,8 @@ from dataclasses import dataclass
 MAX_SQUARE_ROWS = 8192
 # Rows on which shifts and gains are calibrated and densities measured, where there are more.
 CALIBRATION_ROWS = 4096
+# Rows whose Jacobian is sketched at a time, for the covariance of predictions.
+COVARIANCE_BLOCK_ROWS = 1024
 _MEMINFO = pathlib.Path("/proc/meminfo")
 # Limits of a container and what it uses: cgroups, version 2 and 1.
 _CGROUPS = (
@@ -63,6 +65,8 @@ class FitSize:
         Columns of the sketch that a step makes of its rows, 0 without one.
     n_factors : int
         Outputs with a factorisation of their own.
+    covariance_size : int
+        Columns of the sketch in whose space the covariance of predictions is, 0 without one.
     """
 
     widths: tuple
@@ -77,6 +81,7 @@ class FitSize:
     forms_gram: bool = True
     sketch_size: int = 0
     n_factors: int = 1
+    covariance_size: int = 0
 
     @property
     def weight_bytes(self):
@@ -107,7 +112,21 @@ class FitSize:
         # Numbers per row and output: of the inner solver, and in double precision of the model that it leaves. Besides,
         # places of rows in patterns, norms, weights.
         solving = n * (self.n_outputs * (10 * self.itemsize + 4 * 8) + 200)
-        return int(max(stepping, calibrating)) + data + solving + self._square_bytes()
+        fitting = max(stepping, calibrating) + solving + self._square_bytes()
+        # What a step has held is free when the covariance is made.
+        return int(max(fitting, self._covariance_bytes(entries * entry, dense_row))) + data
+
+    def _covariance_bytes(self, activation_row, dense_row):
+        """Bytes that finding the covariance of predictions takes, given those of a row's activations."""
+        block, size = min(self.n_rows, COVARIANCE_BLOCK_ROWS), self.covariance_size
+        if size == 0:
+            return 0
+        # Activations and the cotangents of up to three probes; features in both precisions.
+        linearising = block * (4 * activation_row + dense_row + size * (self.itemsize + 8))
+        # Features of rows that are left out, turned and squared; residuals.
+        leaving_out = min(self.n_rows, CALIBRATION_ROWS) * 8 * (3 * size + 3 * self.n_outputs)
+        # The normal matrix, its eigenvectors, and what LAPACK takes for them.
+        return linearising + leaving_out + 8 * size * (5 * size + 2 * self.n_outputs)
 
     def _square_bytes(self):
         """Bytes of matrices of rows x rows, and of sketches."""

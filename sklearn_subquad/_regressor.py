@@ -2,7 +2,7 @@
 
 import numpy as np
 from sklearn.base import MultiOutputMixin, RegressorMixin
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
@@ -135,7 +135,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
-        Seconds by phase: init, forward, jacobian, solve, update, flush, stopping.
+        Seconds by phase: init, forward, jacobian, solve, update, flush, stopping, covariance.
     stop_reason_ : str
         Why the fit (or the search for the number of steps) ended.
     n_layers_ : int
@@ -231,6 +231,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             check_sample_weight(sample_weight, X),
             architecture=architecture,
             unit_variance_targets=True,
+            covariance=self.loss == "squared_error",
         )
         return self
 
@@ -243,19 +244,57 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     def _auto_early_stopping(n_rows):
         return "validation" if n_rows >= _MIN_ROWS_FOR_VALIDATION else "loo"
 
-    def predict(self, X):
-        """Predict targets.
+    def predict(self, X, return_std=False):
+        """Predict targets and, if asked, how far they may be from that.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+        return_std : bool, default=False
+            Whether to return standard deviations of the targets as well. Only for ``loss="squared_error"``.
 
         Returns
         -------
-        ndarray of shape (n_samples,) or (n_samples, n_targets)
+        y_mean : ndarray of shape (n_samples,) or (n_samples, n_targets)
             In X's dtype for float32 and float64.
+        y_std : ndarray of the same shape and dtype
+            Only with ``return_std=True``: standard deviations of new targets about `y_mean`, noise included, in the
+            units of y.
+
+        Raises
+        ------
+        ValueError
+            For ``return_std=True`` where the model was fitted with ``loss="poisson"``, whose targets have another
+            distribution.
+
+        Notes
+        -----
+        Deviations are those of the linearised Laplace approximation [1]_: about its last weights the network is taken
+        to be linear, with a Gaussian prior on the weights and Gaussian noise of the same variance everywhere. It works
+        on sketches of the rows of the Jacobian, of 512 numbers at most, whose covariance is found at the end of `fit`.
+        The ratio of prior to noise is chosen by the leave-one-out likelihood of that linear model. The variance of the
+        noise is what explains the early-stopping error of the returned network, on rows that were left out or held
+        out; with ``early_stopping=False`` there is none, and it is what explains the leave-one-out residuals of the
+        linear model, however much worse than that a network is that has fitted the noise as well. For several targets
+        the covariance is that of all, and every one has its own noise.
+
+        References
+        ----------
+        .. [1] A. Immer, M. Korzepa, M. Bauer, "Improving predictions of Bayesian neural nets via local linearization",
+           AISTATS 2021.
         """
-        outputs = self._outputs(X)
+        check_is_fitted(self)
+        if not return_std:
+            return self._predictions(self._outputs(X))
+        if self.out_activation_ != "identity":
+            raise ValueError(
+                "return_std=True needs a model of loss='squared_error', whose noise is Gaussian; this one was fitted "
+                "with loss='poisson'."
+            )
+        outputs, deviations = self._outputs(X, return_std=True)
+        return self._predictions(outputs), deviations[:, 0] if self._single_output else deviations
+
+    def _predictions(self, outputs):
         if self.out_activation_ == "exp":
             # Far from the training rows, a count is neither infinite nor zero.
             limits = np.finfo(outputs.dtype)

@@ -58,6 +58,11 @@ class SolverResult:
         """Whether the fit took any step, or a search for the number of steps whose error curve this is."""
         return self.n_iter > 0 or len(self.error_curve) > 1
 
+    @property
+    def left_out_error(self):
+        """The early-stopping error of the returned network, or None where there is none."""
+        return self.error_curve[min(self.best_iter, len(self.error_curve) - 1)] if self.error_curve else None
+
     def describe_steps(self, trust_region, stopwatch):
         """Take over what the trust region and the stopwatch counted."""
         self.n_cg_iter = trust_region.n_cg_iter

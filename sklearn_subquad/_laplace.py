@@ -1,0 +1,210 @@
+"""How sure predictions are: the linearised Laplace approximation in the space of a sketch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils import gen_batches
+
+from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._losses import IdentityFactor
+from sklearn_subquad._memory import CALIBRATION_ROWS, COVARIANCE_BLOCK_ROWS
+from sklearn_subquad._parallel import blas_threads
+from sklearn_subquad._sketch import JacobianSketch
+
+# Columns of the sketch at most. Twice as many change the test log-likelihood by 0.01 on most sets and take four times
+# the memory (doc/architecture.md).
+_MAX_SKETCH_SIZE = 512
+# Shifts that are tried, relative to the mean squared norm of a row's features.
+_SHIFTS = 10.0 ** np.arange(-5, 4)
+_SKETCH = "tensor_srht"
+
+
+def covariance_sketch_size(n_rows):
+    """Columns of the sketch for so many fitted rows."""
+    return min(2 * n_rows, _MAX_SKETCH_SIZE)
+
+
+@dataclass
+class LinearisedLaplace:
+    """Predictive variance of a fitted network whose outputs are taken to be linear in its weights.
+
+    With φ a row's sketched Jacobian (s numbers, of which the mean Gram matrix over the outputs is that of the
+    Jacobian's rows in expectation), Φ those of the fitted rows with weights w and λ a shift, output c of a new row has
+    the variance ``noise_c * (1 + φ^T (Φ^T diag(w) Φ + λ I)^-1 φ)``: that of the noise, and that of the weights, whose
+    prior variance is ``noise_c / λ``. Of the fitted rows nothing is kept but s² numbers.
+
+    λ maximises the leave-one-out likelihood of the linear model: of ridge regression of the targets on Φ, for which
+    leaving a row out has a closed form. The residuals of the network itself would not do: where it nearly interpolates
+    they are a hundred times too small, and what is left of them says nothing of λ.
+
+    Attributes
+    ----------
+    whitener : ndarray of shape (s, s)
+        A matrix Q with ``Q Q^T = (Φ^T diag(w) Φ + λ I)^-1``.
+    noise : ndarray of shape (k,), float64
+        Noise variances in units of the scaled targets.
+    seed : int
+        Of the sketch and its probes.
+
+    References
+    ----------
+    D. J. C. MacKay, "A practical Bayesian framework for backpropagation networks", Neural Computation 4, 1992.
+    A. Immer, M. Korzepa, M. Bauer, "Improving predictions of Bayesian neural nets via local linearization",
+    AISTATS 2021.
+    """
+
+    whitener: np.ndarray
+    noise: np.ndarray
+    seed: int
+
+    @classmethod
+    def fit(cls, network, batch, left_out_error, seed):
+        """From a fitted network and the rows that it was fitted to.
+
+        Parameters
+        ----------
+        network : Network
+        batch : Batch
+            Network inputs, scaled targets and weights of the fitted rows. One of weight w counts as w copies.
+        left_out_error : float or None
+            Mean squared error, over outputs, of rows that the network was not fitted to, as the choice of the number of
+            steps has left it. The noise is then what explains an error of that size; without one, what explains the
+            leave-one-out residuals of the linear model.
+        seed : int
+
+        Returns
+        -------
+        LinearisedLaplace
+        """
+        n_rows, n_outputs = batch.Y.shape
+        size = covariance_sketch_size(n_rows)
+        gram, moments, sample = np.zeros((size, size)), np.zeros((size, n_outputs)), []
+        # Rows at equal distances: their order may mean something.
+        distance = -(-n_rows // CALIBRATION_ROWS)
+        for rows in gen_batches(n_rows, COVARIANCE_BLOCK_ROWS):
+            # In double precision: shifts are small beside the largest eigenvalue.
+            features = _features(network, batch.x[rows], size, seed).astype(np.float64)
+            sample.append(features[-rows.start % distance :: distance].copy())
+            roots = np.sqrt(batch.sample_weight[rows])[:, None]
+            features *= roots
+            with blas_threads(2 * features.size * size):
+                gram += features.T @ features
+                moments += features.T @ (roots * batch.Y[rows])
+        eigenvalues, vectors = np.linalg.eigh(gram)
+        # Rounding may leave some below zero.
+        eigenvalues = np.maximum(eigenvalues, 0)
+        sample = np.concatenate(sample)
+        with blas_threads(2 * sample.size * size):
+            sample = sample @ vectors
+        left_out = _LeftOutRows(
+            sample, eigenvalues, vectors.T @ moments, batch.Y[::distance], batch.sample_weight[::distance]
+        )
+        mean_square = np.trace(gram) / batch.sample_weight.sum()
+        shift = min(_SHIFTS * mean_square, key=lambda shift: left_out.at(shift).loss)
+        noise = left_out.at(shift).noise_of(left_out_error)
+        return cls((vectors / np.sqrt(eigenvalues + shift)).astype(network.dtype), noise, seed)
+
+    def variance(self, network, x):
+        """Variance of targets (n x k, float64), in units of the scaled targets.
+
+        Parameters
+        ----------
+        network : Network
+            The one that was fitted.
+        x : ndarray of shape (n, n_features + 1)
+            Network inputs.
+        """
+        spread = np.empty(len(x))
+        for rows in gen_batches(len(x), COVARIANCE_BLOCK_ROWS):
+            features = _features(network, x[rows], len(self.whitener), self.seed)
+            with blas_threads(2 * features.size * len(self.whitener)):
+                whitened = features @ self.whitener
+            spread[rows] = np.einsum("ij,ij->i", whitened, whitened, dtype=np.float64)
+        return (1 + spread)[:, None] * self.noise
+
+    def to_state(self):
+        """As a dict of arrays and numbers."""
+        return {"whitener": self.whitener, "noise": self.noise, "seed": self.seed}
+
+    @classmethod
+    def from_state(cls, state):
+        """From the dict of `to_state`."""
+        return cls(**state)
+
+
+def _features(network, x, size, seed):
+    """Sketched Jacobian of network inputs x (n x size); a row's does not depend on the others."""
+    n_outputs = network.output_weights[0].shape[1]
+    probes = make_probes(n_outputs, np.random.default_rng([seed, 1]))
+    jacobian = Jacobian(network, network.forward(x), np.ones(len(x)), probes, IdentityFactor())
+    return jacobian.features(JacobianSketch(_SKETCH, size, [seed, 0]))
+
+
+@dataclass
+class _LeftOutRows:
+    """What ridge regression says of every row when it is left out.
+
+    Attributes
+    ----------
+    features : ndarray of shape (n, s)
+        Of the rows, in the basis of the eigenvectors of ``Φ^T diag(w) Φ``.
+    eigenvalues : ndarray of shape (s,)
+    moments : ndarray of shape (s, k)
+        ``Φ^T diag(w) Y`` of all fitted rows, in that basis.
+    Y : ndarray of shape (n, k)
+    sample_weight : ndarray of shape (n,)
+    """
+
+    features: np.ndarray
+    eigenvalues: np.ndarray
+    moments: np.ndarray
+    Y: np.ndarray
+    sample_weight: np.ndarray
+
+    def __post_init__(self):
+        self._squares = self.features**2
+
+    def at(self, shift):
+        """`_LeftOut` of these rows for a shift.
+
+        With ``q = φ^T (Φ^T diag(w) Φ + λ I)^-1 φ``, leaving out one copy of a row multiplies its residual and q by
+        ``1 / (1 - q)``; a row of weight below one has no more than that to leave out.
+        """
+        inverse = 1 / (self.eigenvalues + shift)
+        spread = self._squares @ inverse
+        remaining = (1 - np.minimum(self.sample_weight, 1) * spread)[:, None]
+        residual = (self.Y - self.features @ (inverse[:, None] * self.moments)) / remaining
+        return _LeftOut(residual, spread[:, None] / remaining, self.sample_weight)
+
+
+@dataclass
+class _LeftOut:
+    """Residuals (n x k) and ``φ^T (...)^-1 φ`` (n x 1) of rows that are left out, with their weights (n,)."""
+
+    residual: np.ndarray
+    spread: np.ndarray
+    sample_weight: np.ndarray
+
+    def _mean(self, values):
+        return np.average(values, axis=0, weights=self.sample_weight)
+
+    @property
+    def noise(self):
+        """The likeliest noise variance of every output (k,)."""
+        return self._mean(self.residual**2 / (1 + self.spread))
+
+    @property
+    def loss(self):
+        """Twice the mean negative log-likelihood at the likeliest noise, but for a constant."""
+        noise = np.maximum(self.noise, np.finfo(np.float64).tiny)
+        return float(np.log(noise).mean() + self._mean(np.log1p(self.spread))[0])
+
+    def noise_of(self, left_out_error):
+        """The noise (k,) that explains a mean squared error, shared out among the outputs as these rows say."""
+        if left_out_error is None:
+            return self.noise
+        squares = self._mean(self.residual**2)
+        if not squares.any():
+            # Constant targets, of which there is no error either.
+            return squares
+        return left_out_error * squares / squares.mean() / (1 + self._mean(self.spread))
