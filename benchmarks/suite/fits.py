@@ -37,5 +37,8 @@ class Predict:
     def time_predict(self, width, rows):
         self.model.predict(self.X)
 
+    def time_predict_with_deviations(self, width, rows):
+        self.model.predict(self.X, return_std=True)
+
     def peakmem_predict(self, width, rows):
         self.model.predict(self.X)
