@@ -34,8 +34,8 @@ class LinearisedLaplace:
     prior variance is ``noise_c / λ``. Of the fitted rows nothing is kept but s² numbers.
 
     λ maximises the leave-one-out likelihood of the linear model: of ridge regression of the targets on Φ, for which
-    leaving a row out has a closed form. The residuals of the network itself would not do: where it nearly interpolates
-    they are a hundred times too small, and what is left of them says nothing of λ.
+    leaving a row out has a closed form. The residuals of the network itself, in the same form, would not do: where it
+    nearly interpolates the noise comes out up to a thousand times too small, and the likelihood then says nothing of λ.
 
     Attributes
     ----------
