@@ -25,12 +25,14 @@ from sklearn_subquad._solver import SolverOptions
 from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density
 from sklearn_subquad._stopping import StopReason
 
-# init_scale="auto" is this over sqrt(m): 0.05 at m = 2048.
-_AUTO_INIT_SCALE = 0.05 * np.sqrt(2048)
+# early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
+_MIN_ROWS_FOR_VALIDATION = 200
 # batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number.
 _AUTO_FULL_BATCH, _AUTO_BATCH = 4096, 2048
-# A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly.
-_AUTO_CG_TOL, _AUTO_CG_TOL_IN_BATCHES = 1e-2, 1e-1
+# A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly. Where the
+# curvature changes, a step that is not exact may be too long besides.
+_AUTO_CG_TOL = 1e-2
+_AUTO_CG_TOL_IN_BATCHES = {"squared_error": 3e-1, "log_loss": 1e-1, "poisson": 1e-1}
 
 
 class BaseSubquadMLP(BaseEstimator):
@@ -126,15 +128,12 @@ class BaseSubquadMLP(BaseEstimator):
 
     def _architecture(self):
         widths = self._widths()
-        init_scale = self.init_scale
-        if init_scale == "auto":
-            init_scale = _AUTO_INIT_SCALE / np.sqrt(widths[-1])
         return Architecture(
             widths=widths,
             densities=self._target_densities(widths),
             sparsifier=self.sparsifier,
             skip_connections=self.skip_connections,
-            init_scale=float(init_scale),
+            init_scale="auto" if self.init_scale == "auto" else float(self.init_scale),
             max_rank=self.max_rank,
             matmul=self.matmul,
             keep_start=self.alpha > 0,
@@ -169,7 +168,7 @@ class BaseSubquadMLP(BaseEstimator):
     def _solver_options(self, in_batches, preconditioner):
         cg_tol = self.cg_tol
         if cg_tol == "auto":
-            cg_tol = _AUTO_CG_TOL_IN_BATCHES if in_batches else _AUTO_CG_TOL
+            cg_tol = _AUTO_CG_TOL_IN_BATCHES[self.loss] if in_batches else _AUTO_CG_TOL
         return SolverOptions(
             damping=self.damping,
             alpha=self.alpha,
@@ -267,9 +266,8 @@ class BaseSubquadMLP(BaseEstimator):
     def _resolved_early_stopping(self, n_rows, in_batches):
         early_stopping = self.early_stopping
         if early_stopping == "auto":
-            early_stopping = "validation"
-            if self.loss == "squared_error" and not in_batches and n_rows <= MAX_SQUARE_ROWS:
-                early_stopping = self._auto_early_stopping(n_rows)
+            few = self.loss == "squared_error" and not in_batches and n_rows < _MIN_ROWS_FOR_VALIDATION
+            early_stopping = "loo" if few else "validation"
         if early_stopping == "loo" and self.loss != "squared_error":
             raise ValueError(
                 f"early_stopping='loo' is a formula of the squared error, but loss={self.loss!r}; use 'validation'."
@@ -328,6 +326,7 @@ class BaseSubquadMLP(BaseEstimator):
             "skip_connections": network.architecture.skip_connections,
             "init_scale": network.architecture.init_scale,
         }
+        self.init_scale_ = network.architecture.init_scale
         self.densities_ = densities
         self.shifts_ = np.array([layer.shift for layer in network.layers])
         self.gains_ = np.array([layer.gain for layer in network.layers])

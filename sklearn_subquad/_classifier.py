@@ -39,10 +39,12 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     init_scale : "auto" or float, default="auto"
         Standard deviation of the output weights at the start, for class indicators (0 and 1). Small values let
         the hidden layers learn features, values of 1 and more give kernel regression. "auto" is
-        0.05 * sqrt(2048 / width of the last layer).
+        0.05 * sqrt(2048 / width of the last layer) where the features have up to 10 effective dimensions (exp of the
+        entropy of the spectrum of their covariance, after scaling), 1 from 20 on, and grows in between.
     damping : "auto" or float, default="auto"
         Levenberg-Marquardt damping of the first step, relative to the mean diagonal of J J^T; it adapts from
-        there. "auto" is three times the leave-one-out optimum of the first step, and at least 0.3.
+        there. "auto" is three times the leave-one-out optimum of the first step, and at least 0.3; in batches of the
+        squared error, that optimum, and at least 0.1.
     alpha : float, default=0.0
         L2 penalty on the distance from the initial weights, relative to the mean diagonal of J J^T at the
         start, so that it compares with `damping`. A positive value keeps a second copy of the weights.
@@ -64,7 +66,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     sketch_size : "auto" or int, default="auto"
         Columns of the sketch; "auto" is twice the number of rows of a step, and at most 2,048.
     cg_tol : "auto" or float, default="auto"
-        Relative residual at which the conjugate gradients stop. "auto" is 0.01, and 0.1 in batches.
+        Relative residual at which the conjugate gradients stop. "auto" is 0.01, in batches 0.3 for
+        the squared error and 0.1 for other losses.
     max_cg_iter : int, default=50
         Conjugate gradient iterations per inner solve at most. If that is too few for most solves of a fit, there is a
         ConvergenceWarning (in batches none).
@@ -83,11 +86,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         where they are smaller than 100 rows) and then fits again on all rows with that number; in batches, it keeps
         the best average of iterates, and the held-out part stays out. False takes steps until the training loss does
         not fall any more.
-        "auto" is "loo", and "validation" in batches, beyond 8,192 rows and for other losses than the squared error.
+        "auto" is "validation" for 200 rows or more, in batches and for other losses than the squared error, else "loo".
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.
     n_iter_no_change : int, default=3
-        Steps without improvement after which the fit stops; in batches, at the end of a pass, and after two at least.
+        Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Without it, features should be centred and of unit scale already.
@@ -116,6 +119,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         the same without the maximum on the active neurons and zero on the others.
     densities_ : ndarray of shape (n_hidden_layers,)
         Fraction of active neurons, measured on the training rows after the fit.
+    init_scale_ : float
+        Standard deviation of the output weights at the start.
     damping_ : float
         Damping that the next step would have started from; nan for "auto" if no step was tried.
     n_iter_ : int
@@ -237,10 +242,6 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             X, indicators, sample_weight, architecture=architecture, unit_variance_targets=False, stratify=codes
         )
         return self
-
-    @staticmethod
-    def _auto_early_stopping(n_rows):
-        return "loo"
 
     def decision_function(self, X):
         """Scores whose sign or maximum decides the class.

@@ -9,6 +9,10 @@ import numpy as np
 # the floor: one step that is right on its own is too long as the first of many.
 _START_FACTOR = 3.0
 _START_FLOOR = 0.3
+# For the squared error in batches: the damping does not fall there, and the average of iterates is smoother than a
+# step. Other losses need the caution, because the curvature of the next batch is another.
+_STEADY_START_FACTOR = 1.0
+_STEADY_START_FLOOR = 0.1
 _START_CEILING = 100.0
 # Where it adapts, it does not fall below this one; a smaller one that a user has given is left at its first rejection.
 MIN_DAMPING = 1e-3
@@ -21,7 +25,7 @@ _REJECTED_FACTOR = 4.0
 _GOOD_FACTOR = 0.5
 
 
-def starting_damping(error_at):
+def starting_damping(error_at, steady):
     """Damping of the first step.
 
     Parameters
@@ -29,9 +33,14 @@ def starting_damping(error_at):
     error_at : callable
         Leave-one-out error of a first step, as a function of the damping. The dampings are tried upwards
         until the error has risen twice in a row.
+    steady : bool
+        Whether the damping stays what it is, over batches of a loss with constant curvature.
     """
+    factor, floor = _START_FACTOR, _START_FLOOR
+    if steady:
+        factor, floor = _STEADY_START_FACTOR, _STEADY_START_FLOOR
     best, optimum, risen = np.inf, 0.0, 0
-    for damping in np.geomspace(_START_FLOOR, _START_CEILING, 16) / _START_FACTOR:
+    for damping in np.geomspace(floor, _START_CEILING, 16) / factor:
         error = error_at(damping)
         if error < best:
             best, optimum, risen = error, damping, 0
@@ -39,7 +48,7 @@ def starting_damping(error_at):
             risen += 1
         if risen == 2:
             break
-    return max(_START_FACTOR * optimum, _START_FLOOR)
+    return max(factor * optimum, floor)
 
 
 def after_rejection(damping):

@@ -12,13 +12,19 @@ from sklearn_subquad._losses import SquaredError, make_loss
 from sklearn_subquad._memory import CALIBRATION_ROWS
 from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._scaling import InputScaling, TargetScaling
+from sklearn_subquad._scaling import InputScaling, TargetScaling, effective_dimension
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions, SolverResult
 from sklearn_subquad._stopping import HELD_OUT_ROWS, HeldOutError, LeaveOneOutError
 from sklearn_subquad._trust_region import Batch
 
 # Searches for the number of steps go on until `HELD_OUT_ROWS` rows were held out, or there were so many searches.
 _MAX_SEARCHES = 5
+# init_scale="auto" is this over sqrt(m), 0.05 at m = 2048, where the features have few effective dimensions, and 1
+# where they have many; it grows geometrically in between.
+_SMALL_INIT_SCALE = 0.05 * math.sqrt(2048)
+_FEW_DIMENSIONS, _MANY_DIMENSIONS = 10, 20
+# Rows on which effective dimensions are counted, where there are more.
+_DIMENSION_ROWS = 1024
 
 
 @dataclass
@@ -94,6 +100,7 @@ def fit_network(data, options, stratify=None):
         Its result describes the final fit, with the mean error curve of the searches, and the stop reason of the
         longest one unless the final fit took fewer steps than it was meant to. Seconds are summed over all.
     """
+    options = dataclasses.replace(options, architecture=_resolved_architecture(data, options))
     # Of all rows: a held-out part may leave a class out.
     loss = None if options.loss == "squared_error" else make_loss(options.loss, data.Y, data.sample_weight)
     if options.early_stopping != "validation":
@@ -114,6 +121,28 @@ def fit_network(data, options, stratify=None):
         for phase, seconds in search.phase_times.items():
             final.result.phase_times[phase] += seconds
     return final
+
+
+def _resolved_architecture(data, options):
+    """The architecture with a number in the place of an `init_scale` of "auto"."""
+    architecture = options.architecture
+    if architecture.init_scale != "auto":
+        return architecture
+    inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize)
+    data = data[_some_rows(len(data.X), _DIMENSION_ROWS, [options.seed, 4])]
+    # Without the constant.
+    x = inputs.transform(data.X.astype(np.float64))[:, :-1]
+    few, many = math.log(_FEW_DIMENSIONS), math.log(_MANY_DIMENSIONS)
+    share = (math.log(effective_dimension(x, data.sample_weight)) - few) / (many - few)
+    small = _SMALL_INIT_SCALE / math.sqrt(architecture.widths[-1])
+    return dataclasses.replace(architecture, init_scale=small ** (1 - min(max(share, 0.0), 1.0)))
+
+
+def _some_rows(n, n_wanted, seed):
+    """Places of all rows, or of so many drawn at random where there are more."""
+    if n <= n_wanted:
+        return slice(None)
+    return np.sort(np.random.default_rng(seed).choice(n, n_wanted, replace=False))
 
 
 def _search(data, options, loss, stratify):
@@ -161,10 +190,7 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None):
         held_out = _scaled(data[held_out], inputs, targets, loss)
     if loss is None:
         loss = SquaredError(data.Y.shape[1])
-    calibration = batch
-    if len(batch) > CALIBRATION_ROWS:
-        rows = np.random.default_rng([options.seed, 3]).choice(len(batch), CALIBRATION_ROWS, replace=False)
-        calibration = batch[np.sort(rows)]
+    calibration = batch[_some_rows(len(batch), CALIBRATION_ROWS, [options.seed, 3])]
     network = Network.initialise(
         options.architecture, calibration.x, calibration.sample_weight, data.Y.shape[1], options.seed
     )

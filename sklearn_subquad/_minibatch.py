@@ -31,8 +31,9 @@ class MiniBatchSolver:
         where there are no more rows.
     criterion : HeldOutError or None
         Early-stopping error, of the average after every pass. With one, the fit stops at the end of the pass in which
-        it has not improved for `n_iter_no_change` steps and two passes, and the network returns to the best average.
-        Without, that decides on the training loss, and the last average is returned.
+        it has not improved for `n_iter_no_change` steps, and the network returns to the best average. Without, it
+        stops where the training loss has not improved for as many steps and two passes, and the last average is
+        returned.
     seed : int or sequence of int
         Of the order of rows, probes and sketches.
     """
@@ -64,8 +65,10 @@ class MiniBatchSolver:
         """
         result, options = SolverResult(), self._options
         average, best = IterateAverage(), None
-        # Two passes at least: the average of a first one may still be worse than the constant model.
-        passes_without_change = max(2, math.ceil(options.n_iter_no_change / self._n_batches))
+        passes_without_change = math.ceil(options.n_iter_no_change / self._n_batches)
+        if self._criterion is None:
+            # The loss of a pass is that before its steps, and compares one pass with the one before only.
+            passes_without_change = max(2, passes_without_change)
         patience = Patience(options.tol, passes_without_change)
         if self._criterion is not None:
             error = self._criterion.of_the_constant()
@@ -101,7 +104,8 @@ class MiniBatchSolver:
                     best = self._keep(average.parameters, best)
             if options.verbose:
                 self._print_pass(result, n_steps)
-            if patience.exhausted:
+            # The average of a first pass may still be worse than the constant model.
+            if patience.exhausted and result.n_iter > 1:
                 improving = self._criterion is not None
                 result.stop_reason = StopReason.NO_IMPROVEMENT if improving else StopReason.LOSS_CONVERGED
                 break

@@ -25,6 +25,10 @@ from sklearn_subquad._weights import LazyWeights
 # From this scale of the output weights on the random start would drown the targets: the last layer
 # is then mirrored, so that the network starts at zero.
 MIRROR_INIT_SCALE = 0.3
+# Norm of a hidden layer's activations (root of the mean square over rows) where the next layer sees the features beside
+# them, whose norm is about one. The deeper layer then starts as a shallow one that is bent a little, and finds out
+# itself how much of the hidden layer it needs.
+HIDDEN_NORM = 0.25
 
 
 @dataclass
@@ -113,13 +117,13 @@ class _Undo:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is fixed before any data is seen."""
+    """What is fixed before any data is seen; an `init_scale` of "auto" stands for a number until then."""
 
     widths: tuple
     densities: tuple
     sparsifier: str = "shifted_relu"
     skip_connections: bool = True
-    init_scale: float = 0.07
+    init_scale: float | str = 0.07
     max_rank: int | str = "auto"
     matmul: str = "auto"
     keep_start: bool = False
@@ -132,6 +136,12 @@ class Architecture:
         one of a pair out of the active set, which leaves a small part of the random start.
         """
         return self.init_scale >= MIRROR_INIT_SCALE
+
+    @property
+    def activation_norms(self):
+        """Norm of every layer's activations, as a root of the mean square over rows."""
+        inner = HIDDEN_NORM if self.skip_connections else 1.0
+        return (*[inner] * (len(self.widths) - 1), 1.0)
 
     def layers(self):
         """Width and density of every layer; top-k keeps whole pairs of a mirrored layer."""
@@ -222,7 +232,7 @@ class Network:
         rows = SPARSIFIERS[self.architecture.sparsifier](again, layer.shift, 1.0, layer.density)
         norm = np.average(rows.row_norms(), weights=sample_weight)
         # A narrow layer may have no active neuron on any row.
-        layer.gain = 1.0 / np.sqrt(norm) if norm > 0 else 1.0
+        layer.gain = self.architecture.activation_norms[len(self.layers)] / np.sqrt(norm) if norm > 0 else 1.0
         return rows.scaled(layer.gain)
 
     @staticmethod

@@ -7,9 +7,6 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 
-# From this number of rows on a held-out part is large enough to choose the number of steps.
-_MIN_ROWS_FOR_VALIDATION = 200
-
 
 class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     """Very wide multi-layer perceptron for regression, trained by Gauss-Newton at subquadratic cost.
@@ -39,10 +36,12 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     init_scale : "auto" or float, default="auto"
         Standard deviation of the output weights at the start, for targets of unit variance. Small values let
         the hidden layers learn features, values of 1 and more give kernel regression. "auto" is
-        0.05 * sqrt(2048 / width of the last layer).
+        0.05 * sqrt(2048 / width of the last layer) where the features have up to 10 effective dimensions (exp of the
+        entropy of the spectrum of their covariance, after scaling), 1 from 20 on, and grows in between.
     damping : "auto" or float, default="auto"
         Levenberg-Marquardt damping of the first step, relative to the mean diagonal of J J^T; it adapts from
-        there. "auto" is three times the leave-one-out optimum of the first step, and at least 0.3.
+        there. "auto" is three times the leave-one-out optimum of the first step, and at least 0.3; in batches of the
+        squared error, that optimum, and at least 0.1.
     alpha : float, default=0.0
         L2 penalty on the distance from the initial weights, relative to the mean diagonal of J J^T at the
         start, so that it compares with `damping`. A positive value keeps a second copy of the weights.
@@ -64,7 +63,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     sketch_size : "auto" or int, default="auto"
         Columns of the sketch; "auto" is twice the number of rows of a step, and at most 2,048.
     cg_tol : "auto" or float, default="auto"
-        Relative residual at which the conjugate gradients stop. "auto" is 0.01, and 0.1 in batches.
+        Relative residual at which the conjugate gradients stop. "auto" is 0.01, in batches 0.3 for
+        the squared error and 0.1 for other losses.
     max_cg_iter : int, default=50
         Conjugate gradient iterations per inner solve at most. If that is too few for most solves of a fit, there is a
         ConvergenceWarning (in batches none).
@@ -87,7 +87,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.
     n_iter_no_change : int, default=3
-        Steps without improvement after which the fit stops; in batches, at the end of a pass, and after two at least.
+        Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Without it, features should be centred and of unit scale already.
@@ -114,6 +114,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         the same without the maximum on the active neurons and zero on the others.
     densities_ : ndarray of shape (n_hidden_layers,)
         Fraction of active neurons, measured on the training rows after the fit.
+    init_scale_ : float
+        Standard deviation of the output weights at the start.
     damping_ : float
         Damping that the next step would have started from; nan for "auto" if no step was tried.
     n_iter_ : int
@@ -239,10 +241,6 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         tags = super().__sklearn_tags__()
         tags.target_tags.positive_only = self.loss == "poisson"
         return tags
-
-    @staticmethod
-    def _auto_early_stopping(n_rows):
-        return "validation" if n_rows >= _MIN_ROWS_FOR_VALIDATION else "loo"
 
     def predict(self, X, return_std=False):
         """Predict targets and, if asked, how far they may be from that.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import entr
 from sklearn.utils import gen_batches
 
 # Rows that are scaled, and columns whose moments are taken, at a time: in double precision, whatever X is in.
@@ -41,6 +42,36 @@ def _standardise(values, mean, scale, out):
     """Write ``(values - mean) / scale`` to `out`, a part of the rows in double precision at a time."""
     for rows in gen_batches(len(values), _CHUNK_ROWS):
         out[rows] = (values[rows] - mean) / scale
+
+
+def effective_dimension(x, sample_weight):
+    """In how many directions rows vary: exp of the entropy of the spectrum of their covariance.
+
+    It is d for d independent columns of equal variance and one where all of them move together.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, d)
+    sample_weight : ndarray of shape (n,)
+
+    Returns
+    -------
+    float
+        At least one, also for rows that do not vary.
+
+    References
+    ----------
+    O. Roy, M. Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007, there of singular
+    values instead of their squares.
+    """
+    x = x - np.average(x, axis=0, weights=sample_weight)
+    largest = np.abs(x).max()
+    if largest == 0:
+        return 1.0
+    # Divided by the largest first: squares of very large or small numbers leave the range of the type.
+    x *= np.sqrt(sample_weight / sample_weight.max())[:, None] / largest
+    spectrum = np.maximum(np.linalg.eigvalsh(x.T @ x if x.shape[1] <= len(x) else x @ x.T), 0)
+    return float(np.exp(entr(spectrum / spectrum.sum()).sum()))
 
 
 @dataclass

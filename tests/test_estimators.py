@@ -1,5 +1,6 @@
 """The estimators as their users see them: scikit-learn's tools around them, fitted attributes, promises."""
 
+import dataclasses
 import pickle
 import warnings
 
@@ -383,14 +384,15 @@ def test_who_gets_a_constant_although_the_training_rows_are_fitted_is_told_so():
     y = np.random.default_rng(3).permutation(y)
     parameters = {"early_stopping": "validation", "damping": 1e-3, "n_iter_no_change": 100, "max_iter": 100}
     with pytest.warns(ConvergenceWarning, match="No step lowers the early-stopping error"):
-        estimator = small(SubquadMLPRegressor, **parameters).fit(X, y)
+        estimator = small(SubquadMLPRegressor, hidden_layer_sizes=(256,), **parameters).fit(X, y)
     assert estimator.best_iter_ == 0
     assert "fitted to rounding" in estimator.stop_reason_ or "no damping" in estimator.stop_reason_
 
 
 @pytest.mark.parametrize("early_stopping", ["validation", False])
 def test_who_gets_mostly_inexact_steps_is_told_so_once(early_stopping):
-    X, y = regression_data(n=200)
+    X, _ = regression_data(n=200)
+    y = X[:, 0]
     hard = {"preconditioner": "none", "cg_tol": 1e-6, "max_cg_iter": 3, "damping": 1.0}
     estimator = small(SubquadMLPRegressor, early_stopping=early_stopping, **hard)
     with pytest.warns(ConvergenceWarning) as caught:
@@ -601,7 +603,8 @@ def initial_network(estimator, X):
     ones = np.ones(len(X))
     x = InputScaling.fit(X, ones, estimator.standardize).transform(X)
     seed = np.random.RandomState(estimator.random_state).randint(np.iinfo(np.int32).max)
-    return Network.initialise(estimator._architecture(), x, ones, 1, seed), x
+    architecture = dataclasses.replace(estimator._architecture(), init_scale=estimator.init_scale_)
+    return Network.initialise(architecture, x, ones, 1, seed), x
 
 
 def distance_from_start(estimator, X):
@@ -624,7 +627,7 @@ def test_penalised_loss_never_rises(loss):
     X, y = regression_data()
     y = np.exp(y) if loss == "poisson" else y
     alpha, objectives, ones = 0.3, [], np.ones(len(X))
-    network, x = initial_network(small(SubquadMLPRegressor), X)
+    network, x = initial_network(small(SubquadMLPRegressor).fit(X, y), X)
     activations = network.forward(x)
     factor = make_loss(loss, y[:, None], ones).factor(activations.output)
     jacobian = Jacobian(network, activations, ones, np.eye(1), factor)
@@ -987,6 +990,51 @@ def test_large_initial_output_weights_start_at_zero(widths, skip_connections, sp
     )
     network = Network.initialise(architecture, x, np.ones(30), 3, seed=0)
     np.testing.assert_allclose(network.forward(x).output, 0, atol=1e-13)
+
+
+SMALL_INIT_SCALE = 0.05 * np.sqrt(2048 / 200)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("n_independent", "n_copies", "standardize", "expected"),
+    [
+        (5, 1, True, SMALL_INIT_SCALE),
+        # Many features, but few directions.
+        (5, 20, True, SMALL_INIT_SCALE),
+        (40, 1, True, 1.0),
+        # exp of the entropy of 14 equal shares is 14 = 10 * 2^share.
+        (14, 1, True, SMALL_INIT_SCALE ** (1 - np.log2(1.4))),
+        (14, 2, True, SMALL_INIT_SCALE ** (1 - np.log2(1.4))),
+        # As they come, one of them has all the variance.
+        (40, 1, False, SMALL_INIT_SCALE),
+    ],
+)
+def test_automatic_initial_scale_follows_the_effective_dimension(
+    estimator_class, n_independent, n_copies, standardize, expected
+):
+    rng = np.random.default_rng(0)
+    # Exactly orthogonal columns of mean zero and equal variance.
+    X = np.linalg.qr(np.column_stack([np.ones(300), rng.standard_normal((300, n_independent))]))[0][:, 1:]
+    X = np.tile(X, n_copies) * 300**0.5
+    if not standardize:
+        X[:, 0] *= 100
+    y = np.sign(X[:, 0])
+    settings = {"hidden_layer_sizes": (20, 200), "max_iter": 1, "early_stopping": False, "standardize": standardize}
+    estimator = small(estimator_class, **settings).fit(X, y)
+    # No deviation exceeds the cap of six, so that scaling changes nothing.
+    assert np.abs(X[:, 1:]).max() < 6
+    assert estimator.init_scale_ == pytest.approx(expected, rel=1e-6 if standardize else 0.01)
+    assert small(estimator_class, **settings, init_scale=0.2).fit(X, y).init_scale_ == 0.2
+
+
+@BOTH
+@pytest.mark.parametrize(("n_rows", "curve"), [(199, "loo_curve_"), (200, "validation_scores_")])
+def test_automatic_early_stopping_follows_the_number_of_rows(estimator_class, n_rows, curve):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n_rows, 3))
+    estimator = small(estimator_class, early_stopping="auto", max_iter=2).fit(X, np.sign(X[:, 0]))
+    assert [name for name in ("loo_curve_", "validation_scores_") if hasattr(estimator, name)] == [curve]
 
 
 @pytest.mark.parametrize("init_scale", [0.05, 0.2])

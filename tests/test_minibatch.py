@@ -244,6 +244,21 @@ def test_patience_counts_steps_in_whole_passes_and_two_at_least(n_iter_no_change
     assert result.stop_reason is StopReason.NO_IMPROVEMENT
 
 
+@pytest.mark.parametrize(
+    ("errors", "n_iter", "best_iter"),
+    [
+        # One pass that is no better ends the fit, but not the first.
+        ([9, 8, 8.5, 0], 2, 1),
+        ([9, 10, 8, 8.5, 0], 3, 2),
+        ([9, 8, 7, 7.5, 0], 3, 2),
+    ],
+)
+def test_a_pass_without_improvement_is_enough_where_it_has_the_steps(errors, n_iter, best_iter):
+    problem = fitting_problem(n=50, widths=(30, 20))
+    result = solve(problem, 20, ScriptedCriterion(*errors), max_iter=9, n_iter_no_change=3)
+    assert (result.n_iter, result.best_iter, result.stop_reason) == (n_iter, best_iter, StopReason.NO_IMPROVEMENT)
+
+
 @LOSSES
 def test_held_out_error_is_that_of_the_average(name, k, monkeypatch):
     network, data, loss = fitting_problem(name, k, n=50, widths=(40, 30), weighted=True)
@@ -267,7 +282,7 @@ def test_the_loss_curve_is_the_mean_over_the_batches_before_their_steps(name, k,
     problem = fitting_problem(name, k, n=50, widths=(40, 30), weighted=True)
     _, data, loss = problem
     record = Record(monkeypatch, data)
-    result = solve(problem, 20, max_iter=3, **ENDLESS)
+    result = solve(problem, 20, max_iter=3, damping=10.0, **ENDLESS)
     values = []
     for before, rows in zip(record.befores, record.batches, strict=True):
         batch = data[rows]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
+from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling, effective_dimension
 
 DTYPES = [np.float32, np.float64]
 
@@ -156,3 +156,38 @@ def test_data_are_left_alone(fit):
     X = data()
     fit(X).transform(X)
     np.testing.assert_array_equal(X, data())
+
+
+# ---- effective dimensions ----------------------------------------------------------------------------------
+
+
+def entropy_of_squared_singular_values(x, sample_weight):
+    centred = x - (sample_weight @ x) / sample_weight.sum()
+    shares = np.linalg.svd(np.sqrt(sample_weight)[:, None] * centred, compute_uv=False) ** 2
+    shares = shares[shares > 1e-20 * shares.sum()] / shares.sum()
+    return np.exp(-(shares * np.log(shares)).sum())
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 5), (20, 40), (2, 3), (7, 1)])
+def test_effective_dimension_is_the_entropy_of_the_spectrum(n, d):
+    rng = np.random.default_rng(n)
+    x, w = rng.standard_normal((n, d)) * np.geomspace(1, 5, d) + 3, rng.uniform(0.5, 2, n)
+    assert effective_dimension(x, w) == pytest.approx(entropy_of_squared_singular_values(x, w), rel=1e-10)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_effective_dimension_counts_equal_orthogonal_columns(scale):
+    # Columns of a Hadamard matrix but the first: centred, orthogonal, of equal norm.
+    signs = np.array([[(-1) ** (i & j).bit_count() for j in range(1, 8)] for i in range(8)])
+    assert effective_dimension(scale * signs, np.ones(8)) == pytest.approx(7)
+    assert effective_dimension(scale * signs[:, [0] * 5], np.ones(8)) == pytest.approx(1)
+
+
+def test_effective_dimension_of_rows_that_do_not_vary_is_one():
+    assert effective_dimension(np.full((5, 3), 2.0), np.ones(5)) == 1
+
+
+def test_effective_dimension_counts_weights_as_copies():
+    X, w = data(), integer_weights()
+    repeated = np.repeat(X, w.astype(int), axis=0)
+    assert effective_dimension(X, w) == pytest.approx(effective_dimension(repeated, np.ones(len(repeated))), rel=1e-10)
