@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_subquad._calibration import fitted_sharpness
 from sklearn_subquad._compat import Interval, Options, StrOptions
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network, held_out_rows
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
@@ -190,11 +191,21 @@ class BaseSubquadMLP(BaseEstimator):
         self.__dict__.pop("_state_", None)
 
     def _fit_network(
-        self, X, Y, sample_weight, *, architecture, unit_variance_targets, stratify=None, covariance=False
+        self,
+        X,
+        Y,
+        sample_weight,
+        *,
+        architecture,
+        unit_variance_targets,
+        stratify=None,
+        covariance=False,
+        calibration=False,
     ):
         """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end.
 
-        With `covariance`, what deviations of outputs are computed from is among them.
+        With `covariance`, what deviations of outputs are computed from is among them; with `calibration`, what outputs
+        are multiplied by to be logarithms of probabilities.
         """
         counted = np.flatnonzero(sample_weight)
         # Weights count as copies of rows, and the damping is relative to single rows. Weights that only compare rows,
@@ -243,6 +254,7 @@ class BaseSubquadMLP(BaseEstimator):
             unit_variance_targets=unit_variance_targets,
             early_stopping=early_stopping,
             validation_fraction=self.validation_fraction,
+            keep_left_out=calibration,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )
         with worker_threads(self.n_jobs):
@@ -354,6 +366,7 @@ class BaseSubquadMLP(BaseEstimator):
             "target_mean": model.targets.mean,
             "target_scale": model.targets.scale,
             "laplace": None if laplace is None else laplace.to_state(),
+            "sharpness": None if model.left_out is None else fitted_sharpness(model.left_out_rows),
         }
 
     @staticmethod

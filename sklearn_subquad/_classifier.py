@@ -7,6 +7,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._base import BaseSubquadMLP
+from sklearn_subquad._calibration import scores
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 
 
@@ -239,7 +240,13 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             indicators = indicators[:, 1:]
         self.classes_ = classes
         self._fit_network(
-            X, indicators, sample_weight, architecture=architecture, unit_variance_targets=False, stratify=codes
+            X,
+            indicators,
+            sample_weight,
+            architecture=architecture,
+            unit_variance_targets=False,
+            stratify=codes,
+            calibration=self.loss == "squared_error",
         )
         return self
 
@@ -284,8 +291,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     def predict_proba(self, X):
         """Class probabilities.
 
-        With ``loss="log_loss"`` the probabilities that were fitted; with the squared error the probability vector
-        nearest to the fitted indicators, which is not calibrated.
+        With ``loss="log_loss"`` the probabilities that were fitted. With the squared error, the fitted indicators times
+        one factor are taken for logarithms of probabilities, to a constant per row; `fit` chooses the factor as the
+        likeliest one for rows that were held or left out, by temperature scaling [1]_. With ``early_stopping=False``
+        there are none, and the probability vector nearest to the fitted indicators is returned, which is not
+        calibrated.
 
         Parameters
         ----------
@@ -295,11 +305,20 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         -------
         ndarray of shape (n_samples, n_classes)
             Non-negative, rows sum to one; columns in the order of `classes_`.
+
+        References
+        ----------
+        .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017.
         """
         return self._probabilities(self._outputs(X))
 
+    @property
+    def _sharpness(self):
+        """What outputs are multiplied by to be logarithms of probabilities, or None."""
+        return 1.0 if self._uses_log_loss else self._state_["sharpness"]
+
     def _probabilities(self, outputs):
-        if self._uses_log_loss:
+        if self._sharpness is not None:
             # By way of doubles, so that this and its logarithm differ by no more than their last bits.
             return np.exp(self._log_probabilities(outputs)).astype(outputs.dtype, copy=False)
         if len(self.classes_) == 2:
@@ -307,10 +326,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         return project_onto_simplex(outputs)
 
     def _log_probabilities(self, outputs):
-        outputs = outputs.astype(np.float64, copy=False)
+        logits = self._sharpness * (outputs if self._uses_log_loss else scores(outputs)).astype(np.float64)
         if len(self.classes_) == 2:
-            return np.column_stack([log_expit(-outputs[:, 0]), log_expit(outputs[:, 0])])
-        return log_softmax(outputs, axis=1)
+            return np.column_stack([log_expit(-logits[:, 0]), log_expit(logits[:, 0])])
+        return log_softmax(logits, axis=1)
 
     def predict_log_proba(self, X):
         """Logarithm of `predict_proba`.
@@ -325,7 +344,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             Minus infinity where a probability is zero.
         """
         outputs = self._outputs(X)
-        if self._uses_log_loss:
+        if self._sharpness is not None:
             return self._log_probabilities(outputs).astype(outputs.dtype, copy=False)
         with np.errstate(divide="ignore"):
             return np.log(self._probabilities(outputs))

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from sklearn_subquad._calibration import LeftOutPath
 from sklearn_subquad._losses import SquaredError, make_loss
 from sklearn_subquad._memory import CALIBRATION_ROWS
 from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._scaling import InputScaling, TargetScaling, effective_dimension
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions, SolverResult
-from sklearn_subquad._stopping import HELD_OUT_ROWS, HeldOutError, LeaveOneOutError
+from sklearn_subquad._stopping import HELD_OUT_ROWS, HeldOutError, KeptOutputs, LeaveOneOutError
 from sklearn_subquad._trust_region import Batch
 
 # Searches for the number of steps go on until `HELD_OUT_ROWS` rows were held out, or there were so many searches.
@@ -29,13 +30,27 @@ _DIMENSION_ROWS = 1024
 
 @dataclass
 class FittedModel:
-    """A network with the scalings around it, how it was found, and the scaled rows that it was fitted to."""
+    """A network with the scalings around it, how it was found, and what is known of rows beside it.
+
+    Attributes
+    ----------
+    batch : Batch
+        The scaled rows that it was fitted to.
+    left_out : LeftOutPath or None
+        Outputs for rows as if it had not been fitted to them, where they were asked for and some were left out.
+    """
 
     inputs: InputScaling
     targets: TargetScaling
     network: Network
     result: SolverResult
     batch: Batch
+    left_out: LeftOutPath | None
+
+    @property
+    def left_out_rows(self):
+        """`LeftOutRows` of the returned network, or None."""
+        return None if self.left_out is None else self.left_out.after(self.result.best_iter)
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,8 @@ class FittingOptions:
         Whether rows are fitted in batches, however many of them are held out.
     batch_size : int
         Rows of a batch at most.
+    keep_left_out : bool
+        Whether outputs for rows that are left out are asked for.
     """
 
     architecture: Architecture
@@ -79,6 +96,7 @@ class FittingOptions:
     unit_variance_targets: bool
     early_stopping: str | bool
     validation_fraction: float
+    keep_left_out: bool
     seed: int
 
 
@@ -107,7 +125,7 @@ def fit_network(data, options, stratify=None):
         return _fit(data, options, loss)
     if options.in_batches:
         return _fit(data, options, loss, *_split(len(data.X), options, stratify, options.seed))
-    searches = _search(data, options, loss, stratify)
+    searches, left_out = _search(data, options, loss, stratify)
     curve = _mean_curve([search.error_curve for search in searches])
     best_iter = int(np.argmin(curve))
     solver = dataclasses.replace(options.solver, max_iter=best_iter, tol=0.0)
@@ -115,6 +133,8 @@ def fit_network(data, options, stratify=None):
         print(f"Fitting all {len(data.X)} rows with that number of steps: {best_iter}.")
     final = _fit(data, dataclasses.replace(options, solver=solver, early_stopping=False), loss)
     final.result.error_curve = curve
+    if options.keep_left_out:
+        final.left_out = LeftOutPath.concatenate(left_out)
     if final.result.n_iter == best_iter:
         final.result.stop_reason = max(searches, key=lambda search: search.n_iter).stop_reason
     for search in searches:
@@ -146,18 +166,21 @@ def _some_rows(n, n_wanted, seed):
 
 
 def _search(data, options, loss, stratify):
-    """Results of fits to parts of the rows, whose error curves say how many steps to take on all of them.
+    """Fits to parts of the rows, whose error curves say how many steps to take on all of them.
 
-    A small held-out part says little: there are as many as make up `HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`.
+    Returns a list of their results, and one of their `LeftOutPath` or None. A small held-out part says little: there
+    are as many as make up `HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`.
     """
-    searches, n_held_out = [], 0
+    searches, left_out, n_held_out = [], [], 0
     while not searches or (n_held_out < HELD_OUT_ROWS and len(searches) < _MAX_SEARCHES):
         fitting, held_out = _split(len(data.X), options, stratify, options.seed + len(searches))
         if options.solver.verbose:
             print(f"Finding the number of steps: {len(fitting)} rows to fit, {len(held_out)} held out.")
-        searches.append(_fit(data, options, loss, fitting, held_out).result)
+        model = _fit(data, options, loss, fitting, held_out)
+        searches.append(model.result)
+        left_out.append(model.left_out)
         n_held_out += len(held_out)
-    return searches
+    return searches, left_out
 
 
 def _mean_curve(curves):
@@ -186,6 +209,10 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None):
     inputs, targets = _scalings(data[fitting], options, loss)
     # Only what is scaled lives on: of the rows as they come, there is no copy while the solver works.
     batch = _scaled(data[fitting], inputs, targets, loss)
+    watched = fitting if held_out is None else held_out
+    kept = None
+    if options.keep_left_out and options.early_stopping:
+        kept = KeptOutputs(len(data.X[watched]))
     if held_out is not None:
         held_out = _scaled(data[held_out], inputs, targets, loss)
     if loss is None:
@@ -196,10 +223,10 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None):
     )
     criterion = None
     if held_out is not None:
-        criterion = HeldOutError(held_out, loss)
+        criterion = HeldOutError(held_out, loss, kept)
     elif options.early_stopping == "loo":
         # The seeds of probes and weights differ, so that the one are not drawn from the bits of the other.
-        criterion = LeaveOneOutError(batch, np.random.default_rng([options.seed, 1]))
+        criterion = LeaveOneOutError(batch, np.random.default_rng([options.seed, 1]), kept=kept)
     seed = [options.seed, 2]
     if options.in_batches:
         solver = MiniBatchSolver(network, batch, loss, options.solver, options.batch_size, criterion, seed)
@@ -208,7 +235,11 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None):
     initialised = time.perf_counter() - start
     result = solver.solve()
     result.phase_times["init"] = initialised
-    return FittedModel(inputs, targets, network, result, batch)
+    left_out = None
+    if kept is not None:
+        rows = data[watched][kept.rows]
+        left_out = LeftOutPath([targets.inverse_transform(out) for out in kept.outputs], rows.Y, rows.sample_weight)
+    return FittedModel(inputs, targets, network, result, batch, left_out)
 
 
 def _scalings(data, options, loss):

@@ -6,6 +6,8 @@ import numpy as np
 
 # Rows that say enough of when to stop, where they were held out.
 HELD_OUT_ROWS = 100
+# Rows whose outputs are kept for calibration, at most about.
+_KEPT_ROWS = 1024
 
 
 class StopReason(Enum):
@@ -49,6 +51,29 @@ class Patience:
         return self._waited >= self._n_iter_no_change
 
 
+class KeptOutputs:
+    """Outputs of rows that were left out, after 0, 1, ... steps: of all rows, or of some at equal distances.
+
+    Parameters
+    ----------
+    n_rows : int
+
+    Attributes
+    ----------
+    rows : slice
+        The rows whose outputs are kept.
+    outputs : list of ndarray of shape (at most about 1,024, k)
+    """
+
+    def __init__(self, n_rows):
+        self.rows = slice(None, None, -(-n_rows // _KEPT_ROWS))
+        self.outputs = []
+
+    def add(self, output):
+        """Keep those of the next step."""
+        self.outputs.append(output[self.rows].copy())
+
+
 class HeldOutError:
     """Mean loss on rows that the fit does not see.
 
@@ -61,17 +86,19 @@ class HeldOutError:
     ----------
     batch : Batch
     loss : Loss
+    kept : KeptOutputs or None
+        Where outputs of the held-out rows are kept, after 0, 1, ... steps or passes.
     """
 
     needs_gram = False
 
-    def __init__(self, batch, loss):
-        self._batch, self._loss = batch, loss
+    def __init__(self, batch, loss, kept=None):
+        self._batch, self._loss, self._kept = batch, loss, kept
         self._doubt = 1 / max(len(batch), HELD_OUT_ROWS) if loss.has_labels else 0.0
 
     def of_the_constant(self):
         """Error of the constant model, whose network is zero."""
-        return self._error(self._value(self._batch, np.zeros_like(self._batch.Y)))
+        return self.of_output(np.zeros_like(self._batch.Y))
 
     def after_step(self, network, output, jacobian, solution):
         """Error of the network after an accepted step."""
@@ -79,17 +106,18 @@ class HeldOutError:
 
     def of_network(self, network):
         """Error of a network, whose activations are those of a part of the rows at a time."""
-        parts = (self._batch[rows] for rows in network.row_batches(len(self._batch)))
-        return self._error(sum(self._value(part, network.forward(part.x).output) for part in parts))
+        parts = (self._batch.x[rows] for rows in network.row_batches(len(self._batch)))
+        return self.of_output(np.concatenate([network.forward(x).output for x in parts]))
 
-    def _value(self, rows, output):
-        value = self._loss.value(rows.Y, output, rows.sample_weight)
+    def of_output(self, output):
+        """Error of outputs (n x k) of the held-out rows."""
+        Y, sample_weight = self._batch.Y, self._batch.sample_weight
+        if self._kept is not None:
+            self._kept.add(output)
+        value = self._loss.value(Y, output, sample_weight)
         if self._doubt:
-            value += self._doubt * self._loss.value_of_other_labels(rows.Y, output, rows.sample_weight)
-        return value
-
-    def _error(self, value):
-        return self._loss.reported(value / ((1 + self._doubt) * float(self._batch.sample_weight.sum())))
+            value += self._doubt * self._loss.value_of_other_labels(Y, output, sample_weight)
+        return self._loss.reported(value / ((1 + self._doubt) * float(sample_weight.sum())))
 
 
 class LeaveOneOutError:
@@ -106,14 +134,16 @@ class LeaveOneOutError:
     batch : Batch
     rng : numpy.random.Generator
     max_exact_rows : int, default=2048
+    kept : KeptOutputs or None
+        Where outputs of the rows are kept, each as if it had been left out, after 0, 1, ... steps.
     """
 
     needs_gram = True
     N_PROBES = 16
 
-    def __init__(self, batch, rng, max_exact_rows=2048):
+    def __init__(self, batch, rng, max_exact_rows=2048, kept=None):
         n = len(batch)
-        self._batch = batch
+        self._batch, self._kept = batch, kept
         exact = n <= max_exact_rows
         self._probes = np.eye(n) if exact else rng.choice([-1.0, 1.0], size=(n, self.N_PROBES))
         mean = np.sqrt(batch.sample_weight / batch.sample_weight.sum())
@@ -164,16 +194,22 @@ class LeaveOneOutError:
             shift = shift / np.square(scales, dtype=np.float64).mean()
         smoothed = shift * jacobian.gram_solve(shift, self._start)
         scaled = shift * jacobian.gram_solve(shift, residual)
-        return self._scaled_error(scaled, smoothed)
+        return self._mean_square(self._left_out(scaled, smoothed))
 
     def _error(self, output):
-        residual = np.sqrt(self._batch.sample_weight)[:, None] * (self._batch.Y - output)
-        return self._scaled_error(residual, self._smoothed)
+        scale = np.sqrt(self._batch.sample_weight)[:, None]
+        left_out = self._left_out(scale * (self._batch.Y - output), self._smoothed)
+        if self._kept is not None:
+            self._kept.add(self._batch.Y - left_out / scale)
+        return self._mean_square(left_out)
 
-    def _scaled_error(self, scaled_residual, smoothed):
+    def _left_out(self, scaled_residual, smoothed):
+        """Residuals of rows that are left out, scaled like those given."""
         share = np.einsum("ij,ij->i", self._probes, smoothed)
         if self._probes.shape[1] != len(share):
             share = np.full(len(share), share.sum() / self._probes.size)
         kept = 1 - (1 - share) / np.maximum(self._batch.sample_weight, 1)
-        left_out = scaled_residual / np.maximum(kept, 1e-3)[:, None]
+        return scaled_residual / np.maximum(kept, 1e-3)[:, None]
+
+    def _mean_square(self, left_out):
         return float((left_out**2).mean(axis=1).sum() / self._batch.sample_weight.sum())

@@ -46,8 +46,8 @@ class Batch:
 
     Attributes
     ----------
-    x : ndarray of shape (n, n_features + 1)
-        Network inputs.
+    x : ndarray of shape (n, n_features + 1) or None
+        Network inputs; None where only targets are looked at.
     Y : ndarray of shape (n, k)
         Targets as the loss takes them.
     sample_weight : ndarray of shape (n,), float64, positive
@@ -58,7 +58,7 @@ class Batch:
     sample_weight: np.ndarray
 
     def __len__(self):
-        return len(self.x)
+        return len(self.Y)
 
     def __getitem__(self, rows):
         return Batch(self.x[rows], self.Y[rows], self.sample_weight[rows])
