@@ -341,7 +341,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Minus infinity where a probability is zero.
+            Minus infinity where a probability is zero, which only probabilities that are not calibrated are.
         """
         outputs = self._outputs(X)
         if self._sharpness is not None:

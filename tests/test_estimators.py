@@ -1191,8 +1191,19 @@ def test_scores_probabilities_and_labels_agree(n_classes, dtype):
     np.testing.assert_array_equal(estimator.predict(X), probabilities.argmax(axis=1))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=10 * np.finfo(dtype).eps)
     assert np.all((probabilities >= 0) & (probabilities <= 1))
+    # A probability close to one is rounded by half its last bit.
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(np.exp(estimator.predict_log_proba(X)), probabilities, rtol=20 * eps, atol=eps)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_logarithms_of_probabilities_that_are_not_calibrated_may_be_infinite(n_classes):
+    X, y = classification_data(n_classes=n_classes)
+    estimator = small(SubquadMLPClassifier, early_stopping=False).fit(X, y)
     with np.errstate(divide="ignore"):
-        np.testing.assert_array_equal(estimator.predict_log_proba(X), np.log(probabilities))
+        expected = np.log(estimator.predict_proba(3 * X))
+    np.testing.assert_array_equal(estimator.predict_log_proba(3 * X), expected)
+    assert np.isneginf(expected).any()
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
