@@ -26,33 +26,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
+from uci_sets import DATA, REGRESSION, SMALL
 
 import sklearn_subquad
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._kernels import simd_level
 
-REGRESSION = ("boston", "concrete", "energy", "yacht")
-CLASSIFICATION = (
-    "balance-scale",
-    "breast-cancer-wisc-diag",
-    "credit-approval",
-    "dermatology",
-    "ecoli",
-    "energy-y1",
-    "energy-y2",
-    "glass",
-    "ionosphere",
-    "iris",
-    "libras",
-    "pima",
-    "statlog-australian-credit",
-    "statlog-vehicle",
-    "tic-tac-toe",
-    "wine",
-)
-# Sets of at most 1100 rows: those above, and one that comes with a test file, of which only the rows to fit count here.
-LOG_LOSS = (*CLASSIFICATION, "image-segmentation")
-DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+# Sets of at most 1100 rows; image-segmentation comes with a test file, of which only the rows to fit count here.
+LOG_LOSS = (*SMALL, "image-segmentation")
 
 
 def timed_fit(estimator, X, y):
@@ -172,7 +153,7 @@ def main():
     if "regression" in tables:
         regression(arguments.data, arguments.sets or REGRESSION, arguments.splits, options)
     if "classification" in tables:
-        classification(arguments.data, arguments.sets or CLASSIFICATION, options)
+        classification(arguments.data, arguments.sets or SMALL, options)
     if "log-loss" in tables:
         log_losses(arguments.data, arguments.sets or LOG_LOSS, arguments.splits, options)
 
