@@ -106,7 +106,7 @@ def print_table(table, data, names, n_splits, options, record):
         splits = load_splits(data, name)[:n_splits]
         rows, steps = map(list, zip(*evaluate_ours(table, splits, options), strict=True))
         rows += [record.rows(table, name, peer, len(splits)) for peer in methods[len(rows) :]]
-        cells = [set_cell(table, np.array(method_rows), len(splits)) for method_rows in rows]
+        cells = [set_cell(table, np.array(method_rows)) for method_rows in rows]
         print_row(name, *cells, ", ".join(f"{mean:.1f}" for mean in steps))
         scores[name] = [np.mean(method_rows, axis=0)[:-1] for method_rows in rows]
     for group, members in GROUPS[table].items():
@@ -114,9 +114,8 @@ def print_table(table, data, names, n_splits, options, record):
             print_means(table, f"{len(evaluated)} sets, {group}", np.array(evaluated))
 
 
-def set_cell(table, rows, n_splits):
-    fewer = f", {len(rows)} splits" if len(rows) < n_splits else ""
-    return f"{CELLS[table](rows)} ({np.median(rows[:, -1]):.3g} s{fewer})"
+def set_cell(table, rows):
+    return f"{CELLS[table](rows)} ({np.median(rows[:, -1]):.3g} s)"
 
 
 def print_means(table, label, scores):

@@ -20,9 +20,6 @@ from sklearn.exceptions import ConvergenceWarning
 from uci_sets import APART, LARGER, REGRESSION, SMALL, load_splits
 
 RECORD = pathlib.Path(__file__).parent / "results" / "peers.json"
-# Kernel machines take minutes for a split of so many rows: the first splits have to do.
-MANY_ROWS, FEWER_SPLITS = 5000, 5
-SLOW = ("SVR", "kernel ridge")
 
 
 def rmse(model, X, y):
@@ -93,7 +90,7 @@ class PeerRecord:
 
     def rows(self, table, name, peer, n_splits):
         recorded = self._rows[f"{table}/{name}/{peer}"]
-        return [recorded[str(number)] for number in range(n_splits) if str(number) in recorded]
+        return [recorded[str(number)] for number in range(n_splits)]
 
     def complete(self, table, names, n_splits, recompute=False):
         """Evaluate what is missing, or all, for up to `n_splits` splits of each set, one fit to a core at a time."""
@@ -101,7 +98,7 @@ class PeerRecord:
             (f"{table}/{name}/{peer}", table, name, peer, number)
             for name in names
             for peer in COMPARISONS[table].peers
-            for number in range(self._n_splits(name, peer, n_splits))
+            for number in range(len(load_splits(self.data, name)[:n_splits]))
         ]
         if not recompute:
             tasks = [task for task in tasks if str(task[-1]) not in self._rows.get(task[0], {})]
@@ -113,11 +110,6 @@ class PeerRecord:
                 self._rows.setdefault(key, {})[str(number)] = row
                 self._save()
                 print(key, number, row, file=sys.stderr, flush=True)
-
-    def _n_splits(self, name, peer, n_splits):
-        splits = load_splits(self.data, name)[:n_splits]
-        many = len(splits[0][0]) > MANY_ROWS
-        return min(len(splits), FEWER_SPLITS) if many and peer in SLOW else len(splits)
 
     def _save(self):
         lines = (f"{json.dumps(key)}: {json.dumps(rows)}" for key, rows in sorted(self._rows.items()))
