@@ -1,7 +1,7 @@
 """The measurements behind the decisions in doc/architecture.md and the spread in benchmarks/results/accuracy.md.
 
 python benchmarks/decisions.py threads alignment
-python benchmarks/decisions.py mirrored draws         # minutes; need the data folder, see accuracy.py
+python benchmarks/decisions.py mirrored draws         # minutes; need the data folder, see uci_sets.py
 """
 
 import argparse
@@ -9,8 +9,8 @@ import time
 
 import joblib
 import numpy as np
-from accuracy import DATA
 from threadpoolctl import threadpool_limits
+from uci_sets import DATA
 
 from sklearn_subquad import SubquadMLPRegressor, _kernels, _network
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, _fit

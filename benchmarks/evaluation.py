@@ -1,0 +1,118 @@
+"""Scores of fits on the splits of the sets; those of scikit-learn's estimators are kept in results/peers.json.
+
+The latter do not depend on this package, and take an hour. Each is fitted on one core; its seconds are those of the
+processor, so that it does not matter what else the machine did.
+"""
+
+import json
+import pathlib
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import joblib
+import numpy as np
+from peers import CLASSIFIERS, PROBABILISTIC_CLASSIFIERS, REGRESSORS
+from scipy.linalg import LinAlgWarning
+from sklearn.exceptions import ConvergenceWarning
+from uci_sets import APART, LARGER, REGRESSION, SMALL, load_splits
+
+RECORD = pathlib.Path(__file__).parent / "results" / "peers.json"
+
+
+def rmse(model, X, y):
+    """In the target's units."""
+    return (np.sqrt(np.mean((model.predict(X) - y) ** 2)),)
+
+
+def accuracy(model, X, y):
+    """In percent."""
+    return (100 * np.mean(model.predict(X) == y),)
+
+
+def calibration(model, X, y):
+    """Log loss, Brier score (summed over the classes) and expected calibration error of the predicted probabilities."""
+    probabilities = model.predict_proba(X).astype(np.float64)
+    indicators = y[:, None] == model.classes_
+    log_loss = -np.log(np.maximum(probabilities[indicators], 1e-15)).mean()
+    brier = ((probabilities - indicators) ** 2).sum(axis=1).mean()
+    hits = indicators[np.arange(len(y)), probabilities.argmax(axis=1)]
+    return log_loss, brier, expected_calibration_error(probabilities.max(axis=1), hits)
+
+
+def expected_calibration_error(confidence, hits, n_bins=15):
+    """Mean distance, over bins of equal width weighted by their rows, of the confidence from the share of hits."""
+    bins = np.minimum((n_bins * confidence).astype(int), n_bins - 1)
+    return np.abs(np.bincount(bins, weights=hits - confidence)).sum() / len(hits)
+
+
+class Comparison(NamedTuple):
+    sets: tuple[str, ...]
+    peers: dict[str, Callable]
+    scores: Callable
+
+
+COMPARISONS = {
+    "regression": Comparison(REGRESSION, REGRESSORS, rmse),
+    "classification": Comparison((*SMALL, *LARGER, *APART), CLASSIFIERS, accuracy),
+    "calibration": Comparison((*SMALL, "image-segmentation"), PROBABILISTIC_CLASSIFIERS, calibration),
+}
+
+
+def evaluate(model, split, scores, clock=time.perf_counter):
+    """Scores of a model that is fitted here and, last, the seconds of the fit, to five digits as they are recorded."""
+    X, y, X_test, y_test = split
+    start = clock()
+    model.fit(X, y)
+    seconds = clock() - start
+    return [float(f"{value:.5g}") for value in (*scores(model, X_test, y_test), seconds)]
+
+
+def evaluate_peer(data, table, name, peer, number):
+    X, y, X_test, y_test = load_splits(data, name)[number]
+    split = X.astype(np.float64), y, X_test.astype(np.float64), y_test
+    with warnings.catch_warnings():
+        # Epochs that do not suffice, corners of the grid, and classes of fewer rows than folds.
+        for category in (ConvergenceWarning, LinAlgWarning, UserWarning):
+            warnings.simplefilter("ignore", category)
+        return evaluate(COMPARISONS[table].peers[peer](), split, COMPARISONS[table].scores, clock=time.process_time)
+
+
+class PeerRecord:
+    """Rows of `evaluate` for scikit-learn's estimators, one for each split of a set, read from and kept in a file."""
+
+    def __init__(self, data, path=RECORD):
+        self.data = data
+        self.path = path
+        self._rows = json.loads(path.read_text()) if path.exists() else {}
+
+    def rows(self, table, name, peer, n_splits):
+        recorded = self._rows[f"{table}/{name}/{peer}"]
+        return [recorded[str(number)] for number in range(n_splits)]
+
+    def complete(self, table, names, n_splits, recompute=False):
+        """Evaluate what is missing, or all, for up to `n_splits` splits of each set, one fit to a core at a time."""
+        tasks = [
+            (f"{table}/{name}/{peer}", table, name, peer, number)
+            for name in names
+            for peer in COMPARISONS[table].peers
+            for number in range(len(load_splits(self.data, name)[:n_splits]))
+        ]
+        if not recompute:
+            tasks = [task for task in tasks if str(task[-1]) not in self._rows.get(task[0], {})]
+        with joblib.parallel_config("loky", inner_max_num_threads=1):
+            rows = joblib.Parallel(n_jobs=-1, return_as="generator", pre_dispatch="n_jobs")(
+                joblib.delayed(evaluate_peer)(self.data, *what) for _, *what in tasks
+            )
+            for (key, *_, number), row in zip(tasks, rows, strict=True):
+                self._rows.setdefault(key, {})[str(number)] = row
+                self._save()
+                print(key, number, row, file=sys.stderr, flush=True)
+
+    def _save(self):
+        lines = (f"{json.dumps(key)}: {json.dumps(rows)}" for key, rows in sorted(self._rows.items()))
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        partial.replace(self.path)
