@@ -24,8 +24,8 @@ _MAX_SEARCHES = 5
 # where they have many; it grows geometrically in between.
 _SMALL_INIT_SCALE = 0.05 * math.sqrt(2048)
 _FEW_DIMENSIONS, _MANY_DIMENSIONS = 10, 20
-# Rows on which effective dimensions are counted, where there are more.
-_DIMENSION_ROWS = 1024
+# Rows on which effective dimensions are counted, at most and at least where there are more, and their numbers at most.
+_MAX_DIMENSION_ROWS, _MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS = 1024, 64, 1 << 23
 
 
 @dataclass
@@ -149,7 +149,9 @@ def _resolved_architecture(data, options):
     if architecture.init_scale != "auto":
         return architecture
     inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize)
-    data = data[_some_rows(len(data.X), _DIMENSION_ROWS, [options.seed, 4])]
+    n_rows, n_features = data.X.shape
+    n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // n_features))
+    data = data[_some_rows(n_rows, n_wanted, [options.seed, 4])]
     # Without the constant.
     x = inputs.transform(data.X.astype(np.float64))[:, :-1]
     few, many = math.log(_FEW_DIMENSIONS), math.log(_MANY_DIMENSIONS)
@@ -212,7 +214,7 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None):
     watched = fitting if held_out is None else held_out
     kept = None
     if options.keep_left_out and options.early_stopping:
-        kept = KeptOutputs(len(data.X[watched]))
+        kept = KeptOutputs(len(data.sample_weight[watched]))
     if held_out is not None:
         held_out = _scaled(data[held_out], inputs, targets, loss)
     if loss is None:
@@ -237,8 +239,8 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None):
     result.phase_times["init"] = initialised
     left_out = None
     if kept is not None:
-        rows = data[watched][kept.rows]
-        left_out = LeftOutPath([targets.inverse_transform(out) for out in kept.outputs], rows.Y, rows.sample_weight)
+        outputs = [targets.inverse_transform(output) for output in kept.outputs]
+        left_out = LeftOutPath(outputs, data.Y[watched][kept.rows], data.sample_weight[watched][kept.rows])
     return FittedModel(inputs, targets, network, result, batch, left_out)
 
 

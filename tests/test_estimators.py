@@ -27,7 +27,7 @@ from sklearn_subquad._jacobian import Jacobian
 from sklearn_subquad._losses import make_loss
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
 from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._scaling import InputScaling
+from sklearn_subquad._scaling import InputScaling, effective_dimension
 
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 
@@ -1026,6 +1026,22 @@ def test_automatic_initial_scale_follows_the_effective_dimension(
     assert np.abs(X[:, 1:]).max() < 6
     assert estimator.init_scale_ == pytest.approx(expected, rel=1e-6 if standardize else 0.01)
     assert small(estimator_class, **settings, init_scale=0.2).fit(X, y).init_scale_ == 0.2
+
+
+@pytest.mark.parametrize(("n_features", "numbers"), [(40, 0), (40, 1 << 23), (3000, 1 << 18)])
+def test_the_effective_dimension_is_counted_on_some_of_many_rows(n_features, numbers, monkeypatch):
+    monkeypatch.setattr("sklearn_subquad._fitting._DIMENSION_NUMBERS", numbers)
+    seen = []
+
+    def counting(x, sample_weight):
+        seen.append(x.shape)
+        return effective_dimension(x, sample_weight)
+
+    monkeypatch.setattr("sklearn_subquad._fitting.effective_dimension", counting)
+    X = np.random.default_rng(0).standard_normal((1500, n_features), np.float32)
+    settings = {"hidden_layer_sizes": (20, 200), "max_iter": 1, "early_stopping": False}
+    assert small(SubquadMLPRegressor, **settings).fit(X, X[:, 0]).init_scale_ == 1.0
+    assert seen == [({0: 64, 1 << 18: 87, 1 << 23: 1024}[numbers], n_features)]
 
 
 @BOTH
