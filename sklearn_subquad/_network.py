@@ -251,7 +251,10 @@ class Network:
         A, inputs = self.output_weights
         output = times_dense(previous, A)
         if inputs is not None:
-            output += x @ inputs
+            # Kernels of OpenBLAS may raise the flag for lanes that they do not use. Losses notice numbers that are not
+            # finite.
+            with np.errstate(invalid="ignore"):
+                output += x @ inputs
         return Activations(x, hidden, output)
 
     def row_batches(self, n_rows):
