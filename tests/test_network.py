@@ -1,6 +1,7 @@
 """Initial weights, and what a forward pass owes to the calibration; operators are tested in test_jacobian.py."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -124,3 +125,12 @@ def test_a_network_goes_on_from_its_state():
     expected = network.forward(x).output
     restored = Network.from_state(dataclasses.replace(network.architecture), network.to_state())
     np.testing.assert_array_equal(restored.forward(x).output, expected)
+
+
+def test_numbers_that_are_not_finite_come_out_without_a_warning():
+    # BLAS raises the same flag now and then where all numbers are finite.
+    network, x = initialise(np.float64)
+    network.output_weights = (network.output_weights[0], np.full_like(network.output_weights[1], np.inf))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(network.forward(0 * x).output).all()
