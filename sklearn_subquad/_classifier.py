@@ -266,7 +266,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         outputs = self._outputs(X)
         if len(self.classes_) > 2:
             return outputs
-        return outputs[:, 0] if self._uses_log_loss else 2 * outputs[:, 0] - 1
+        return (outputs if self._uses_log_loss else scores(outputs))[:, 0]
 
     @property
     def _uses_log_loss(self):
