@@ -343,7 +343,7 @@ def test_a_second_fit_equals_a_first_one(estimator_class, loss):
         {"preconditioner": "none"},
         {"max_rank": 0},
         {"init_scale": 1.0},
-        {"batch_size": 10},
+        {"batch_size": 10, "max_iter": 5},
         {"alpha": 0.1},
         {"alpha": 0.1, "sparsifier": "topk", "hidden_layer_sizes": (64,)},
     ],
@@ -352,7 +352,7 @@ def test_a_second_fit_equals_a_first_one(estimator_class, loss):
 def test_learns_with_other_parameters(estimator_class, loss, parameters):
     X, y = training(estimator_class)
     estimator = batched(estimator_class, loss=loss, early_stopping=False, damping=1.0, **parameters).fit(X, y)
-    assert estimator.score(X, y) > 0.4
+    assert estimator.score(X, y) > 0.5
     assert estimator.loss_curve_[-1] < 0.95 * estimator.loss_curve_[0]
 
 
