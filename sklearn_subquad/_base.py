@@ -17,6 +17,7 @@ from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network, h
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
 from sklearn_subquad._memory import CALIBRATION_ROWS, MAX_SQUARE_ROWS, FitSize, require_bytes
+from sklearn_subquad._metric import MAX_METRIC_FEATURES
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, cheapest_preconditioner, resolved_sketch_size
@@ -27,9 +28,10 @@ from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density
 from sklearn_subquad._stopping import StopReason
 
 # early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
-_MIN_ROWS_FOR_VALIDATION = 200
-# batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number.
-_AUTO_FULL_BATCH, _AUTO_BATCH = 4096, 2048
+_MIN_ROWS_FOR_VALIDATION = 100
+# batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With several
+# outputs inner solves take many iterations, and smaller batches are as accurate (doc/defaults.md).
+_AUTO_BATCHES = {"one output": (4096, 2048), "several": (1024, 1024)}
 # A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly. Where the
 # curvature changes, a step that is not exact may be too long besides.
 _AUTO_CG_TOL = 1e-2
@@ -60,6 +62,7 @@ class BaseSubquadMLP(BaseEstimator):
         "early_stopping": [StrOptions({"auto", "loo", "validation"}), Options(bool, {False})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "feature_metric": [StrOptions({"auto"}), None],
         "standardize": ["boolean"],
         "n_jobs": [
             None,
@@ -94,6 +97,7 @@ class BaseSubquadMLP(BaseEstimator):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=3,
+        feature_metric="auto",
         standardize=True,
         n_jobs=None,
         random_state=None,
@@ -120,6 +124,7 @@ class BaseSubquadMLP(BaseEstimator):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.feature_metric = feature_metric
         self.standardize = standardize
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -215,7 +220,7 @@ class BaseSubquadMLP(BaseEstimator):
             data = data[counted]
             stratify = None if stratify is None else stratify[counted]
         n_rows = len(data.X)
-        batch_size = self._resolved_batch_size(n_rows)
+        batch_size = self._resolved_batch_size(n_rows, Y.shape[1])
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
         in_batches = n_rows > batch_size
         early_stopping = self._resolved_early_stopping(n_rows, in_batches)
@@ -242,6 +247,10 @@ class BaseSubquadMLP(BaseEstimator):
             sketch_size=resolved_sketch_size(self.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
             n_factors=n_factors,
             covariance_size=covariance_sketch_size(fitted) if covariance else 0,
+            keeps_a_model=in_batches
+            and early_stopping == "validation"
+            and self.feature_metric == "auto"
+            and X.shape[1] <= MAX_METRIC_FEATURES,
         )
         self._require_memory(size)
         options = FittingOptions(
@@ -255,6 +264,7 @@ class BaseSubquadMLP(BaseEstimator):
             early_stopping=early_stopping,
             validation_fraction=self.validation_fraction,
             keep_left_out=calibration,
+            learn_metric=self.feature_metric == "auto",
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )
         with worker_threads(self.n_jobs):
@@ -269,10 +279,11 @@ class BaseSubquadMLP(BaseEstimator):
             laplace = self._laplace(model, options.seed) if covariance else None
             self._set_fitted(model, early_stopping, self._measure_densities(model, data.X), laplace)
 
-    def _resolved_batch_size(self, n_rows):
+    def _resolved_batch_size(self, n_rows, n_outputs):
         """Rows of a batch; all rows where they are one batch."""
         if self.batch_size == "auto":
-            return n_rows if n_rows <= _AUTO_FULL_BATCH else _AUTO_BATCH
+            full, part = _AUTO_BATCHES["one output" if n_outputs == 1 else "several"]
+            return n_rows if n_rows <= full else part
         return min(int(self.batch_size), n_rows)
 
     def _resolved_early_stopping(self, n_rows, in_batches):
@@ -363,6 +374,7 @@ class BaseSubquadMLP(BaseEstimator):
         self._state_ = network.to_state() | {
             "input_mean": model.inputs.mean,
             "input_scale": model.inputs.scale,
+            "input_metric": model.inputs.metric,
             "target_mean": model.targets.mean,
             "target_scale": model.targets.scale,
             "laplace": None if laplace is None else laplace.to_state(),
@@ -385,7 +397,7 @@ class BaseSubquadMLP(BaseEstimator):
         """The fitted network and its scalings, on the stored arrays."""
         state = self._state_
         network = Network.from_state(Architecture(**self._architecture_), state)
-        inputs = InputScaling(state["input_mean"], state["input_scale"])
+        inputs = InputScaling(state["input_mean"], state["input_scale"], state["input_metric"])
         return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
 
     def _outputs(self, X, return_std=False):
@@ -428,6 +440,7 @@ class BaseSubquadMLP(BaseEstimator):
     def _dense_layers(self):
         check_is_fitted(self)
         state, widths = self._state_, self._architecture_["widths"]
+        metric = state["input_metric"]
         hidden = [
             None,
             *(PackedMatrix(t, m).to_dense().T for t, m in zip(state["tiles"], widths[1:], strict=True)),
@@ -441,7 +454,7 @@ class BaseSubquadMLP(BaseEstimator):
             width = (from_input if from_hidden is None else from_hidden).shape[1]
             intercept = np.zeros(width, dtype=state["output_weights"][0].dtype)
             if from_input is not None:
-                parts.append(from_input[:-1])
+                parts.append(from_input[:-1] if metric is None else metric.astype(from_input.dtype) @ from_input[:-1])
                 intercept = intercept.dtype.type(BIAS_FEATURE) * from_input[-1]
             layers.append((np.concatenate(parts), intercept))
         return layers

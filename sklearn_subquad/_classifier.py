@@ -77,8 +77,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     batch_size : "auto" or int, default="auto"
         Rows that a step uses. Up to so many rows, counted before any are held out, every step uses all; more are
         shuffled and cut into equal batches in every pass, the damping keeps a step from forgetting other batches, and
-        the fitted weights are an average of the iterates. "auto" fits up to 4,096 rows at once, and more in batches of
-        at most 2,048.
+        the fitted weights are an average of the iterates. "auto" fits up to 4,096 rows at once and more in batches of
+        at most 2,048; with several outputs both numbers are 1,024.
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
@@ -87,11 +87,17 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         where they are smaller than 100 rows) and then fits again on all rows with that number; in batches, it keeps
         the best average of iterates, and the held-out part stays out. False takes steps until the training loss does
         not fall any more.
-        "auto" is "validation" for 200 rows or more, in batches and for other losses than the squared error, else "loo".
+        "auto" is "validation" for 100 rows or more, in batches and for other losses than the squared error, else "loo".
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.
     n_iter_no_change : int, default=3
         Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
+    feature_metric : "auto" or None, default="auto"
+        Whether a metric of the features is learned, in which directions count by how much the outputs depend on them.
+        "auto" fits twice wherever rows are held out, with the features as they are and multiplied by the fourth root of
+        the second moments of the first network's gradients by them [2]_, and keeps what the held-out rows say is
+        better. Up to 512 features; it needs ``early_stopping="validation"``, which "auto" is for 100 rows or more.
+        None takes the features as they are, in about half the time.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Without it, features should be centred and of unit scale already.
@@ -144,7 +150,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
-        Seconds by phase: init, forward, jacobian, solve, update, flush, stopping.
+        Seconds by phase: init, forward, jacobian, solve, update, flush, stopping, metric.
     stop_reason_ : str
         Why the fit (or the search for the number of steps) ended.
     n_layers_ : int
@@ -171,6 +177,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     ----------
     .. [1] Z. Song, L. Zhang, R. Zhang, "Training Multi-Layer Over-Parametrized Neural Networks in
        Subquadratic Time", arXiv:2112.07628, ITCS 2024.
+    .. [2] A. Radhakrishnan, D. Beaglehole, P. Pandit, M. Belkin, "Mechanism for feature learning in neural networks and
+       backpropagation-free machine learning models", Science 383, 2024.
 
     Examples
     --------

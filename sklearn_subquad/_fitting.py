@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from sklearn.model_selection import train_test_split
@@ -11,6 +11,7 @@ from sklearn.model_selection import train_test_split
 from sklearn_subquad._calibration import LeftOutPath
 from sklearn_subquad._losses import SquaredError, make_loss
 from sklearn_subquad._memory import CALIBRATION_ROWS
+from sklearn_subquad._metric import MAX_METRIC_FEATURES, gradient_moments, learned_metric
 from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._scaling import InputScaling, TargetScaling, effective_dimension
@@ -85,6 +86,8 @@ class FittingOptions:
         Rows of a batch at most.
     keep_left_out : bool
         Whether outputs for rows that are left out are asked for.
+    learn_metric : bool
+        Whether a metric of the features is tried, where the number of steps is searched for.
     """
 
     architecture: Architecture
@@ -97,6 +100,7 @@ class FittingOptions:
     early_stopping: str | bool
     validation_fraction: float
     keep_left_out: bool
+    learn_metric: bool
     seed: int
 
 
@@ -109,6 +113,8 @@ def fit_network(data, options, stratify=None):
     options : FittingOptions
         With ``early_stopping="validation"`` the number of steps is found on a held-out part. Where a fit is not in
         batches, it is found on several such parts if they are small, and a last fit takes as many steps on all rows.
+        Either way it is found for features as they are and with a metric that is learned from them, if that is asked
+        for, and what has the lower error counts.
     stratify : ndarray of shape (n,) or None
         Class labels that the held-out part should keep in proportion where it can.
 
@@ -118,37 +124,49 @@ def fit_network(data, options, stratify=None):
         Its result describes the final fit, with the mean error curve of the searches, and the stop reason of the
         longest one unless the final fit took fewer steps than it was meant to. Seconds are summed over all.
     """
-    options = dataclasses.replace(options, architecture=_resolved_architecture(data, options))
     # Of all rows: a held-out part may leave a class out.
     loss = None if options.loss == "squared_error" else make_loss(options.loss, data.Y, data.sample_weight)
     if options.early_stopping != "validation":
-        return _fit(data, options, loss)
-    if options.in_batches:
-        return _fit(data, options, loss, *_split(len(data.X), options, stratify, options.seed))
-    searches, left_out = _search(data, options, loss, stratify)
-    curve = _mean_curve([search.error_curve for search in searches])
-    best_iter = int(np.argmin(curve))
-    solver = dataclasses.replace(options.solver, max_iter=best_iter, tol=0.0)
-    if options.solver.verbose:
-        print(f"Fitting all {len(data.X)} rows with that number of steps: {best_iter}.")
-    final = _fit(data, dataclasses.replace(options, solver=solver, early_stopping=False), loss)
-    final.result.error_curve = curve
-    if options.keep_left_out:
-        final.left_out = LeftOutPath.concatenate(left_out)
-    if final.result.n_iter == best_iter:
-        final.result.stop_reason = max(searches, key=lambda search: search.n_iter).stop_reason
-    for search in searches:
-        for phase, seconds in search.phase_times.items():
-            final.result.phase_times[phase] += seconds
+        return _fit(data, _resolved(data, options), loss)
+    searches = [_search(data, options, loss, stratify)]
+    if searches[0].moments:
+        metric = learned_metric(np.mean(searches[0].moments, axis=0))
+        if metric is not None:
+            searches.append(_search(data, options, loss, stratify, metric, searches[0].moments))
+    best = min(searches, key=lambda search: min(search.curve))
+    final = best.models[0] if options.in_batches else _fit_all_rows(data, options, loss, best)
+    results = [result for search in searches for result in search.results if result is not final.result]
+    for result in results:
+        for phase, seconds in result.phase_times.items():
+            final.result.phase_times[phase] = final.result.phase_times.get(phase, 0.0) + seconds
     return final
 
 
-def _resolved_architecture(data, options):
-    """The architecture with a number in the place of an `init_scale` of "auto"."""
+def _fit_all_rows(data, options, loss, search):
+    """A last fit, with the metric and the number of steps that were found."""
+    curve = search.curve
+    best_iter = int(np.argmin(curve))
+    if options.solver.verbose:
+        features = "the features as they are" if search.metric is None else "the learned metric"
+        print(f"Fitting all {len(data.X)} rows, {features}, with that number of steps: {best_iter}.")
+    options = _resolved(data, options, search.metric)
+    solver = dataclasses.replace(options.solver, max_iter=best_iter, tol=0.0)
+    options = dataclasses.replace(options, solver=solver, early_stopping=False)
+    final = _fit(data, options, loss, metric=search.metric)
+    final.result.error_curve = curve
+    if options.keep_left_out:
+        final.left_out = LeftOutPath.concatenate(search.left_out)
+    if final.result.n_iter == best_iter:
+        final.result.stop_reason = max(search.results, key=lambda result: result.n_iter).stop_reason
+    return final
+
+
+def _resolved(data, options, metric=None):
+    """The options with a number in the place of an `init_scale` of "auto"."""
     architecture = options.architecture
     if architecture.init_scale != "auto":
-        return architecture
-    inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize)
+        return options
+    inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize, metric)
     n_rows, n_features = data.X.shape
     n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // n_features))
     data = data[_some_rows(n_rows, n_wanted, [options.seed, 4])]
@@ -157,7 +175,8 @@ def _resolved_architecture(data, options):
     few, many = math.log(_FEW_DIMENSIONS), math.log(_MANY_DIMENSIONS)
     share = (math.log(effective_dimension(x, data.sample_weight)) - few) / (many - few)
     small = _SMALL_INIT_SCALE / math.sqrt(architecture.widths[-1])
-    return dataclasses.replace(architecture, init_scale=small ** (1 - min(max(share, 0.0), 1.0)))
+    init_scale = small ** (1 - min(max(share, 0.0), 1.0))
+    return dataclasses.replace(options, architecture=dataclasses.replace(architecture, init_scale=init_scale))
 
 
 def _some_rows(n, n_wanted, seed):
@@ -167,22 +186,68 @@ def _some_rows(n, n_wanted, seed):
     return np.sort(np.random.default_rng(seed).choice(n, n_wanted, replace=False))
 
 
-def _search(data, options, loss, stratify):
+@dataclass
+class _Search:
     """Fits to parts of the rows, whose error curves say how many steps to take on all of them.
 
-    Returns a list of their results, and one of their `LeftOutPath` or None. A small held-out part says little: there
-    are as many as make up `HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`.
+    Attributes
+    ----------
+    metric : ndarray of shape (d, d) or None
+        That of all rows; every part has one of its own.
+    models : list of FittedModel
+        In batches, the one that was fitted; else none is kept.
+    results : list of SolverResult
+    left_out : list of LeftOutPath or None
+    moments : list of ndarray of shape (d, d)
+        `gradient_moments` of the fitted networks, where a metric is to be learned from them.
     """
-    searches, left_out, n_held_out = [], [], 0
-    while not searches or (n_held_out < HELD_OUT_ROWS and len(searches) < _MAX_SEARCHES):
-        fitting, held_out = _split(len(data.X), options, stratify, options.seed + len(searches))
+
+    metric: np.ndarray | None
+    models: list = field(default_factory=list)
+    results: list = field(default_factory=list)
+    left_out: list = field(default_factory=list)
+    moments: list = field(default_factory=list)
+
+    @property
+    def curve(self):
+        """Their mean error after 0, 1, ... steps."""
+        return _mean_curve([result.error_curve for result in self.results])
+
+
+def _search(data, options, loss, stratify, metric=None, moments=None):
+    """A `_Search` for features as they are, or with a metric of all rows and what the parts learn theirs from.
+
+    A small held-out part says little: there are as many as make up `HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`. In
+    batches there is one.
+    """
+    learns = metric is None and options.learn_metric and data.X.shape[1] <= MAX_METRIC_FEATURES
+    options = _resolved(data, options, metric)
+    max_searches = 1 if options.in_batches else _MAX_SEARCHES
+    search, n_held_out = _Search(metric), 0
+    while not search.results or (n_held_out < HELD_OUT_ROWS and len(search.results) < max_searches):
+        place = len(search.results)
+        fitting, held_out = _split(len(data.X), options, stratify, options.seed + place)
         if options.solver.verbose:
-            print(f"Finding the number of steps: {len(fitting)} rows to fit, {len(held_out)} held out.")
-        model = _fit(data, options, loss, fitting, held_out)
-        searches.append(model.result)
-        left_out.append(model.left_out)
+            features = "features as they are" if metric is None else "a learned metric"
+            print(f"Finding the number of steps, {features}: {len(fitting)} rows to fit, {len(held_out)} held out.")
+        of_part = None if moments is None else learned_metric(moments[place])
+        model = _fit(data, options, loss, fitting, held_out, of_part)
+        search.results.append(model.result)
+        search.left_out.append(model.left_out)
         n_held_out += len(held_out)
-    return searches, left_out
+        if learns:
+            search.moments.append(_timed_moments(model, options.seed))
+        if options.in_batches:
+            search.models.append(model)
+    return search
+
+
+def _timed_moments(model, seed):
+    start = time.perf_counter()
+    batch = model.batch[_some_rows(len(model.batch), CALIBRATION_ROWS, [seed, 3])]
+    moments = gradient_moments(model.network, batch.x, batch.sample_weight, [seed, 5])
+    model.result.phase_times["metric"] = time.perf_counter() - start
+    return moments
 
 
 def _mean_curve(curves):
@@ -205,10 +270,10 @@ def _split(n, options, stratify, seed):
     return train_test_split(np.arange(n), test_size=n_held_out, random_state=seed, stratify=stratify)
 
 
-def _fit(data, options, loss, fitting=slice(None), held_out=None):
+def _fit(data, options, loss, fitting=slice(None), held_out=None, metric=None):
     """Fit to some rows of the data and watch the error on others, both given by their places."""
     start = time.perf_counter()
-    inputs, targets = _scalings(data[fitting], options, loss)
+    inputs, targets = _scalings(data[fitting], options, loss, metric)
     # Only what is scaled lives on: of the rows as they come, there is no copy while the solver works.
     batch = _scaled(data[fitting], inputs, targets, loss)
     watched = fitting if held_out is None else held_out
@@ -244,9 +309,9 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None):
     return FittedModel(inputs, targets, network, result, batch, left_out)
 
 
-def _scalings(data, options, loss):
+def _scalings(data, options, loss, metric):
     """Scaling of inputs and of targets for these rows; the loss is None for the squared error."""
-    inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize)
+    inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize, metric)
     if loss is None:
         return inputs, TargetScaling.fit(data.Y, data.sample_weight, options.unit_variance_targets)
     # The loss adds its baseline, and so do predictions.

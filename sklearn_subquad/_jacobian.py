@@ -277,6 +277,14 @@ class Jacobian:
             for U, C in zip(self.probe_cotangents(), self._probe_outputs(), strict=True)
         ]
 
+    def probe_input_gradients(self):
+        """For every probe the gradients (n x (n_features + 1)) of its combination of outputs by x, times row scale."""
+        inputs = [*(layer.input_weights for layer in self.network.layers), self.network.output_weights[1]]
+        for U, C in zip(self.probe_cotangents(), self._probe_outputs(), strict=True):
+            *of_layers, of_outputs = inputs
+            parts = [times_dense(u, W) for u, W in zip(U, of_layers, strict=True) if W is not None]
+            yield sum(parts) if of_outputs is None else sum(parts) + C @ of_outputs.T
+
     def gram(self):
         """The Gram matrix (n x n, float64) that all outputs share, averaged over the probes, without their scales.
 

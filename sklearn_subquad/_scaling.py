@@ -6,6 +6,8 @@ import numpy as np
 from scipy.special import entr
 from sklearn.utils import gen_batches
 
+from sklearn_subquad._parallel import blas_threads
+
 # Rows that are scaled, and columns whose moments are taken, at a time: in double precision, whatever X is in.
 _CHUNK_ROWS = 1024
 _CHUNK_COLUMNS = 16
@@ -76,28 +78,53 @@ def effective_dimension(x, sample_weight):
 
 @dataclass
 class InputScaling:
-    """The map x -> [(x - mean) / scale / sqrt(d), bias feature].
+    """The map x -> [(x - mean) / scale @ metric / sqrt(d), bias feature].
 
     Attributes
     ----------
     mean, scale : ndarray of shape (n_features,), float64
+    metric : ndarray of shape (n_features, n_features), float64, or None
+        None stands for the identity.
     """
 
     mean: np.ndarray
     scale: np.ndarray
+    metric: np.ndarray | None = None
 
     @classmethod
-    def fit(cls, X, sample_weight, standardize):
+    def fit(cls, X, sample_weight, standardize, metric=None):
+        """Scaling of these rows. A metric is scaled so that it does not change their mean square."""
         n_features = X.shape[1]
-        if not standardize:
-            return cls(np.zeros(n_features), np.ones(n_features))
-        mean, deviation, largest = _moments(X, sample_weight)
-        return cls(mean, np.maximum(deviation, largest / _MAX_DEVIATION))
+        mean, scale = np.zeros(n_features), np.ones(n_features)
+        if standardize:
+            mean, deviation, largest = _moments(X, sample_weight)
+            scale = np.maximum(deviation, largest / _MAX_DEVIATION)
+        scaling = cls(mean, scale)
+        if metric is not None:
+            before, after = (
+                each._mean_square(X.astype(np.float64, copy=False), sample_weight)
+                for each in (scaling, cls(mean, scale, metric))
+            )
+            # Rows may lie where the metric is zero, or not vary at all.
+            if after > 0:
+                scaling.metric = metric * np.sqrt(before / after)
+        return scaling
+
+    def _mean_square(self, X, sample_weight):
+        x = self.transform(X)[:, :-1]
+        return np.average(np.einsum("ij,ij->i", x, x), weights=sample_weight)
 
     def transform(self, X):
         """Network inputs (n x (n_features + 1)) in X's floating dtype."""
         out = np.empty((X.shape[0], X.shape[1] + 1), dtype=X.dtype)
-        _standardise(X, self.mean, self.scale * np.sqrt(X.shape[1]), out[:, :-1])
+        scale = self.scale * np.sqrt(X.shape[1])
+        if self.metric is None:
+            _standardise(X, self.mean, scale, out[:, :-1])
+        else:
+            metric = self.metric.astype(X.dtype)
+            with blas_threads(2 * X.size * X.shape[1]):
+                for rows in gen_batches(len(X), _CHUNK_ROWS):
+                    out[rows, :-1] = ((X[rows] - self.mean) / scale).astype(X.dtype) @ metric
         out[:, -1] = BIAS_FEATURE
         return out
 
