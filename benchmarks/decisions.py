@@ -5,7 +5,6 @@ python benchmarks/decisions.py mirrored draws         # minutes; need the data f
 """
 
 import argparse
-import dataclasses
 import time
 
 import joblib
@@ -14,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from uci_sets import DATA
 
 from sklearn_subquad import SubquadMLPRegressor, _kernels, _network
-from sklearn_subquad._fitting import FittingOptions, TrainingSet, _fit, _resolved_architecture
+from sklearn_subquad._fitting import FittingOptions, TrainingSet, _fit, _resolved
 from sklearn_subquad._matmul import PackedMatrix
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._rows import SparseRows
@@ -78,9 +77,10 @@ def best_rmse(name, split, seed):
         early_stopping=False,
         validation_fraction=0.1,
         keep_left_out=False,
+        learn_metric=False,
         seed=seed,
     )
-    options = dataclasses.replace(options, architecture=_resolved_architecture(data[fitting], options))
+    options = _resolved(data[fitting], options)
     with worker_threads():
         curve = _fit(data, options, None, fitting, test).result.error_curve
     return np.sqrt(min(curve)) * data.Y[fitting].std()

@@ -29,8 +29,8 @@ from sklearn_subquad._stopping import StopReason
 
 # early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
 _MIN_ROWS_FOR_VALIDATION = 100
-# batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With several
-# outputs inner solves take many iterations, and smaller batches are as accurate (doc/defaults.md).
+# batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With
+# several outputs inner solves take many iterations, and smaller batches are as accurate (doc/defaults.md).
 _AUTO_BATCHES = {"one output": (4096, 2048), "several": (1024, 1024)}
 # A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly. Where the
 # curvature changes, a step that is not exact may be too long besides.

@@ -138,7 +138,9 @@ def test_rows_held_out_do_not_turn_batches_into_a_fit_of_all_rows(estimator_clas
     X, y = training(estimator_class)
     solvers, solve = [], MiniBatchSolver.solve
     monkeypatch.setattr(MiniBatchSolver, "solve", lambda self: solvers.append(self) or solve(self))
-    estimator = batched(estimator_class, batch_size=batch_size, loss=loss, early_stopping="validation").fit(X, y)
+    estimator = batched(
+        estimator_class, batch_size=batch_size, loss=loss, early_stopping="validation", feature_metric=None
+    ).fit(X, y)
     # The 540 rows that are left are one batch. The held-out ones stay out, and nothing is fitted again.
     assert len(solvers) == 1
     assert len(estimator.n_cg_iter_) == len(estimator.loss_curve_) == estimator.n_iter_
@@ -148,23 +150,24 @@ def test_rows_held_out_do_not_turn_batches_into_a_fit_of_all_rows(estimator_clas
     assert len(two.n_cg_iter_) == 2 * two.n_iter_
 
 
-def test_auto_cuts_more_than_4096_rows():
+@pytest.mark.parametrize(("n_outputs", "at_once", "n_batches", "batch"), [(1, 4096, 3, 2048), (2, 1024, 2, 1024)])
+def test_auto_cuts_many_rows_and_fewer_with_several_outputs(n_outputs, at_once, n_batches, batch):
     rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((4097, 2)), rng.standard_normal(4097)
+    X, y = rng.standard_normal((at_once + 1, 2)), np.squeeze(rng.standard_normal((at_once + 1, n_outputs)))
     # Without preconditioner and with a damping nothing of n x n is formed.
     parameters = {"hidden_layer_sizes": (8,), "max_iter": 1, "early_stopping": False, "random_state": 0}
     model = SubquadMLPRegressor(preconditioner="none", damping=1.0, **parameters)
     assert len(clone(model).fit(X[:-1], y[:-1]).n_cg_iter_) == 1
     cut = clone(model).fit(X, y)
-    assert len(cut.n_cg_iter_) == 3
-    as_told = clone(model).set_params(batch_size=2048).fit(X, y)
+    assert len(cut.n_cg_iter_) == n_batches
+    as_told = clone(model).set_params(batch_size=batch).fit(X, y)
     assert cut.predict(X).tobytes() == as_told.predict(X).tobytes()
 
 
 @LOSSES
 def test_validation_returns_the_best_average(estimator_class, loss):
     X, y = training(estimator_class)
-    estimator = batched(estimator_class, loss=loss, damping=0.02, max_iter=20).fit(X, y)
+    estimator = batched(estimator_class, loss=loss, damping=0.02, max_iter=20, feature_metric=None).fit(X, y)
     assert 1 <= estimator.best_iter_ == np.argmax(estimator.validation_scores_) < estimator.n_iter_
     shorter = clone(estimator).set_params(max_iter=estimator.best_iter_).fit(X, y)
     assert outputs(estimator, X).tobytes() == outputs(shorter, X).tobytes()
@@ -249,11 +252,14 @@ def test_patience_is_counted_in_steps_and_ends_with_a_pass(batch_size, n_passes)
 )
 def test_verbose_prints_a_line_a_pass(estimator_class, loss, early_stopping, capsys):
     X, y = training(estimator_class)
-    estimator = batched(estimator_class, loss=loss, early_stopping=early_stopping, max_cg_iter=200)
+    estimator = batched(estimator_class, loss=loss, early_stopping=early_stopping, max_cg_iter=200, feature_metric=None)
     estimator.fit(X, y)
     assert capsys.readouterr().out == ""
     estimator.set_params(verbose=1).fit(X, y)
-    title, *passes, end = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out.splitlines()
+    if early_stopping == "validation":
+        assert "features as they are" in printed.pop(0)
+    title, *passes, end = printed
     assert title.split()[0] == "pass"
     assert [line.split()[0] for line in passes] == [str(1 + i) for i in range(estimator.n_iter_)]
     # The titles stand over the right ends of their columns, but for "stop error", which are two words.

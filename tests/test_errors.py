@@ -248,6 +248,7 @@ INVALID = {
     "early_stopping": [True, "gcv", None, 0],
     "validation_fraction": [0.0, 1.0, -0.1, 5, "auto", None],
     "n_iter_no_change": [0, 1.5, "auto", None],
+    "feature_metric": ["diagonal", True, False, 1],
     "standardize": ["yes", 2, None],
     "n_jobs": [1.5, "all"],
     "random_state": [-1, 1.5, "seed"],

@@ -572,7 +572,8 @@ def test_leave_one_out_returns_the_best_iterate_of_a_classifier():
 @BOTH
 def test_validation_takes_the_steps_found_on_all_rows(estimator_class):
     X, y = data_for(estimator_class)
-    stopped = small(estimator_class, early_stopping="validation", max_iter=20, random_state=2).fit(X, y)
+    stopped = small(estimator_class, early_stopping="validation", max_iter=20, random_state=2, feature_metric=None)
+    stopped.fit(X, y)
     assert stopped.n_iter_ == stopped.best_iter_ >= 1
     assert len(stopped.loss_curve_) == stopped.best_iter_ + 1 < len(stopped.validation_scores_)
     direct = fixed_steps(estimator_class, stopped.best_iter_, random_state=2).fit(X, y)
@@ -580,17 +581,17 @@ def test_validation_takes_the_steps_found_on_all_rows(estimator_class):
     assert stopped.loss_curve_ == direct.loss_curve_
 
 
-@pytest.mark.parametrize(("n", "attribute"), [(199, "loo_curve_"), (200, "validation_scores_")])
+@pytest.mark.parametrize(("n", "attribute"), [(99, "loo_curve_"), (100, "validation_scores_")])
 def test_auto_holds_rows_out_where_there_are_enough(n, attribute):
     X, y = regression_data(n=n)
     assert hasattr(small(SubquadMLPRegressor, max_iter=1).fit(X, y), attribute)
 
 
 def test_auto_counts_only_rows_of_positive_weight():
-    X, y = regression_data(n=210)
-    weights = np.r_[np.ones(190), np.zeros(20)]
+    X, y = regression_data(n=110)
+    weights = np.r_[np.ones(90), np.zeros(20)]
     weighted = small(SubquadMLPRegressor, max_iter=1).fit(X, y, sample_weight=weights)
-    assert hasattr(weighted, "loo_curve_") == hasattr(small(SubquadMLPRegressor).fit(X[:190], y[:190]), "loo_curve_")
+    assert hasattr(weighted, "loo_curve_") == hasattr(small(SubquadMLPRegressor).fit(X[:90], y[:90]), "loo_curve_")
 
 
 def flat_weights(state):
@@ -701,7 +702,8 @@ def test_loss_curve_is_the_metric_of_the_loss(estimator_class, loss, k):
 @pytest.mark.parametrize("early_stopping", ["validation", "auto"])
 def test_other_losses_take_the_steps_found_on_held_out_rows(estimator_class, loss, k, early_stopping):
     X, y = data_for_loss(loss, k, n=150)
-    stopped = small(estimator_class, loss=loss, early_stopping=early_stopping, max_iter=20).fit(X, y)
+    parameters = {"loss": loss, "early_stopping": early_stopping, "feature_metric": None}
+    stopped = small(estimator_class, **parameters, max_iter=20).fit(X, y)
     assert stopped.n_iter_ == stopped.best_iter_ == np.argmax(stopped.validation_scores_) >= 1
     direct = fixed_steps(estimator_class, stopped.best_iter_, loss=loss).fit(X, y)
     np.testing.assert_array_equal(raw_outputs(stopped, X), raw_outputs(direct, X))
@@ -866,6 +868,7 @@ EFFECTS = [
     ("early_stopping", {}, False, "validation", "validation_scores_"),
     ("validation_fraction", {"early_stopping": "validation"}, 0.1, 0.4, "validation_scores_"),
     ("n_iter_no_change", {"tol": 0.9, "early_stopping": False}, 1, 3, "n_iter_"),
+    ("feature_metric", {"early_stopping": "validation"}, "auto", None, "phase_times_"),
     ("standardize", {}, True, False, "outputs"),
     ("random_state", {}, 0, 1, "outputs"),
 ]
@@ -1045,7 +1048,7 @@ def test_the_effective_dimension_is_counted_on_some_of_many_rows(n_features, num
 
 
 @BOTH
-@pytest.mark.parametrize(("n_rows", "curve"), [(199, "loo_curve_"), (200, "validation_scores_")])
+@pytest.mark.parametrize(("n_rows", "curve"), [(99, "loo_curve_"), (100, "validation_scores_")])
 def test_automatic_early_stopping_follows_the_number_of_rows(estimator_class, n_rows, curve):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n_rows, 3))

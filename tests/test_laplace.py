@@ -281,14 +281,17 @@ def test_every_output_has_its_own_noise():
     assert 2 < (std[:, 1] / std[:, 0]).mean() < 5.5
 
 
-@pytest.mark.parametrize(("n", "batch_size"), [(2000, "auto"), (2000, 500), (190, "auto")])
-def test_intervals_cover_what_they_should(n, batch_size):
-    noise, n_left_out = 0.3, n if n < 200 else n // 10
+@pytest.mark.parametrize(
+    ("n", "batch_size", "early_stopping"), [(2000, "auto", "auto"), (2000, 500, "auto"), (190, "auto", "loo")]
+)
+def test_intervals_cover_what_they_should(n, batch_size, early_stopping):
+    noise, n_left_out = 0.3, n if early_stopping == "loo" else n // 10
     X, y = toy_data(n=n, noise=noise)
     X_new, y_new = toy_data(n=4000, noise=noise, seed=1)
-    model = SubquadMLPRegressor(hidden_layer_sizes=(128, 128), random_state=0, batch_size=batch_size).fit(X, y)
-    mean, std = model.predict(X_new, return_std=True)
-    assert hasattr(model, "loo_curve_") == (n < 200)
+    model = SubquadMLPRegressor(
+        hidden_layer_sizes=(128, 128), random_state=0, batch_size=batch_size, early_stopping=early_stopping
+    )
+    mean, std = model.fit(X, y).predict(X_new, return_std=True)
     # A variance from so many squares has the relative error sqrt(2 / n), its root half of that; moving the ends of the
     # interval by a share e moves the coverage by 2 * 1.645 * 0.103 * e, 0.103 being the density there.
     error = 2 * 1.645 * 0.103 * np.sqrt(2 / n_left_out) / 2 + np.sqrt(0.9 * 0.1 / len(y_new))

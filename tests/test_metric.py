@@ -1,0 +1,226 @@
+"""The metric of the features: moments of gradients against dense ones, its scale, and when fits take it."""
+
+import pickle
+
+import numpy as np
+import pytest
+from cases import DenseNetwork
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._metric import MAX_METRIC_FEATURES, gradient_moments, learned_metric
+from sklearn_subquad._network import Architecture, Network
+from sklearn_subquad._scaling import InputScaling
+
+BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+
+
+def make_network(widths=(40, 30), n_outputs=1, dtype=np.float64, skip_connections=True, sparsifier="shifted_relu"):
+    """A random network and 25 rows of four inputs."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.standard_normal((25, 3)), np.full(25, 0.5)]).astype(dtype)
+    architecture = Architecture(
+        widths,
+        (0.3,) * len(widths),
+        sparsifier=sparsifier,
+        skip_connections=skip_connections,
+        init_scale=0.2,
+    )
+    network = Network.initialise(architecture, x, np.ones(25), n_outputs, seed=0)
+    A, inputs = network.output_weights
+    if inputs is not None:
+        network.output_weights = (A, rng.standard_normal(inputs.shape).astype(dtype))
+    return network, x
+
+
+def dense_gradients(network, x):
+    """Gradients (n, k, d + 1) of the outputs by x, by the chain rule forwards from the inputs."""
+    dense = DenseNetwork.of(network)
+    _, _, slopes = dense.forward(x)
+    gradients = np.empty((len(x), dense.output[0].shape[1], x.shape[1]))
+    for row in range(len(x)):
+        by_x = None
+        for depth, slope in enumerate(slopes):
+            of_z = 0.0
+            if dense.hidden[depth] is not None:
+                of_z = of_z + dense.hidden[depth] @ by_x
+            if dense.inputs[depth] is not None:
+                of_z = of_z + dense.inputs[depth]
+            by_x = slope[row][:, None] * of_z
+        gradients[row] = dense.output[0].T @ by_x
+        if dense.output[1] is not None:
+            gradients[row] += dense.output[1].T
+    return gradients
+
+
+def dense_moments(network, x, sample_weight):
+    gradients = dense_gradients(network, x)[:, :, :-1]
+    of_rows = np.einsum("nki,nkj->nij", gradients, gradients) / gradients.shape[1]
+    return np.average(of_rows, axis=0, weights=sample_weight)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("widths", [(40,), (40, 30), (20, 1, 50)])
+@pytest.mark.parametrize("n_outputs", [1, 2, 3])
+@pytest.mark.parametrize("skip_connections", [True, False])
+@pytest.mark.parametrize("sparsifier", ["shifted_relu", "topk"])
+def test_moments_are_those_of_dense_gradients(dtype, widths, n_outputs, skip_connections, sparsifier):
+    network, x = make_network(widths, n_outputs, dtype, skip_connections, sparsifier)
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(x))
+    moments = gradient_moments(network, x, weights, seed=0)
+    expected = dense_moments(network, x, weights)
+    assert moments.dtype == np.float64
+    np.testing.assert_allclose(moments, expected, atol=1e3 * np.finfo(dtype).eps * np.abs(expected).max())
+
+
+def test_moments_of_many_outputs_are_right_in_expectation():
+    network, x = make_network(n_outputs=6)
+    ones, n_draws = np.ones(len(x)), 400
+    draws = np.array([gradient_moments(network, x, ones, seed) for seed in range(n_draws)])
+    # Five standard errors of the mean, as the draws themselves have them.
+    error = 5 * draws.std(axis=0) / np.sqrt(n_draws)
+    assert (np.abs(draws.mean(axis=0) - dense_moments(network, x, ones)) <= error).all()
+
+
+def test_rows_in_parts_have_the_same_moments(monkeypatch):
+    network, x = make_network(n_outputs=2)
+    ones = np.ones(len(x))
+    whole = gradient_moments(network, x, ones, seed=0)
+    monkeypatch.setattr(Network, "row_batches", lambda self, n_rows: [slice(0, 10), slice(10, n_rows)])
+    np.testing.assert_allclose(gradient_moments(network, x, ones, seed=0), whole, rtol=1e-12)
+
+
+def test_metric_is_the_fourth_root_of_the_moments():
+    factors = np.random.default_rng(0).standard_normal((5, 3))
+    # Of rank three: rounding leaves eigenvalues below zero.
+    moments = factors @ factors.T
+    metric = learned_metric(moments)
+    np.testing.assert_allclose(metric, metric.T, atol=1e-14)
+    powers = np.linalg.matrix_power(metric, 4)
+    np.testing.assert_allclose(powers, moments / np.linalg.eigvalsh(moments)[-1], atol=1e-9)
+    assert learned_metric(np.zeros((5, 5))) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_scaling_with_a_metric_keeps_the_mean_square(dtype, standardize):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((2500, 4)) * [1, 2, 3, 4]).astype(dtype)
+    weights, metric = rng.uniform(0.5, 2, len(X)), np.diag([3.0, 1.0, 0.1, 0.0]) + 0.2
+    plain = InputScaling.fit(X, weights, standardize)
+    scaling = InputScaling.fit(X, weights, standardize, metric)
+    x, without = scaling.transform(X), plain.transform(X)
+    assert x.dtype == dtype
+    direction = without[:, :-1].astype(np.float64) @ metric
+    factor = np.sqrt(np.average((without[:, :-1].astype(np.float64) ** 2).sum(axis=1), weights=weights))
+    factor /= np.sqrt(np.average((direction**2).sum(axis=1), weights=weights))
+    np.testing.assert_allclose(x[:, :-1], factor * direction, atol=100 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(x[:, -1], without[:, -1])
+
+
+def test_a_metric_that_no_row_reaches_is_left_out():
+    X = np.column_stack([np.arange(10.0), np.ones(10)])
+    assert InputScaling.fit(X, np.ones(10), True, np.diag([0.0, 1.0])).metric is None
+
+
+def one_direction(estimator_class, n=600, d=12):
+    """Rows of which only one oblique direction says anything about y, and labels or numbers."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d))
+    signal = np.sin(X[:, 0] - X[:, 1]) + (X[:, 0] - X[:, 1]) ** 2 / 4
+    return X, signal if estimator_class is SubquadMLPRegressor else (signal > np.median(signal)).astype(int)
+
+
+def model(estimator_class, **parameters):
+    return estimator_class(**{"hidden_layer_sizes": (256, 256), "random_state": 0, "max_iter": 10} | parameters)
+
+
+@BOTH
+@pytest.mark.parametrize("batch_size", ["auto", 200])
+def test_directions_that_matter_are_found(estimator_class, batch_size):
+    X, y = one_direction(estimator_class)
+    fitted, new = slice(300), slice(300, None)
+    with_metric = model(estimator_class, batch_size=batch_size).fit(X[fitted], y[fitted])
+    without = model(estimator_class, batch_size=batch_size, feature_metric=None).fit(X[fitted], y[fitted])
+    assert without._state_["input_metric"] is None
+    assert max(with_metric.validation_scores_) > max(without.validation_scores_)
+    vector = np.linalg.eigh(with_metric._state_["input_metric"])[1][:, -1]
+    assert abs(vector[0] - vector[1]) / np.sqrt(2) > 0.9
+    assert with_metric.score(X[new], y[new]) > without.score(X[new], y[new]) + 0.02
+
+
+@BOTH
+def test_features_stay_as_they_are_where_the_metric_does_not_help(estimator_class):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 2))
+    # The same in all directions: there is nothing to be learned from gradients.
+    radius = np.sqrt((X**2).sum(axis=1))
+    y = np.cos(2 * radius) if estimator_class is SubquadMLPRegressor else (radius > 1.2).astype(int)
+    with_metric, without = (model(estimator_class, feature_metric=which).fit(X, y) for which in ("auto", None))
+    if with_metric._state_["input_metric"] is None:
+        assert with_metric.predict(X).tobytes() == without.predict(X).tobytes()
+    assert max(with_metric.validation_scores_) >= max(without.validation_scores_)
+
+
+@BOTH
+@pytest.mark.parametrize("batch_size", ["auto", 200])
+def test_a_model_with_a_metric_is_its_attributes(estimator_class, batch_size):
+    X, y = one_direction(estimator_class)
+    estimator = model(estimator_class, batch_size=batch_size).fit(X, y)
+    state = estimator._state_
+    assert state["input_metric"] is not None
+    h, features = np.zeros((len(X), 0)), (X - state["input_mean"]) / state["input_scale"] / np.sqrt(X.shape[1])
+    *layers, (A, intercept) = zip(estimator.coefs_, estimator.intercepts_, strict=True)
+    for (W, b), shift, gain in zip(layers, estimator.shifts_, estimator.gains_, strict=True):
+        h = gain * np.maximum(np.hstack([h, features]) @ W + b - shift, 0)
+    output = np.hstack([h, features]) @ A + intercept
+    predicted = estimator.predict(X)
+    if estimator_class is SubquadMLPRegressor:
+        np.testing.assert_allclose(predicted, (output * state["target_scale"] + state["target_mean"])[:, 0], atol=1e-9)
+    else:
+        decisions = (2 * (output * state["target_scale"] + state["target_mean"]) - 1)[:, 0]
+        np.testing.assert_allclose(estimator.decision_function(X), decisions, atol=1e-9)
+    assert pickle.loads(pickle.dumps(estimator)).predict(X).tobytes() == predicted.tobytes()
+    assert estimator.phase_times_["metric"] > 0
+
+
+def test_deviations_are_those_of_a_model_with_a_metric():
+    X, y = one_direction(SubquadMLPRegressor)
+    y = y + 0.3 * np.random.default_rng(1).standard_normal(len(y))
+    estimator = model(SubquadMLPRegressor).fit(X[:400], y[:400])
+    assert estimator._state_["input_metric"] is not None
+    mean, std = estimator.predict(X[400:], return_std=True)
+    # 200 rows: 0.9 to four standard errors of a share, 0.021, and of a noise level from 40 rows, 0.04.
+    assert np.mean(np.abs(y[400:] - mean) < 1.645 * std) == pytest.approx(0.9, abs=4 * np.hypot(0.021, 0.04))
+
+
+@pytest.mark.parametrize(("n_features", "learns"), [(MAX_METRIC_FEATURES, True), (MAX_METRIC_FEATURES + 1, False)])
+def test_many_features_have_no_metric(n_features, learns):
+    X, y = one_direction(SubquadMLPRegressor, n=120, d=n_features)
+    estimator = model(SubquadMLPRegressor, hidden_layer_sizes=(16,), max_iter=2).fit(X, y + 3 * X[:, 0])
+    assert ("metric" in estimator.phase_times_) == learns
+
+
+@pytest.mark.parametrize("early_stopping", ["loo", False])
+def test_without_held_out_rows_no_metric_is_tried(early_stopping):
+    X, y = one_direction(SubquadMLPRegressor, n=120)
+    estimator = model(SubquadMLPRegressor, early_stopping=early_stopping).fit(X, y)
+    assert estimator._state_["input_metric"] is None
+    assert "metric" not in estimator.phase_times_
+
+
+def test_targets_that_nothing_explains_give_no_metric():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((150, 3)), rng.standard_normal(150)
+    with pytest.warns(ConvergenceWarning, match="No step lowers the early-stopping error"):
+        estimator = model(SubquadMLPRegressor, n_iter_no_change=1).fit(X, y)
+    np.testing.assert_allclose(estimator.predict(X), y.mean())
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 100])
+def test_verbose_says_which_features_are_tried(batch_size, capsys):
+    X, y = one_direction(SubquadMLPRegressor, n=250)
+    model(SubquadMLPRegressor, batch_size=batch_size, verbose=1, max_iter=3).fit(X, y)
+    printed = capsys.readouterr().out
+    assert "steps, features as they are: 225 rows to fit, 25 held out." in printed
+    assert "steps, a learned metric: 225 rows to fit, 25 held out." in printed
