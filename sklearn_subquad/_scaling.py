@@ -101,18 +101,19 @@ class InputScaling:
             scale = np.maximum(deviation, largest / _MAX_DEVIATION)
         scaling = cls(mean, scale)
         if metric is not None:
-            before, after = (
-                each._mean_square(X.astype(np.float64, copy=False), sample_weight)
-                for each in (scaling, cls(mean, scale, metric))
-            )
+            before, after = (each._mean_square(X, sample_weight) for each in (scaling, cls(mean, scale, metric)))
             # Rows may lie where the metric is zero, or not vary at all.
             if after > 0:
                 scaling.metric = metric * np.sqrt(before / after)
         return scaling
 
     def _mean_square(self, X, sample_weight):
-        x = self.transform(X)[:, :-1]
-        return np.average(np.einsum("ij,ij->i", x, x), weights=sample_weight)
+        """Mean square of the scaled features of these rows, in double precision."""
+        total = 0.0
+        for rows in gen_batches(len(X), _CHUNK_ROWS):
+            x = self.transform(X[rows].astype(np.float64))[:, :-1]
+            total += sample_weight[rows] @ np.einsum("ij,ij->i", x, x)
+        return total / sample_weight.sum()
 
     def transform(self, X):
         """Network inputs (n x (n_features + 1)) in X's floating dtype."""
