@@ -62,8 +62,10 @@ def learned_metric(moments):
     Returns
     -------
     ndarray of shape (d, d), float64, symmetric, or None
-        None where the moments are zero and say nothing. Its scale means nothing.
+        None where the moments are zero or not finite, and say nothing. Its scale means nothing.
     """
+    if not np.isfinite(moments).all():
+        return None
     eigenvalues, vectors = np.linalg.eigh(moments)
     if not eigenvalues[-1] > 0:
         return None

@@ -98,7 +98,11 @@ def test_metric_is_the_fourth_root_of_the_moments():
     np.testing.assert_allclose(metric, metric.T, atol=1e-14)
     powers = np.linalg.matrix_power(metric, 4)
     np.testing.assert_allclose(powers, moments / np.linalg.eigvalsh(moments)[-1], atol=1e-9)
-    assert learned_metric(np.zeros((5, 5))) is None
+
+
+@pytest.mark.parametrize("value", [0.0, np.inf, np.nan])
+def test_moments_that_say_nothing_give_no_metric(value):
+    assert learned_metric(np.full((5, 5), value)) is None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
