@@ -224,6 +224,9 @@ class BaseSubquadMLP(BaseEstimator):
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
         in_batches = n_rows > batch_size
         early_stopping = self._resolved_early_stopping(n_rows, in_batches)
+        learn_metric = (
+            self.feature_metric == "auto" and early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES
+        )
         # What batches really have may be half of the most that they are allowed.
         fitted = n_rows
         if in_batches and early_stopping == "validation":
@@ -247,10 +250,7 @@ class BaseSubquadMLP(BaseEstimator):
             sketch_size=resolved_sketch_size(self.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
             n_factors=n_factors,
             covariance_size=covariance_sketch_size(fitted) if covariance else 0,
-            keeps_a_model=in_batches
-            and early_stopping == "validation"
-            and self.feature_metric == "auto"
-            and X.shape[1] <= MAX_METRIC_FEATURES,
+            keeps_a_model=in_batches and learn_metric,
         )
         self._require_memory(size)
         options = FittingOptions(
@@ -264,7 +264,7 @@ class BaseSubquadMLP(BaseEstimator):
             early_stopping=early_stopping,
             validation_fraction=self.validation_fraction,
             keep_left_out=calibration,
-            learn_metric=self.feature_metric == "auto",
+            learn_metric=learn_metric,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )
         with worker_threads(self.n_jobs):

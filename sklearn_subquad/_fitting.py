@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from sklearn_subquad._calibration import LeftOutPath
 from sklearn_subquad._losses import SquaredError, make_loss
 from sklearn_subquad._memory import CALIBRATION_ROWS
-from sklearn_subquad._metric import MAX_METRIC_FEATURES, gradient_moments, learned_metric
+from sklearn_subquad._metric import gradient_moments, learned_metric
 from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._scaling import InputScaling, TargetScaling, effective_dimension
@@ -220,7 +220,7 @@ def _search(data, options, loss, stratify, metric=None, moments=None):
     A small held-out part says little: there are as many as make up `HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`. In
     batches there is one.
     """
-    learns = metric is None and options.learn_metric and data.X.shape[1] <= MAX_METRIC_FEATURES
+    learns = metric is None and options.learn_metric
     options = _resolved(data, options, metric)
     max_searches = 1 if options.in_batches else _MAX_SEARCHES
     search, n_held_out = _Search(metric), 0
