@@ -31,7 +31,7 @@ from sklearn_subquad._stopping import StopReason
 _MIN_ROWS_FOR_VALIDATION = 100
 # batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With
 # several outputs inner solves take many iterations, and smaller batches are as accurate (doc/defaults.md).
-_AUTO_BATCHES = {"one output": (4096, 2048), "several": (1024, 1024)}
+_AUTO_BATCHES, _AUTO_BATCHES_OF_OUTPUTS = (4096, 2048), (1024, 1024)
 # A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly. Where the
 # curvature changes, a step that is not exact may be too long besides.
 _AUTO_CG_TOL = 1e-2
@@ -282,8 +282,8 @@ class BaseSubquadMLP(BaseEstimator):
     def _resolved_batch_size(self, n_rows, n_outputs):
         """Rows of a batch; all rows where they are one batch."""
         if self.batch_size == "auto":
-            full, part = _AUTO_BATCHES["one output" if n_outputs == 1 else "several"]
-            return n_rows if n_rows <= full else part
+            at_once, part = _AUTO_BATCHES if n_outputs == 1 else _AUTO_BATCHES_OF_OUTPUTS
+            return n_rows if n_rows <= at_once else part
         return min(int(self.batch_size), n_rows)
 
     def _resolved_early_stopping(self, n_rows, in_batches):

@@ -134,7 +134,7 @@ def fit_network(data, options, stratify=None):
         if metric is not None:
             searches.append(_search(data, options, loss, stratify, metric, searches[0].moments))
     best = min(searches, key=lambda search: min(search.curve))
-    final = best.models[0] if options.in_batches else _fit_all_rows(data, options, loss, best)
+    final = best.model if options.in_batches else _fit_all_rows(data, loss, best)
     results = [result for search in searches for result in search.results if result is not final.result]
     for result in results:
         for phase, seconds in result.phase_times.items():
@@ -142,14 +142,13 @@ def fit_network(data, options, stratify=None):
     return final
 
 
-def _fit_all_rows(data, options, loss, search):
+def _fit_all_rows(data, loss, search):
     """A last fit, with the metric and the number of steps that were found."""
-    curve = search.curve
+    options, curve = search.options, search.curve
     best_iter = int(np.argmin(curve))
     if options.solver.verbose:
         features = "the features as they are" if search.metric is None else "the learned metric"
         print(f"Fitting all {len(data.X)} rows, {features}, with that number of steps: {best_iter}.")
-    options = _resolved(data, options, search.metric)
     solver = dataclasses.replace(options.solver, max_iter=best_iter, tol=0.0)
     options = dataclasses.replace(options, solver=solver, early_stopping=False)
     final = _fit(data, options, loss, metric=search.metric)
@@ -186,15 +185,21 @@ def _some_rows(n, n_wanted, seed):
     return np.sort(np.random.default_rng(seed).choice(n, n_wanted, replace=False))
 
 
+def _calibration_rows(batch, seed):
+    return batch[_some_rows(len(batch), CALIBRATION_ROWS, [seed, 3])]
+
+
 @dataclass
 class _Search:
     """Fits to parts of the rows, whose error curves say how many steps to take on all of them.
 
     Attributes
     ----------
+    options : FittingOptions
+        With a number for `init_scale`.
     metric : ndarray of shape (d, d) or None
         That of all rows; every part has one of its own.
-    models : list of FittedModel
+    model : FittedModel or None
         In batches, the one that was fitted; else none is kept.
     results : list of SolverResult
     left_out : list of LeftOutPath or None
@@ -202,8 +207,9 @@ class _Search:
         `gradient_moments` of the fitted networks, where a metric is to be learned from them.
     """
 
+    options: FittingOptions
     metric: np.ndarray | None
-    models: list = field(default_factory=list)
+    model: FittedModel | None = None
     results: list = field(default_factory=list)
     left_out: list = field(default_factory=list)
     moments: list = field(default_factory=list)
@@ -223,7 +229,7 @@ def _search(data, options, loss, stratify, metric=None, moments=None):
     learns = metric is None and options.learn_metric
     options = _resolved(data, options, metric)
     max_searches = 1 if options.in_batches else _MAX_SEARCHES
-    search, n_held_out = _Search(metric), 0
+    search, n_held_out = _Search(options, metric), 0
     while not search.results or (n_held_out < HELD_OUT_ROWS and len(search.results) < max_searches):
         place = len(search.results)
         fitting, held_out = _split(len(data.X), options, stratify, options.seed + place)
@@ -238,13 +244,15 @@ def _search(data, options, loss, stratify, metric=None, moments=None):
         if learns:
             search.moments.append(_timed_moments(model, options.seed))
         if options.in_batches:
-            search.models.append(model)
+            search.model = model
+        # Its weights are not to lie beside those of the next one.
+        del model
     return search
 
 
 def _timed_moments(model, seed):
     start = time.perf_counter()
-    batch = model.batch[_some_rows(len(model.batch), CALIBRATION_ROWS, [seed, 3])]
+    batch = _calibration_rows(model.batch, seed)
     moments = gradient_moments(model.network, batch.x, batch.sample_weight, [seed, 5])
     model.result.phase_times["metric"] = time.perf_counter() - start
     return moments
@@ -284,7 +292,7 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None, metric=None):
         held_out = _scaled(data[held_out], inputs, targets, loss)
     if loss is None:
         loss = SquaredError(data.Y.shape[1])
-    calibration = batch[_some_rows(len(batch), CALIBRATION_ROWS, [options.seed, 3])]
+    calibration = _calibration_rows(batch, options.seed)
     network = Network.initialise(
         options.architecture, calibration.x, calibration.sample_weight, data.Y.shape[1], options.seed
     )

@@ -139,7 +139,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         ``early_stopping="loo"``.
     validation_scores_ : list of float
         One minus the error on the held-out rows, in the units of `loss_curve_`, after 0 (the mean), 1, ... steps of the
-        search; in batches, of the average after every pass. Only for ``early_stopping="validation"``.
+        search; in batches, of the average after every pass. Of the better of two, where a metric was tried. Only for
+        ``early_stopping="validation"``.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float

@@ -40,10 +40,18 @@ def _column_moments(values, sample_weight):
     return mean, np.where(constant, 1.0, largest * relative), largest
 
 
-def _standardise(values, mean, scale, out):
-    """Write ``(values - mean) / scale`` to `out`, a part of the rows in double precision at a time."""
-    for rows in gen_batches(len(values), _CHUNK_ROWS):
-        out[rows] = (values[rows] - mean) / scale
+def _standardise(values, mean, scale, out, metric=None):
+    """Write ``(values - mean) / scale`` to `out`, a part of the rows in double precision at a time.
+
+    With a metric the parts are multiplied by it, in the precision of `out`.
+    """
+    n_products = 0
+    if metric is not None:
+        n_products, metric = 2 * values.size * len(metric), metric.astype(out.dtype)
+    with blas_threads(n_products):
+        for rows in gen_batches(len(values), _CHUNK_ROWS):
+            part = (values[rows] - mean) / scale
+            out[rows] = part if metric is None else part.astype(out.dtype) @ metric
 
 
 def effective_dimension(x, sample_weight):
@@ -118,14 +126,7 @@ class InputScaling:
     def transform(self, X):
         """Network inputs (n x (n_features + 1)) in X's floating dtype."""
         out = np.empty((X.shape[0], X.shape[1] + 1), dtype=X.dtype)
-        scale = self.scale * np.sqrt(X.shape[1])
-        if self.metric is None:
-            _standardise(X, self.mean, scale, out[:, :-1])
-        else:
-            metric = self.metric.astype(X.dtype)
-            with blas_threads(2 * X.size * X.shape[1]):
-                for rows in gen_batches(len(X), _CHUNK_ROWS):
-                    out[rows, :-1] = ((X[rows] - self.mean) / scale).astype(X.dtype) @ metric
+        _standardise(X, self.mean, self.scale * np.sqrt(X.shape[1]), out[:, :-1], self.metric)
         out[:, -1] = BIAS_FEATURE
         return out
 
