@@ -145,8 +145,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     validation_scores_ : list of float
         One minus the error on the held-out rows, in the units of `loss_curve_`, after 0 (the class frequencies), 1, ...
         steps of the search; in batches, of the average after every pass. Of the better of two, where a metric was
-        tried. Only for ``early_stopping="validation"``. With ``loss="log_loss"`` the rows include one more, whose label is the most probable one besides its own: what it
-        costs is the mean over the held-out rows, and of fewer than 100 rows it is as large a share as of 100.
+        tried. Only for ``early_stopping="validation"``. With ``loss="log_loss"`` the rows include one more, whose label
+        is the most probable one besides its own: what it costs is the mean over the held-out rows, and of fewer than
+        100 rows it is as large a share as of 100.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
