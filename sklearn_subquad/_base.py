@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_subquad._calibration import fitted_sharpness
 from sklearn_subquad._compat import Interval, Options, StrOptions
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network, held_out_rows
+from sklearn_subquad._initial_weights import INPUT_WEIGHTS
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
 from sklearn_subquad._memory import CALIBRATION_ROWS, MAX_SQUARE_ROWS, FitSize, require_bytes
@@ -27,6 +28,8 @@ from sklearn_subquad._solver import SolverOptions
 from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density
 from sklearn_subquad._stopping import StopReason
 
+# init="auto", where nothing is tried.
+_FIRST_INIT = "axis_aligned"
 # early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
 _MIN_ROWS_FOR_VALIDATION = 100
 # batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With
@@ -46,6 +49,7 @@ class BaseSubquadMLP(BaseEstimator):
         "sparsifier": [StrOptions(set(SPARSIFIERS))],
         "density": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), "array-like"],
         "skip_connections": ["boolean"],
+        "init": [StrOptions({"auto", *INPUT_WEIGHTS})],
         "init_scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -81,6 +85,7 @@ class BaseSubquadMLP(BaseEstimator):
         sparsifier="shifted_relu",
         density="auto",
         skip_connections=True,
+        init="auto",
         init_scale="auto",
         damping="auto",
         alpha=0.0,
@@ -108,6 +113,7 @@ class BaseSubquadMLP(BaseEstimator):
         self.sparsifier = sparsifier
         self.density = density
         self.skip_connections = skip_connections
+        self.init = init
         self.init_scale = init_scale
         self.damping = damping
         self.alpha = alpha
@@ -139,6 +145,7 @@ class BaseSubquadMLP(BaseEstimator):
             densities=self._target_densities(widths),
             sparsifier=self.sparsifier,
             skip_connections=self.skip_connections,
+            init=_FIRST_INIT if self.init == "auto" else self.init,
             init_scale="auto" if self.init_scale == "auto" else float(self.init_scale),
             max_rank=self.max_rank,
             matmul=self.matmul,
@@ -224,9 +231,10 @@ class BaseSubquadMLP(BaseEstimator):
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
         in_batches = n_rows > batch_size
         early_stopping = self._resolved_early_stopping(n_rows, in_batches)
-        learn_metric = (
-            self.feature_metric == "auto" and early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES
-        )
+        # Held-out rows decide what is learned from, where there are not too many features to try.
+        choices = early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES
+        learn_metric = choices and self.feature_metric == "auto"
+        inits = tuple(INPUT_WEIGHTS) if choices and self.init == "auto" else (architecture.init,)
         # What batches really have may be half of the most that they are allowed.
         fitted = n_rows
         if in_batches and early_stopping == "validation":
@@ -250,7 +258,7 @@ class BaseSubquadMLP(BaseEstimator):
             sketch_size=resolved_sketch_size(self.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
             n_factors=n_factors,
             covariance_size=covariance_sketch_size(fitted) if covariance else 0,
-            keeps_a_model=in_batches and learn_metric,
+            keeps_a_model=in_batches and (learn_metric or len(inits) > 1),
         )
         self._require_memory(size)
         options = FittingOptions(
@@ -264,6 +272,7 @@ class BaseSubquadMLP(BaseEstimator):
             early_stopping=early_stopping,
             validation_fraction=self.validation_fraction,
             keep_left_out=calibration,
+            inits=inits,
             learn_metric=learn_metric,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )
@@ -349,6 +358,7 @@ class BaseSubquadMLP(BaseEstimator):
             "skip_connections": network.architecture.skip_connections,
             "init_scale": network.architecture.init_scale,
         }
+        self.init_ = network.architecture.init
         self.init_scale_ = network.architecture.init_scale
         self.densities_ = densities
         self.shifts_ = np.array([layer.shift for layer in network.layers])

@@ -37,6 +37,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         width^(-1/5) ([1]_), 0.25 at width 1024. 0.5 is the ordinary ReLU.
     skip_connections : bool, default=True
         Feed the features to every layer and to the output. Without them a sparse network generalises poorly.
+    init : {"auto", "axis_aligned", "gaussian"}, default="auto"
+        Initial weights of the features. "axis_aligned" starts every neuron on one feature, as many on each as its share
+        of the variance; "gaussian" on all of them, as in [1]_. Training changes all weights either way. The first is
+        better on most tables, where features mean something one by one. "auto" takes what is better on a first held-out
+        part; where none is held out, or for more than 512 features, it is "axis_aligned".
     init_scale : "auto" or float, default="auto"
         Standard deviation of the output weights at the start, for class indicators (0 and 1). Small values let
         the hidden layers learn features, values of 1 and more give kernel regression. "auto" is
@@ -126,6 +131,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         the same without the maximum on the active neurons and zero on the others.
     densities_ : ndarray of shape (n_hidden_layers,)
         Fraction of active neurons, measured on the training rows after the fit.
+    init_ : str
+        Kind of the initial weights, "axis_aligned" or "gaussian".
     init_scale_ : float
         Standard deviation of the output weights at the start.
     damping_ : float

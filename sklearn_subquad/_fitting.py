@@ -86,6 +86,8 @@ class FittingOptions:
         Rows of a batch at most.
     keep_left_out : bool
         Whether outputs for rows that are left out are asked for.
+    inits : tuple of str
+        Kinds of initial weights that are tried, where the number of steps is searched for; else the first is taken.
     learn_metric : bool
         Whether a metric of the features is tried, where the number of steps is searched for.
     """
@@ -100,6 +102,7 @@ class FittingOptions:
     early_stopping: str | bool
     validation_fraction: float
     keep_left_out: bool
+    inits: tuple
     learn_metric: bool
     seed: int
 
@@ -113,8 +116,8 @@ def fit_network(data, options, stratify=None):
     options : FittingOptions
         With ``early_stopping="validation"`` the number of steps is found on a held-out part. Where a fit is not in
         batches, it is found on several such parts if they are small, and a last fit takes as many steps on all rows.
-        Either way it is found for features as they are and with a metric that is learned from them, if that is asked
-        for, and what has the lower error counts.
+        Of several kinds of initial weights, the first part decides. Either way the number is found for features as
+        they are and with a metric that is learned from them, if that is asked for, and what has the lower error counts.
     stratify : ndarray of shape (n,) or None
         Class labels that the held-out part should keep in proportion where it can.
 
@@ -128,15 +131,25 @@ def fit_network(data, options, stratify=None):
     loss = None if options.loss == "squared_error" else make_loss(options.loss, data.Y, data.sample_weight)
     if options.early_stopping != "validation":
         return _fit(data, _resolved(data, options), loss)
-    searches = [_search(data, options, loss, stratify)]
-    if searches[0].moments:
-        metric = learned_metric(np.mean(searches[0].moments, axis=0))
-        if metric is not None:
-            searches.append(_search(data, options, loss, stratify, metric, searches[0].moments))
-    best = min(searches, key=lambda search: min(search.curve))
+    searches = []
+    for init in options.inits:
+        searches.append(_Search(data, _with_init(options, init), loss, stratify))
+        searches[-1].fit_part()
+    best = min(searches, key=_Search.error)
+    # Not its own, because init_scale="auto" depends on the metric.
+    options = _with_init(options, best.options.architecture.init)
+    for search in searches:
+        if search is not best:
+            # Two models wait at most.
+            search.model = None
+    best.fit_parts()
+    metric = learned_metric(np.mean(best.moments, axis=0)) if best.moments else None
+    if metric is not None:
+        searches.append(_Search(data, options, loss, stratify, metric, best.moments))
+        searches[-1].fit_parts()
+        best = min(best, searches[-1], key=_Search.error)
     final = best.model if options.in_batches else _fit_all_rows(data, loss, best)
-    results = [result for search in searches for result in search.results if result is not final.result]
-    for result in results:
+    for result in [result for search in searches for result in search.results if result is not final.result]:
         for phase, seconds in result.phase_times.items():
             final.result.phase_times[phase] = final.result.phase_times.get(phase, 0.0) + seconds
     return final
@@ -148,7 +161,8 @@ def _fit_all_rows(data, loss, search):
     best_iter = int(np.argmin(curve))
     if options.solver.verbose:
         features = "the features as they are" if search.metric is None else "the learned metric"
-        print(f"Fitting all {len(data.X)} rows, {features}, with that number of steps: {best_iter}.")
+        weights = f"{options.architecture.init} weights"
+        print(f"Fitting all {len(data.X)} rows, {weights}, {features}, with that number of steps: {best_iter}.")
     solver = dataclasses.replace(options.solver, max_iter=best_iter, tol=0.0)
     options = dataclasses.replace(options, solver=solver, early_stopping=False)
     final = _fit(data, options, loss, metric=search.metric)
@@ -158,6 +172,10 @@ def _fit_all_rows(data, loss, search):
     if final.result.n_iter == best_iter:
         final.result.stop_reason = max(search.results, key=lambda result: result.n_iter).stop_reason
     return final
+
+
+def _with_init(options, init):
+    return dataclasses.replace(options, architecture=dataclasses.replace(options.architecture, init=init))
 
 
 def _resolved(data, options, metric=None):
@@ -193,61 +211,76 @@ def _calibration_rows(batch, seed):
 class _Search:
     """Fits to parts of the rows, whose error curves say how many steps to take on all of them.
 
+    A small held-out part says little: there are as many as make up `HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`. In
+    batches there is one.
+
     Attributes
     ----------
-    options : FittingOptions
-        With a number for `init_scale`.
+    data, options, loss, stratify
+        As in `fit_network`.
     metric : ndarray of shape (d, d) or None
-        That of all rows; every part has one of its own.
+        That of all rows.
+    moments_of_parts : list of ndarray of shape (d, d) or None
+        What the parts learn a metric of their own from.
     model : FittedModel or None
         In batches, the one that was fitted; else none is kept.
     results : list of SolverResult
     left_out : list of LeftOutPath or None
     moments : list of ndarray of shape (d, d)
         `gradient_moments` of the fitted networks, where a metric is to be learned from them.
+    n_held_out : int
+        Rows that have been held out in all parts.
     """
 
+    data: TrainingSet
     options: FittingOptions
-    metric: np.ndarray | None
+    loss: object
+    stratify: np.ndarray | None
+    metric: np.ndarray | None = None
+    moments_of_parts: list | None = None
     model: FittedModel | None = None
     results: list = field(default_factory=list)
     left_out: list = field(default_factory=list)
     moments: list = field(default_factory=list)
+    n_held_out: int = 0
+
+    def __post_init__(self):
+        self.options = _resolved(self.data, self.options, self.metric)
 
     @property
     def curve(self):
         """Their mean error after 0, 1, ... steps."""
         return _mean_curve([result.error_curve for result in self.results])
 
+    def error(self):
+        """The least mean error."""
+        return min(self.curve)
 
-def _search(data, options, loss, stratify, metric=None, moments=None):
-    """A `_Search` for features as they are, or with a metric of all rows and what the parts learn theirs from.
+    def fit_parts(self):
+        """Fit to the parts that are missing."""
+        max_searches = 1 if self.options.in_batches else _MAX_SEARCHES
+        while not self.results or (self.n_held_out < HELD_OUT_ROWS and len(self.results) < max_searches):
+            self.fit_part()
 
-    A small held-out part says little: there are as many as make up `HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`. In
-    batches there is one.
-    """
-    learns = metric is None and options.learn_metric
-    options = _resolved(data, options, metric)
-    max_searches = 1 if options.in_batches else _MAX_SEARCHES
-    search, n_held_out = _Search(options, metric), 0
-    while not search.results or (n_held_out < HELD_OUT_ROWS and len(search.results) < max_searches):
-        place = len(search.results)
-        fitting, held_out = _split(len(data.X), options, stratify, options.seed + place)
+    def fit_part(self):
+        """Fit to one more part."""
+        data, options, place = self.data, self.options, len(self.results)
+        fitting, held_out = _split(len(data.X), options, self.stratify, options.seed + place)
         if options.solver.verbose:
-            features = "features as they are" if metric is None else "a learned metric"
-            print(f"Finding the number of steps, {features}: {len(fitting)} rows to fit, {len(held_out)} held out.")
-        of_part = None if moments is None else learned_metric(moments[place])
-        model = _fit(data, options, loss, fitting, held_out, of_part)
-        search.results.append(model.result)
-        search.left_out.append(model.left_out)
-        n_held_out += len(held_out)
-        if learns:
-            search.moments.append(_timed_moments(model, options.seed))
+            features = "features as they are" if self.metric is None else "a learned metric"
+            print(
+                f"Finding the number of steps, {options.architecture.init} weights, {features}: "
+                f"{len(fitting)} rows to fit, {len(held_out)} held out."
+            )
+        metric = None if self.moments_of_parts is None else learned_metric(self.moments_of_parts[place])
+        model = _fit(data, options, self.loss, fitting, held_out, metric)
+        self.results.append(model.result)
+        self.left_out.append(model.left_out)
+        self.n_held_out += len(held_out)
+        if options.learn_metric and self.metric is None:
+            self.moments.append(_timed_moments(model, options.seed))
         if options.in_batches:
-            search.model = model
-        # Its weights are not to lie beside those of the next one.
-        del model
-    return search
+            self.model = model
 
 
 def _timed_moments(model, seed):

@@ -14,10 +14,9 @@ import numpy as np
 from sklearn import get_config
 from sklearn.utils import gen_batches, gen_even_slices
 
-from sklearn_subquad._kernels import LANES
+from sklearn_subquad._initial_weights import INPUT_WEIGHTS, normal, normal_tiles
 from sklearn_subquad._matmul import PackedMatrix, times_dense
 from sklearn_subquad._memory import dense_row_bytes
-from sklearn_subquad._parallel import for_each
 from sklearn_subquad._products import ColumnwiseSum
 from sklearn_subquad._sparsifier import SPARSIFIERS, calibrate_shift
 from sklearn_subquad._weights import LazyWeights
@@ -123,6 +122,7 @@ class Architecture:
     densities: tuple
     sparsifier: str = "shifted_relu"
     skip_connections: bool = True
+    init: str = "axis_aligned"
     init_scale: float | str = 0.07
     max_rank: int | str = "auto"
     matmul: str = "auto"
@@ -179,7 +179,8 @@ class Network:
         sample_weight : ndarray of shape (n,), positive
         n_outputs : int
         seed : int
-            The same seed gives the same weights, whatever the rows and the dtype.
+            The same seed gives the same weights, whatever the dtype and, but for those that meet single features,
+            whatever the rows.
         """
         streams = iter(np.random.SeedSequence(seed).spawn(2 * len(architecture.widths) + 1))
         network = cls(architecture, [], (None, None))
@@ -188,7 +189,7 @@ class Network:
             mirror = architecture.mirrored and depth == n_layers - 1
             hidden_weights = input_weights = None
             if depth > 0:
-                start = _normal_tiles(next(streams), width, architecture.widths[depth - 1], x.dtype, mirror)
+                start = normal_tiles(next(streams), width, architecture.widths[depth - 1], x.dtype, mirror)
                 hidden_weights = LazyWeights(
                     start,
                     max_rank=architecture.max_rank,
@@ -196,7 +197,7 @@ class Network:
                     keep_start=architecture.keep_start,
                 )
             if depth == 0 or architecture.skip_connections:
-                input_weights = _normal(next(streams), (width, x.shape[1]), x.dtype)
+                input_weights = INPUT_WEIGHTS[architecture.init](next(streams), width, x, sample_weight)
                 if mirror:
                     input_weights[1::2] = input_weights[: width - width % 2 : 2]
             layer = Layer(width, density, hidden_weights, input_weights)
@@ -204,7 +205,7 @@ class Network:
                 layer.start_input_weights = input_weights
             hidden = network._calibrate(layer, hidden, x, sample_weight)
             network.layers.append(layer)
-        A = architecture.init_scale * _normal(next(streams), (architecture.widths[-1], n_outputs), x.dtype)
+        A = architecture.init_scale * normal(next(streams), (architecture.widths[-1], n_outputs), x.dtype)
         if architecture.mirrored:
             A[1::2] = -A[: len(A) - len(A) % 2 : 2]
             if len(A) % 2:
@@ -356,32 +357,3 @@ def _moved(weights, start, change, shrink):
     if shrink != 1.0:
         weights = start + weights.dtype.type(shrink) * (weights - start)
     return weights + change
-
-
-def _normal(seed, shape, dtype):
-    """Standard normal numbers, drawn in single precision so that every dtype gets the same ones."""
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
-
-
-def _normal_tiles(seed, n_out, n_in, dtype, mirrored):
-    """Standard normal weights drawn in packed form; mirrored: neurons 2j and 2j + 1 have equal ones.
-
-    Every panel has its own stream of random numbers: panels are drawn in parallel, and are the same whatever the
-    number of threads.
-    """
-    packed = PackedMatrix.zeros(n_out, n_in, dtype)
-    streams = seed.spawn(len(packed.tiles))
-
-    def draw(i):
-        panel = packed.tiles[i]
-        rng = np.random.Generator(np.random.SFC64(streams[i]))
-        if panel.dtype == np.float32:
-            rng.standard_normal(dtype=np.float32, out=panel)
-        else:
-            panel[:] = rng.standard_normal(panel.shape, dtype=np.float32)
-        if mirrored:
-            panel[:, 1::2] = panel[:, ::2]
-        panel[:, n_out - i * LANES :] = 0
-
-    for_each(draw, len(packed.tiles))
-    return packed

@@ -232,6 +232,7 @@ INVALID = {
     "sparsifier": ["relu", None, 1],
     "density": [0, 0.6, -1, np.nan, "dense", None],
     "skip_connections": ["yes", 2, None],
+    "init": ["normal", None, 0],
     "init_scale": [0, -1.0, np.inf, np.nan, "small", None],
     "damping": [0, -0.1, np.inf, np.nan, "none", None],
     "alpha": [-1e-9, np.inf, np.nan, "auto", None],

@@ -328,7 +328,7 @@ def test_a_fit_without_descent_takes_no_step():
 @pytest.mark.parametrize("batch_size", ["auto", 20])
 def test_who_gets_a_constant_is_told_so(estimator_class, batch_size):
     X, y = data_for(estimator_class)
-    y = np.random.default_rng(1).permutation(y)
+    y = np.random.default_rng(2).permutation(y)
     estimator = small(estimator_class, early_stopping="validation", batch_size=batch_size, damping=1e-3, max_iter=8)
     with pytest.warns(ConvergenceWarning, match="below that of a constant: the model predicts the mean of y"):
         estimator.fit(X, y)
@@ -365,7 +365,7 @@ def test_a_damping_that_is_too_small_is_raised(estimator_class, damping, early_s
 def test_who_gets_a_constant_by_parameters_reads_their_names(estimator_class, parameters, named):
     X, y = data_for(estimator_class)
     with pytest.warns(ConvergenceWarning, match=named):
-        estimator = small(estimator_class, **parameters).fit(X, y)
+        estimator = small(estimator_class, init="gaussian", **parameters).fit(X, y)
     assert estimator.best_iter_ == 0
 
 
@@ -851,6 +851,7 @@ EFFECTS = [
     ("density", {}, "auto", 0.1, "densities_"),
     ("density", {}, (0.1, 0.3), (0.3, 0.1), "densities_"),
     ("skip_connections", {}, True, False, "outputs"),
+    ("init", {}, "axis_aligned", "gaussian", "outputs"),
     ("init_scale", {}, "auto", 1.0, "outputs"),
     ("damping", {}, "auto", 5.0, "damping_"),
     ("alpha", {}, 0.0, 1.0, "outputs"),
@@ -1186,7 +1187,7 @@ def test_thirty_classes():
 )
 def test_labels_of_any_kind(n_classes, labels):
     X, y = classification_data(n_classes=n_classes)
-    estimator = small(SubquadMLPClassifier).fit(X, labels[y])
+    estimator = small(SubquadMLPClassifier, hidden_layer_sizes=(256, 256)).fit(X, labels[y])
     assert list(estimator.classes_) == sorted(labels[:n_classes])
     assert estimator.predict(X).dtype == estimator.classes_.dtype
     assert estimator.score(X, labels[y]) > 0.8

@@ -162,7 +162,8 @@ def test_features_stay_as_they_are_where_the_metric_does_not_help(estimator_clas
     if estimator_class is SubquadMLPClassifier:
         y = (y > np.median(y)).astype(int)
     tried, without = (
-        model(estimator_class, batch_size=batch_size, feature_metric=which).fit(X, y) for which in ("auto", None)
+        model(estimator_class, batch_size=batch_size, init="gaussian", feature_metric=which).fit(X, y)
+        for which in ("auto", None)
     )
     assert "metric" in tried.phase_times_
     assert tried._state_["input_metric"] is None
@@ -230,5 +231,6 @@ def test_verbose_says_which_features_are_tried(batch_size, capsys):
     X, y = one_direction(SubquadMLPRegressor, n=250)
     model(SubquadMLPRegressor, batch_size=batch_size, verbose=1, max_iter=3).fit(X, y)
     printed = capsys.readouterr().out
-    assert "steps, features as they are: 225 rows to fit, 25 held out." in printed
-    assert "steps, a learned metric: 225 rows to fit, 25 held out." in printed
+    for weights in ("axis_aligned", "gaussian"):
+        assert f"steps, {weights} weights, features as they are: 225 rows to fit, 25 held out." in printed
+    assert " weights, a learned metric: 225 rows to fit, 25 held out." in printed

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cases import DenseNetwork, as_dense
 
+from sklearn_subquad._initial_weights import INPUT_WEIGHTS
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
 
@@ -27,7 +28,7 @@ def weights(network):
     return hidden + [layer.input_weights for layer in network.layers if layer.input_weights is not None]
 
 
-@pytest.mark.parametrize("options", [{}, {"init_scale": 1.0}, {"sparsifier": "topk"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"init": "gaussian"}, {"init_scale": 1.0}, {"sparsifier": "topk"}], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_jobs", [1, 2, 4])
 def test_the_start_does_not_depend_on_the_number_of_threads(n_jobs, dtype, options):
@@ -44,7 +45,7 @@ def test_the_start_does_not_depend_on_the_number_of_threads(n_jobs, dtype, optio
 
 @pytest.mark.parametrize("init_scale", [0.07, 1.0])
 def test_both_precisions_start_with_the_same_weights(init_scale):
-    (single, _), (double, _) = (initialise(dtype, init_scale=init_scale) for dtype in DTYPES)
+    (single, _), (double, _) = (initialise(dtype, init="gaussian", init_scale=init_scale) for dtype in DTYPES)
     for one, other in zip(weights(single), weights(double), strict=True):
         assert (one.dtype, other.dtype) == (np.float32, np.float64)
         np.testing.assert_array_equal(one.astype(np.float64), other)
@@ -53,7 +54,7 @@ def test_both_precisions_start_with_the_same_weights(init_scale):
 
 
 def test_the_start_does_not_depend_on_the_rows():
-    few, many = (initialise(n_rows=n_rows)[0] for n_rows in (3, 50))
+    few, many = (initialise(n_rows=n_rows, init="gaussian")[0] for n_rows in (3, 50))
     for one, other in zip(weights(few), weights(many), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -68,7 +69,7 @@ def test_the_same_seed_gives_the_same_start_and_another_one_does_not():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_initial_weights_are_independent_standard_normal_numbers(dtype):
-    network, _ = initialise(dtype)
+    network, _ = initialise(dtype, init="gaussian")
     tiles = [lazy.packed().tiles for lazy in network.lazy_weights()]
     panels = [panel[:, :8].astype(np.float64).ravel()[: 128 * 8] for array in tiles for panel in array]
     panels += [layer.input_weights.astype(np.float64).ravel()[: 128 * 4] for layer in network.layers]
@@ -91,8 +92,9 @@ def test_lanes_beyond_the_width_are_zero(width):
 
 
 @pytest.mark.parametrize("width", [64, 65, 129, 7])
-def test_a_mirrored_layer_starts_in_pairs(width):
-    network, _ = initialise(np.float64, widths=(30, width), densities=(0.25, 0.25), init_scale=1.0)
+@pytest.mark.parametrize("init", INPUT_WEIGHTS)
+def test_a_mirrored_layer_starts_in_pairs(width, init):
+    network, _ = initialise(np.float64, init=init, widths=(30, width), densities=(0.25, 0.25), init_scale=1.0)
     dense = DenseNetwork.of(network)
     paired = width - width % 2
     for part in (dense.hidden[1], dense.inputs[1]):
@@ -100,15 +102,16 @@ def test_a_mirrored_layer_starts_in_pairs(width):
     np.testing.assert_array_equal(dense.output[0][:paired:2], -dense.output[0][1:paired:2])
     assert not dense.output[0][paired:].any()
     # Other layers and the pairs among each other differ.
-    assert (dense.inputs[0][:-1] != dense.inputs[0][1:]).all()
+    assert (dense.inputs[0][:-1] != dense.inputs[0][1:]).any(axis=1).all()
     assert (dense.hidden[1][1 : paired - 1 : 2] != dense.hidden[1][2:paired:2]).all()
 
 
 @pytest.mark.parametrize("sparsifier", ["shifted_relu", "topk"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("skip_connections", [True, False])
-def test_layers_are_calibrated_to_their_density_and_norm(dtype, sparsifier, skip_connections):
-    network, x = initialise(dtype, n_rows=400, sparsifier=sparsifier, skip_connections=skip_connections)
+@pytest.mark.parametrize("init", INPUT_WEIGHTS)
+def test_layers_are_calibrated_to_their_density_and_norm(dtype, sparsifier, skip_connections, init):
+    network, x = initialise(dtype, n_rows=400, init=init, sparsifier=sparsifier, skip_connections=skip_connections)
     hidden, densities = network.forward(x).hidden, network.architecture.densities
     # Where the features come along, hidden layers whisper to the next; the last one speaks to the output.
     norms = [0.25 if skip_connections else 1.0] * (len(hidden) - 1) + [1.0]

@@ -1,0 +1,127 @@
+"""Weights that start on single features: how they are shared out, and what they are good for."""
+
+import numpy as np
+import pytest
+
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._initial_weights import axis_aligned
+from sklearn_subquad._metric import MAX_METRIC_FEATURES
+
+BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+SCALES = np.array([3.0, 0.0, 1.0, 0.2, 2.0, 0.0])
+
+
+def inputs(scales=SCALES, dtype=np.float64, n=200):
+    """Network inputs of features with these scales, and weights of the rows."""
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.standard_normal((n, len(scales))) * scales, np.full(n, 0.5)])
+    return x.astype(dtype), rng.uniform(0.5, 2, n)
+
+
+def draw(x, sample_weight, width=1000, seed=0):
+    return axis_aligned(np.random.SeedSequence(seed), width, x, sample_weight)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [1, 7, 1000])
+def test_every_neuron_meets_one_feature_and_the_constant(dtype, width):
+    weights = draw(*inputs(dtype=dtype), width)
+    assert weights.dtype == dtype
+    assert weights.shape == (width, 7)
+    assert (np.count_nonzero(weights[:, :-1], axis=1) == 1).all()
+    assert weights[:, -1].all()
+
+
+@pytest.mark.parametrize("width", [10, 1000])
+def test_features_share_neurons_by_their_mean_square(width):
+    x, sample_weight = inputs()
+    mean_square = np.average(x[:, :-1] ** 2, axis=0, weights=sample_weight)
+    counts = np.count_nonzero(draw(x, sample_weight, width)[:, :-1], axis=0)
+    # At both ends of a feature's part of the line one neuron more or less.
+    assert (np.abs(counts - width * mean_square / mean_square.sum()) < 2).all()
+    assert (counts[SCALES == 0] == 0).all()
+
+
+def test_neurons_of_every_feature_have_the_mean_square_of_gaussian_weights():
+    x, sample_weight = inputs()
+    z = x[:, :-1] @ draw(x, sample_weight, 20_000)[:, :-1].T
+    met = np.nonzero(draw(x, sample_weight, 20_000)[:, :-1])[1]
+    squares = np.average(z**2, axis=0, weights=sample_weight)
+    expected = np.average((x[:, :-1] ** 2).sum(axis=1), weights=sample_weight)
+    for feature in np.flatnonzero(SCALES):
+        of_feature = squares[met == feature] / expected
+        # Squares of normal numbers: five standard errors of their mean.
+        assert abs(of_feature.mean() - 1) < 5 * np.sqrt(2 / len(of_feature))
+
+
+def test_both_precisions_start_on_the_same_features():
+    single, double = (draw(*inputs(dtype=dtype)) for dtype in (np.float32, np.float64))
+    np.testing.assert_array_equal(single != 0, double != 0)
+    np.testing.assert_allclose(single, double, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float64, 1e200), (np.float64, 1e-200), (np.float32, 1e30)])
+def test_numbers_whose_squares_leave_the_range_are_shared_out_as_others(dtype, scale):
+    x, sample_weight = inputs()
+    scaled = np.column_stack([x[:, :-1] * scale, x[:, -1]]).astype(dtype)
+    np.testing.assert_allclose(draw(scaled, sample_weight), draw(x, sample_weight), rtol=1e-5)
+
+
+def test_features_that_are_zero_throughout_share_neurons_alike():
+    weights = draw(*inputs(scales=np.zeros(4)))
+    assert (np.count_nonzero(weights[:, :-1], axis=0) == 250).all()
+    assert np.isfinite(weights).all()
+
+
+def along_axes(estimator_class, n=500, d=8):
+    """Rows, and targets that jump along three of the axes."""
+    X = np.random.default_rng(0).uniform(-1, 1, (n, d))
+    signal = np.sign(X[:, 0] - 0.3) + np.sign(X[:, 1] + 0.4) + np.sign(np.abs(X[:, 2]) - 0.5)
+    return X, signal if estimator_class is SubquadMLPRegressor else (signal > 0).astype(int)
+
+
+@BOTH
+@pytest.mark.parametrize("batch_size", ["auto", 200])
+def test_targets_along_axes_are_learned_better_from_weights_along_axes(estimator_class, batch_size):
+    X, y = along_axes(estimator_class)
+    scores = {}
+    for init in ("axis_aligned", "gaussian"):
+        model = estimator_class(hidden_layer_sizes=(256, 256), init=init, batch_size=batch_size, random_state=0)
+        scores[init] = model.fit(X[:300], y[:300]).score(X[300:], y[300:])
+    assert scores["axis_aligned"] > scores["gaussian"] + 0.03
+
+
+def across_axes(n=600, d=8):
+    """Rows, and targets that depend on one direction across all axes."""
+    X = np.random.default_rng(0).standard_normal((n, d))
+    return X, np.sin(2 * X.sum(axis=1) / np.sqrt(d))
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 200])
+@pytest.mark.parametrize(
+    ("estimator_class", "data", "better"),
+    [
+        (SubquadMLPRegressor, along_axes(SubquadMLPRegressor), "axis_aligned"),
+        (SubquadMLPClassifier, along_axes(SubquadMLPClassifier), "axis_aligned"),
+        (SubquadMLPRegressor, across_axes(), "gaussian"),
+    ],
+    ids=["numbers along axes", "labels along axes", "numbers across axes"],
+)
+def test_held_out_rows_choose_the_weights(estimator_class, batch_size, data, better):
+    parameters = {"hidden_layer_sizes": (128, 128), "batch_size": batch_size, "validation_fraction": 0.3}
+    chosen, given = (estimator_class(init=init, random_state=0, **parameters).fit(*data) for init in ("auto", better))
+    assert chosen.init_ == given.init_ == better
+    assert chosen.predict(data[0]).tobytes() == given.predict(data[0]).tobytes()
+    assert chosen.validation_scores_ == given.validation_scores_
+    assert chosen.phase_times_["solve"] > given.phase_times_["solve"]
+
+
+@pytest.mark.parametrize(
+    ("n_features", "early_stopping"), [(MAX_METRIC_FEATURES + 1, "validation"), (8, "loo"), (8, False)]
+)
+def test_nothing_is_tried_for_many_features_or_without_held_out_rows(n_features, early_stopping, capsys):
+    X, y = across_axes(n=120, d=n_features)
+    parameters = {"hidden_layer_sizes": (16,), "max_iter": 2, "early_stopping": early_stopping, "verbose": 1}
+    estimator = SubquadMLPRegressor(random_state=0, **parameters).fit(X, y + 3 * X[:, 0])
+    assert estimator.init_ == "axis_aligned"
+    assert "gaussian" not in capsys.readouterr().out
