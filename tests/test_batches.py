@@ -139,7 +139,12 @@ def test_rows_held_out_do_not_turn_batches_into_a_fit_of_all_rows(estimator_clas
     solvers, solve = [], MiniBatchSolver.solve
     monkeypatch.setattr(MiniBatchSolver, "solve", lambda self: solvers.append(self) or solve(self))
     estimator = batched(
-        estimator_class, batch_size=batch_size, loss=loss, early_stopping="validation", feature_metric=None
+        estimator_class,
+        batch_size=batch_size,
+        loss=loss,
+        early_stopping="validation",
+        init="axis_aligned",
+        feature_metric=None,
     ).fit(X, y)
     # The 540 rows that are left are one batch. The held-out ones stay out, and nothing is fitted again.
     assert len(solvers) == 1
@@ -252,8 +257,8 @@ def test_patience_is_counted_in_steps_and_ends_with_a_pass(batch_size, n_passes)
 )
 def test_verbose_prints_a_line_a_pass(estimator_class, loss, early_stopping, capsys):
     X, y = training(estimator_class)
-    estimator = batched(estimator_class, loss=loss, early_stopping=early_stopping, max_cg_iter=200, feature_metric=None)
-    estimator.fit(X, y)
+    parameters = {"init": "axis_aligned", "feature_metric": None, "max_cg_iter": 200}
+    estimator = batched(estimator_class, loss=loss, early_stopping=early_stopping, **parameters).fit(X, y)
     assert capsys.readouterr().out == ""
     estimator.set_params(verbose=1).fit(X, y)
     printed = capsys.readouterr().out.splitlines()
