@@ -66,8 +66,9 @@ def best_rmse(name, split, seed):
     fitting, test = z["train_idx"][split], z["test_idx"][split]
     data = TrainingSet(z["X"], z["y"][:, None].astype(float), np.ones(len(z["X"])))
     model = SubquadMLPRegressor(tol=0.0, n_iter_no_change=20)
+    architecture = model._architecture()
     options = FittingOptions(
-        architecture=model._architecture(),
+        architecture=architecture,
         solver=model._solver_options(in_batches=False, preconditioner="gram"),
         loss="squared_error",
         in_batches=False,
@@ -77,6 +78,7 @@ def best_rmse(name, split, seed):
         early_stopping=False,
         validation_fraction=0.1,
         keep_left_out=False,
+        inits=(architecture.init,),
         learn_metric=False,
         seed=seed,
     )

@@ -87,7 +87,7 @@ class FittingOptions:
     keep_left_out : bool
         Whether outputs for rows that are left out are asked for.
     inits : tuple of str
-        Kinds of initial weights that are tried, where the number of steps is searched for; else the first is taken.
+        Kinds of initial weights that are tried, where the number of steps is searched for; else the architecture says.
     learn_metric : bool
         Whether a metric of the features is tried, where the number of steps is searched for.
     """
