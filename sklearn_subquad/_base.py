@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_subquad._calibration import fitted_sharpness
 from sklearn_subquad._compat import Interval, Options, StrOptions
-from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network, held_out_rows
+from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network, held_out_rows, keeps_fitted_part
 from sklearn_subquad._initial_weights import INPUT_WEIGHTS
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
@@ -35,6 +35,10 @@ _MIN_ROWS_FOR_VALIDATION = 100
 # batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With
 # several outputs inner solves take many iterations, and smaller batches are as accurate (doc/defaults.md).
 _AUTO_BATCHES, _AUTO_BATCHES_OF_OUTPUTS = (4096, 2048), (1024, 1024)
+# Classes are learned at least as well from an eighth of the rows at a time, between these limits.
+_MIN_BATCH_OF_LABELS, _MAX_BATCH_OF_LABELS = 128, 512
+# Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
+_MIN_STEP_FOR_THREADS = 400_000
 # A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly. Where the
 # curvature changes, a step that is not exact may be too long besides.
 _AUTO_CG_TOL = 1e-2
@@ -227,7 +231,7 @@ class BaseSubquadMLP(BaseEstimator):
             data = data[counted]
             stratify = None if stratify is None else stratify[counted]
         n_rows = len(data.X)
-        batch_size = self._resolved_batch_size(n_rows, Y.shape[1])
+        batch_size = self._resolved_batch_size(n_rows, Y)
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
         in_batches = n_rows > batch_size
         early_stopping = self._resolved_early_stopping(n_rows, in_batches)
@@ -235,11 +239,11 @@ class BaseSubquadMLP(BaseEstimator):
         choices = early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES
         learn_metric = choices and self.feature_metric == "auto"
         inits = tuple(INPUT_WEIGHTS) if choices and self.init == "auto" else (architecture.init,)
-        # What batches really have may be half of the most that they are allowed.
-        fitted = n_rows
-        if in_batches and early_stopping == "validation":
-            fitted -= held_out_rows(n_rows, self.validation_fraction)
-        rows_of_a_step = math.ceil(fitted / math.ceil(fitted / batch_size))
+        n_held_out = held_out_rows(n_rows, self.validation_fraction) if early_stopping == "validation" else 0
+        keeps_part = keeps_fitted_part(in_batches, n_held_out)
+        fitted = n_rows - n_held_out if keeps_part else n_rows
+        # What batches really have may be half of the most that they are allowed, for a part more than for all rows.
+        rows_of_a_step = max(math.ceil(n / math.ceil(n / batch_size)) for n in {fitted, n_rows - n_held_out})
         n_factors = 1 if self.loss == "squared_error" else min(Y.shape[1], MAX_FACTORED_OUTPUTS)
         preconditioner = self._resolved_preconditioner(
             architecture, rows_of_a_step, Y.shape[1], n_factors, early_stopping
@@ -258,7 +262,7 @@ class BaseSubquadMLP(BaseEstimator):
             sketch_size=resolved_sketch_size(self.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
             n_factors=n_factors,
             covariance_size=covariance_sketch_size(fitted) if covariance else 0,
-            keeps_a_model=in_batches and (learn_metric or len(inits) > 1),
+            keeps_a_model=keeps_part and (learn_metric or len(inits) > 1),
         )
         self._require_memory(size)
         options = FittingOptions(
@@ -276,7 +280,8 @@ class BaseSubquadMLP(BaseEstimator):
             learn_metric=learn_metric,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )
-        with worker_threads(self.n_jobs):
+        small = rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS
+        with worker_threads(1 if small else self.n_jobs):
             model = fit_network(data, options, stratify)
             # Where the fit ends before the first step because targets are fitted, they are constant themselves.
             fitted_at_once = model.result.stop_reason is StopReason.INTERPOLATED and not model.result.took_steps
@@ -288,12 +293,17 @@ class BaseSubquadMLP(BaseEstimator):
             laplace = self._laplace(model, options.seed) if covariance else None
             self._set_fitted(model, early_stopping, self._measure_densities(model, data.X), laplace)
 
-    def _resolved_batch_size(self, n_rows, n_outputs):
+    def _resolved_batch_size(self, n_rows, Y):
         """Rows of a batch; all rows where they are one batch."""
-        if self.batch_size == "auto":
-            at_once, part = _AUTO_BATCHES if n_outputs == 1 else _AUTO_BATCHES_OF_OUTPUTS
-            return n_rows if n_rows <= at_once else part
-        return min(int(self.batch_size), n_rows)
+        if self.batch_size != "auto":
+            return min(int(self.batch_size), n_rows)
+        if Y.dtype == bool and self.early_stopping != "loo":
+            # A part of the rows is to be more than one batch where all are.
+            at_once = 2 * _MIN_BATCH_OF_LABELS
+            part = min(max(_MIN_BATCH_OF_LABELS, math.ceil(n_rows / 8)), _MAX_BATCH_OF_LABELS)
+        else:
+            at_once, part = _AUTO_BATCHES if Y.shape[1] == 1 else _AUTO_BATCHES_OF_OUTPUTS
+        return n_rows if n_rows <= at_once else part
 
     def _resolved_early_stopping(self, n_rows, in_batches):
         early_stopping = self.early_stopping

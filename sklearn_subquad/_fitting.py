@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -16,11 +17,14 @@ from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._scaling import InputScaling, TargetScaling, effective_dimension
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions, SolverResult
-from sklearn_subquad._stopping import HELD_OUT_ROWS, HeldOutError, KeptOutputs, LeaveOneOutError
+from sklearn_subquad._stopping import HELD_OUT_ROWS, HeldOutError, KeptOutputs, LeaveOneOutError, Rival, StopReason
 from sklearn_subquad._trust_region import Batch
 
-# Searches for the number of steps go on until `HELD_OUT_ROWS` rows were held out, or there were so many searches.
-_MAX_SEARCHES = 5
+# Parts are held out until they have `HELD_OUT_ROWS` rows together, or there were so many parts. Of labels, which have no
+# heavy tails, more than two did not help (doc/defaults.md).
+_MAX_PARTS, _MAX_PARTS_OF_LABELS = 5, 2
+# A fit in batches to the rest of so many held-out rows is not repeated with all rows: they would add little.
+_ENOUGH_WITHOUT = 1000
 # init_scale="auto" is this over sqrt(m), 0.05 at m = 2048, where the features have few effective dimensions, and 1
 # where they have many; it grows geometrically in between.
 _SMALL_INIT_SCALE = 0.05 * math.sqrt(2048)
@@ -114,10 +118,11 @@ def fit_network(data, options, stratify=None):
     ----------
     data : TrainingSet
     options : FittingOptions
-        With ``early_stopping="validation"`` the number of steps is found on a held-out part. Where a fit is not in
-        batches, it is found on several such parts if they are small, and a last fit takes as many steps on all rows.
-        Of several kinds of initial weights, the first part decides. Either way the number is found for features as
-        they are and with a metric that is learned from them, if that is asked for, and what has the lower error counts.
+        With ``early_stopping="validation"`` the number of steps is found on a held-out part, or on several if they are
+        small, and a last fit takes as many steps on all rows, unless `keeps_fitted_part`.
+        Of several kinds of initial weights, the first part decides. The number is found for features as they are and
+        with a metric that is learned from them, if that is asked for, and what has the lower error counts. A fit that
+        is clearly behind another to the same rows is given up.
     stratify : ndarray of shape (n,) or None
         Class labels that the held-out part should keep in proportion where it can.
 
@@ -133,8 +138,9 @@ def fit_network(data, options, stratify=None):
         return _fit(data, _resolved(data, options), loss)
     searches = []
     for init in options.inits:
+        rival = min(searches, key=_Search.error, default=None)
         searches.append(_Search(data, _with_init(options, init), loss, stratify))
-        searches[-1].fit_part()
+        searches[-1].fit_part(rival)
     best = min(searches, key=_Search.error)
     # Not its own, because init_scale="auto" depends on the metric.
     options = _with_init(options, best.options.architecture.init)
@@ -146,9 +152,9 @@ def fit_network(data, options, stratify=None):
     metric = learned_metric(np.mean(best.moments, axis=0)) if best.moments else None
     if metric is not None:
         searches.append(_Search(data, options, loss, stratify, metric, best.moments))
-        searches[-1].fit_parts()
+        searches[-1].fit_parts(rival=best)
         best = min(best, searches[-1], key=_Search.error)
-    final = best.model if options.in_batches else _fit_all_rows(data, loss, best)
+    final = _fit_all_rows(data, loss, best) if best.model is None else best.model
     for result in [result for search in searches for result in search.results if result is not final.result]:
         for phase, seconds in result.phase_times.items():
             final.result.phase_times[phase] = final.result.phase_times.get(phase, 0.0) + seconds
@@ -163,7 +169,8 @@ def _fit_all_rows(data, loss, search):
         features = "the features as they are" if search.metric is None else "the learned metric"
         weights = f"{options.architecture.init} weights"
         print(f"Fitting all {len(data.X)} rows, {weights}, {features}, with that number of steps: {best_iter}.")
-    solver = dataclasses.replace(options.solver, max_iter=best_iter, tol=0.0)
+    # So many, whatever the training loss does.
+    solver = dataclasses.replace(options.solver, max_iter=best_iter, tol=0.0, n_iter_no_change=sys.maxsize)
     options = dataclasses.replace(options, solver=solver, early_stopping=False)
     final = _fit(data, options, loss, metric=search.metric)
     final.result.error_curve = curve
@@ -211,8 +218,7 @@ def _calibration_rows(batch, seed):
 class _Search:
     """Fits to parts of the rows, whose error curves say how many steps to take on all of them.
 
-    A small held-out part says little: there are as many as make up `HELD_OUT_ROWS` rows, up to `_MAX_SEARCHES`. In
-    batches there is one.
+    A small held-out part says little: there are as many as make up `HELD_OUT_ROWS` rows, but not more than so many.
 
     Attributes
     ----------
@@ -223,7 +229,7 @@ class _Search:
     moments_of_parts : list of ndarray of shape (d, d) or None
         What the parts learn a metric of their own from.
     model : FittedModel or None
-        In batches, the one that was fitted; else none is kept.
+        The one that was fitted, where it is kept.
     results : list of SolverResult
     left_out : list of LeftOutPath or None
     moments : list of ndarray of shape (d, d)
@@ -252,18 +258,25 @@ class _Search:
         """Their mean error after 0, 1, ... steps."""
         return _mean_curve([result.error_curve for result in self.results])
 
+    @property
+    def given_up(self):
+        """Whether the last fit was, and with it all."""
+        return bool(self.results) and self.results[-1].stop_reason is StopReason.OUTPACED
+
     def error(self):
-        """The least mean error."""
-        return min(self.curve)
+        """The least mean error, infinite where the search was given up."""
+        return math.inf if self.given_up else min(self.curve)
 
-    def fit_parts(self):
-        """Fit to the parts that are missing."""
-        max_searches = 1 if self.options.in_batches else _MAX_SEARCHES
-        while not self.results or (self.n_held_out < HELD_OUT_ROWS and len(self.results) < max_searches):
-            self.fit_part()
+    def fit_parts(self, rival=None):
+        """Fit to the parts that are missing, or until the search is given up against another with the same parts."""
+        max_parts = _MAX_PARTS_OF_LABELS if self.data.Y.dtype == bool else _MAX_PARTS
+        while not self.results or (self.n_held_out < HELD_OUT_ROWS and len(self.results) < max_parts):
+            self.fit_part(rival)
+            if self.given_up:
+                break
 
-    def fit_part(self):
-        """Fit to one more part."""
+    def fit_part(self, rival=None):
+        """Fit to one more part; against what another search has found on it, where there is one."""
         data, options, place = self.data, self.options, len(self.results)
         fitting, held_out = _split(len(data.X), options, self.stratify, options.seed + place)
         if options.solver.verbose:
@@ -273,13 +286,16 @@ class _Search:
                 f"{len(fitting)} rows to fit, {len(held_out)} held out."
             )
         metric = None if self.moments_of_parts is None else learned_metric(self.moments_of_parts[place])
+        if rival is not None:
+            rival = Rival(rival.results[place].error_curve)
+            options = dataclasses.replace(options, solver=dataclasses.replace(options.solver, rival=rival))
         model = _fit(data, options, self.loss, fitting, held_out, metric)
         self.results.append(model.result)
         self.left_out.append(model.left_out)
         self.n_held_out += len(held_out)
-        if options.learn_metric and self.metric is None:
+        if options.learn_metric and self.metric is None and not self.given_up:
             self.moments.append(_timed_moments(model, options.seed))
-        if options.in_batches:
+        if keeps_fitted_part(options.in_batches, self.n_held_out):
             self.model = model
 
 
@@ -300,6 +316,11 @@ def _mean_curve(curves):
 def held_out_rows(n, validation_fraction):
     """How many of n rows are held out."""
     return min(n - 1, max(1, math.ceil(validation_fraction * n)))
+
+
+def keeps_fitted_part(in_batches, n_held_out):
+    """Whether a model that was fitted without so many held-out rows is good enough to be the last one."""
+    return in_batches and n_held_out >= _ENOUGH_WITHOUT
 
 
 def _split(n, options, stratify, seed):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 # Rows of a step up to which n x n matrices are formed without being asked for. Beyond, rows are linearised in blocks of
 # so many, where nobody asks for the Gram matrix of all.
 MAX_SQUARE_ROWS = 8192
+# Where batches are smaller, the first damping is found on so many rows, or all.
+MIN_DAMPING_ROWS = 512
 # Rows on which shifts and gains are calibrated and densities measured, where there are more.
 CALIBRATION_ROWS = 4096
 # Rows whose Jacobian is sketched at a time, for the covariance of predictions.
@@ -100,9 +102,14 @@ class FitSize:
         return self.itemsize * ((copies + folded) * hidden + (1 + copies) * dense)
 
     @property
+    def _largest_step(self):
+        """Rows of the largest step, which may be one that is tried only."""
+        return max(self.rows_of_a_step, min(self.n_rows, MIN_DAMPING_ROWS))
+
+    @property
     def row_bytes(self):
         """Bytes of all that grows with the rows."""
-        n = self.rows_of_a_step
+        n = self._largest_step
         # An entry of sparse rows: a value, its 2 bytes of position, and 8 of its place in the transpose.
         entries = sum(width * density for width, density in zip(self.widths, self.densities, strict=True))
         entry = self.itemsize + 10
@@ -134,16 +141,18 @@ class FitSize:
     def _square_bytes(self):
         """Bytes of matrices of rows x rows, and of sketches."""
         n, factored = self.rows_of_a_step, 0 if self.n_factors == 1 else self.n_factors + 3
+        # Two per layer; their sum in double precision, its factor, and what leave-one-out makes of it.
+        of_layers, of_the_sum = (2 * len(self.widths) + 4) * self.itemsize, 8 * 8
         n_bytes = 0
         if self.forms_gram or n <= MAX_SQUARE_ROWS:
-            # Two per layer.
-            n_bytes += n**2 * (2 * len(self.widths) + 4) * self.itemsize
+            n_bytes += n**2 * of_layers
         if self.forms_gram:
-            # Their sum in double precision, its factor, and what leave-one-out makes of it.
-            n_bytes += n**2 * 8 * (8 + factored)
+            n_bytes += n**2 * (of_the_sum + 8 * factored)
         if self.sketch_size:
             smaller = min(n, self.sketch_size)
             n_bytes += 2 * n * self.sketch_size * self.itemsize + smaller**2 * 8 * (4 + factored)
+        if self._largest_step > n:
+            n_bytes = max(n_bytes, self._largest_step**2 * (of_layers + of_the_sum))
         return n_bytes
 
 

@@ -104,6 +104,9 @@ class MiniBatchSolver:
                     best = self._keep(average.parameters, best)
             if options.verbose:
                 self._print_pass(result, n_steps)
+            if options.outpaced(result.error_curve):
+                result.stop_reason = StopReason.OUTPACED
+                break
             # The average of a first pass may still be worse than the constant model.
             if patience.exhausted and result.n_iter > 1:
                 improving = self._criterion is not None

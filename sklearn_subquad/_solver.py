@@ -4,19 +4,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sklearn_subquad._stopping import LeaveOneOutError, Patience, StopReason
+from sklearn_subquad._stopping import LeaveOneOutError, Patience, Rival, StopReason
 from sklearn_subquad._stopwatch import Stopwatch
 from sklearn_subquad._trust_region import StepOptions, TrustRegion
 
 
 @dataclass(frozen=True)
 class SolverOptions(StepOptions):
-    """What a solver is told, in the terms of the estimators' parameters."""
+    """What a solver is told, in the terms of the estimators' parameters, and the fit to give up against, if any."""
 
     max_iter: int = 20
     tol: float = 1e-3
     n_iter_no_change: int = 3
     verbose: int = 0
+    rival: Rival | None = None
+
+    def outpaced(self, error_curve):
+        """Whether a fit with this curve is to be given up."""
+        return self.rival is not None and self.rival.is_ahead_of(error_curve)
 
 
 @dataclass
@@ -178,6 +183,8 @@ class GaussNewtonSolver:
         """The reason to stop now, or None."""
         if self._point.loss <= self._loss_floor or self._loss_floor == 0:
             return StopReason.INTERPOLATED
+        if self._options.outpaced(self._result.error_curve):
+            return StopReason.OUTPACED
         if self._result.n_iter >= self._options.max_iter:
             return StopReason.MAX_ITER
         if self._criterion is not None and self._error_patience.exhausted:

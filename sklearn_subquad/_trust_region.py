@@ -11,7 +11,7 @@ import numpy as np
 from sklearn_subquad import _damping
 from sklearn_subquad._jacobian import Jacobian, make_probes
 from sklearn_subquad._jacobian_blocks import JacobianBlocks
-from sklearn_subquad._memory import MAX_SQUARE_ROWS
+from sklearn_subquad._memory import MAX_SQUARE_ROWS, MIN_DAMPING_ROWS
 from sklearn_subquad._network import ActivationBlocks
 from sklearn_subquad._pcg import pcg
 from sklearn_subquad._preconditioner import make_preconditioner
@@ -21,8 +21,8 @@ from sklearn_subquad._stopping import LeaveOneOutError
 _MIN_ATTEMPTS = 10
 # The least that a step leaves of the distance from the start: less would underflow after a few steps.
 _MIN_SHRINK = 1e-6
-# Rows from which the first damping is found: at most, and in batches at least. Few rows would leave it to chance.
-_MAX_DAMPING_ROWS, _MIN_DAMPING_ROWS = 4096, 512
+# Rows from which the first damping is found, at most. In batches there is a least number, too: few leave it to chance.
+_MAX_DAMPING_ROWS = 4096
 # Rows on which a step is tried, where a batch has more and is not all rows.
 _TRIAL_ROWS = 512
 
@@ -216,11 +216,11 @@ class TrustRegion:
             All rows.
         """
         if self.damping == "auto":
-            n_rows = min(len(data), _MAX_DAMPING_ROWS, max(self._batch_size, _MIN_DAMPING_ROWS))
+            n_rows = min(len(data), _MAX_DAMPING_ROWS, max(self._batch_size, MIN_DAMPING_ROWS))
             sample = data[np.sort(self._rng.choice(len(data), n_rows, replace=False))]
             jacobian, residual = self._linearisation(sample, self.evaluate(sample))
             # Exact leave-one-out errors would take the time of some steps.
-            error = LeaveOneOutError(sample, self._rng, max_exact_rows=_MIN_DAMPING_ROWS)
+            error = LeaveOneOutError(sample, self._rng, max_exact_rows=MIN_DAMPING_ROWS)
             self.damping = self._starting_damping(jacobian, residual, error)
         if self._in_batches:
             self._least_damping = self.damping

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _fitting
 from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Network
 from sklearn_subquad._trust_region import TrustRegion
@@ -40,6 +40,13 @@ def _one_blas_thread():
     # Matrices as small as these gain nothing from threads, and lose much where the processors are busy.
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+@pytest.fixture
+def kept_parts(monkeypatch):
+    """One part is held out, and what was fitted without it is the result, as where there are many rows."""
+    for limit in ("HELD_OUT_ROWS", "_ENOUGH_WITHOUT"):
+        monkeypatch.setattr(_fitting, limit, 1)
 
 
 def batched(estimator_class, **parameters):
@@ -85,18 +92,15 @@ def test_passes_are_counted(estimator_class, loss, batch_size, early_stopping):
     X, y = training(estimator_class)
     parameters = {"batch_size": batch_size, "loss": loss, "early_stopping": early_stopping, "max_iter": 6}
     estimator = batched(estimator_class, **parameters).fit(X, y)
-    n_fitted = N if early_stopping is False else 540
-    assert 1 <= estimator.best_iter_ <= estimator.n_iter_ <= 6
+    assert 1 <= estimator.best_iter_ == estimator.n_iter_ <= 6
     # One step a batch; the loss of a pass is that before its steps.
-    assert len(estimator.n_cg_iter_) == estimator.n_iter_ * math.ceil(n_fitted / batch_size)
+    assert len(estimator.n_cg_iter_) == estimator.n_iter_ * math.ceil(N / batch_size)
     assert len(estimator.loss_curve_) == estimator.n_iter_
     assert estimator.loss_curve_[-1] < estimator.loss_curve_[0]
     assert not hasattr(estimator, "loo_curve_")
     if early_stopping is False:
         assert not hasattr(estimator, "validation_scores_")
-        assert estimator.best_iter_ == estimator.n_iter_
     else:
-        assert len(estimator.validation_scores_) == estimator.n_iter_ + 1
         assert estimator.best_iter_ == np.argmax(estimator.validation_scores_)
     assert estimator.damping_ > 0
     assert {"init", "forward", "jacobian", "solve", "update", "flush"} <= set(estimator.phase_times_)
@@ -136,23 +140,41 @@ def test_batches_predict_about_as_well_as_all_rows_at_once(estimator_class, loss
 @pytest.mark.parametrize("batch_size", [541, 550, N - 1])
 def test_rows_held_out_do_not_turn_batches_into_a_fit_of_all_rows(estimator_class, loss, batch_size, monkeypatch):
     X, y = training(estimator_class)
-    solvers, solve = [], MiniBatchSolver.solve
-    monkeypatch.setattr(MiniBatchSolver, "solve", lambda self: solvers.append(self) or solve(self))
-    estimator = batched(
-        estimator_class,
-        batch_size=batch_size,
-        loss=loss,
-        early_stopping="validation",
-        init="axis_aligned",
-        feature_metric=None,
-    ).fit(X, y)
-    # The 540 rows that are left are one batch. The held-out ones stay out, and nothing is fitted again.
-    assert len(solvers) == 1
+    rows_and_steps, solve = [], MiniBatchSolver.solve
+
+    def spy(solver):
+        result = solve(solver)
+        rows_and_steps.append((len(solver._data), len(result.n_cg_iter) / len(result.loss_curve)))
+        return result
+
+    monkeypatch.setattr(MiniBatchSolver, "solve", spy)
+    parameters = {"loss": loss, "early_stopping": "validation", "init": "axis_aligned", "feature_metric": None}
+    batched(estimator_class, batch_size=batch_size, **parameters).fit(X, y)
+    # The 540 rows that are left are one batch, all rows two.
+    assert rows_and_steps == [(540, 1), (540, 1), (600, 2)]
+
+
+@LOSSES
+def test_many_held_out_rows_stay_out(estimator_class, loss, kept_parts):
+    X, y = training(estimator_class)
+    parameters = {"loss": loss, "init": "axis_aligned", "feature_metric": None, "batch_size": 550}
+    estimator = batched(estimator_class, **parameters).fit(X, y)
+    # Nothing is fitted again: 540 rows are one batch.
     assert len(estimator.n_cg_iter_) == len(estimator.loss_curve_) == estimator.n_iter_
     assert len(estimator.validation_scores_) == estimator.n_iter_ + 1
     # Fewer held-out rows leave two batches.
-    two = clone(estimator).set_params(validation_fraction=0.05, batch_size=550).fit(X, y)
+    two = clone(estimator).set_params(validation_fraction=0.05).fit(X, y)
     assert len(two.n_cg_iter_) == 2 * two.n_iter_
+
+
+@pytest.mark.parametrize(("n", "rows_of_fits"), [(9990, [8991, 9990]), (10_000, [9000])])
+def test_all_rows_are_fitted_again_where_few_were_held_out(n, rows_of_fits, monkeypatch):
+    X, y = data(SubquadMLPRegressor, n=n)
+    rows, solve = [], MiniBatchSolver.solve
+    monkeypatch.setattr(MiniBatchSolver, "solve", lambda self: rows.append(len(self._data)) or solve(self))
+    parameters = {"hidden_layer_sizes": (8,), "batch_size": 5000, "init": "axis_aligned", "feature_metric": None}
+    batched(SubquadMLPRegressor, preconditioner="none", damping=1.0, max_iter=1, **parameters).fit(X, y)
+    assert rows == rows_of_fits
 
 
 @pytest.mark.parametrize(("n_outputs", "at_once", "n_batches", "batch"), [(1, 4096, 3, 2048), (2, 1024, 2, 1024)])
@@ -169,8 +191,26 @@ def test_auto_cuts_many_rows_and_fewer_with_several_outputs(n_outputs, at_once, 
     assert cut.predict(X).tobytes() == as_told.predict(X).tobytes()
 
 
+@pytest.mark.parametrize(("n", "batch"), [(257, 128), (1024, 128), (1025, 129), (4096, 512), (6000, 512)])
+def test_auto_cuts_labelled_rows_into_eighths(n, batch):
+    X, y = data(SubquadMLPClassifier, n=n)
+    parameters = {"hidden_layer_sizes": (8,), "max_iter": 1, "early_stopping": False, "random_state": 0}
+    model = SubquadMLPClassifier(damping=1.0, **parameters)
+    cut, as_told = clone(model).fit(X, y), clone(model).set_params(batch_size=batch).fit(X, y)
+    assert len(cut.n_cg_iter_) == len(as_told.n_cg_iter_) == math.ceil(n / batch)
+    assert outputs(cut, X).tobytes() == outputs(as_told, X).tobytes()
+
+
+@pytest.mark.parametrize(("n", "early_stopping"), [(256, False), (256, "validation"), (300, "loo")])
+def test_auto_leaves_few_labelled_rows_together(n, early_stopping):
+    X, y = data(SubquadMLPClassifier, n=n)
+    model = batched(SubquadMLPClassifier, batch_size="auto", early_stopping=early_stopping).fit(X, y)
+    # The loss before the first step counts, which in batches it does not.
+    assert len(model.loss_curve_) == model.n_iter_ + 1
+
+
 @LOSSES
-def test_validation_returns_the_best_average(estimator_class, loss):
+def test_validation_returns_the_best_average(estimator_class, loss, kept_parts):
     X, y = training(estimator_class)
     estimator = batched(estimator_class, loss=loss, damping=0.02, max_iter=20, feature_metric=None).fit(X, y)
     assert 1 <= estimator.best_iter_ == np.argmax(estimator.validation_scores_) < estimator.n_iter_
@@ -181,7 +221,7 @@ def test_validation_returns_the_best_average(estimator_class, loss):
 @pytest.mark.parametrize(
     ("estimator_class", "loss"), [(SubquadMLPRegressor, "poisson"), (SubquadMLPClassifier, "log_loss")]
 )
-def test_validation_scores_are_those_of_the_average_on_held_out_rows(estimator_class, loss):
+def test_validation_scores_are_those_of_the_average_on_held_out_rows(estimator_class, loss, kept_parts):
     X, y = training(estimator_class)
     estimator = batched(estimator_class, loss=loss).fit(X, y)
     seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
@@ -255,7 +295,7 @@ def test_patience_is_counted_in_steps_and_ends_with_a_pass(batch_size, n_passes)
     ("estimator_class", "loss", "early_stopping"),
     [(SubquadMLPRegressor, "squared_error", "validation"), (SubquadMLPClassifier, "log_loss", False)],
 )
-def test_verbose_prints_a_line_a_pass(estimator_class, loss, early_stopping, capsys):
+def test_verbose_prints_a_line_a_pass(estimator_class, loss, early_stopping, capsys, kept_parts):
     X, y = training(estimator_class)
     parameters = {"init": "axis_aligned", "feature_metric": None, "max_cg_iter": 200}
     estimator = batched(estimator_class, loss=loss, early_stopping=early_stopping, **parameters).fit(X, y)
@@ -315,7 +355,8 @@ def test_single_and_double_precision_agree(estimator_class, loss):
     ("estimator_class", "other_loss"), [(SubquadMLPRegressor, "poisson"), (SubquadMLPClassifier, "log_loss")]
 )
 def test_grid_search_over_batch_size_and_loss_in_a_pipeline(estimator_class, other_loss):
-    X, y = training(estimator_class)
+    # So few rows that "auto" does not cut them.
+    X, y = data(estimator_class, n=400)
     pipeline = make_pipeline(StandardScaler(), batched(estimator_class, hidden_layer_sizes=(32,), max_iter=2))
     name = pipeline.steps[-1][0]
     grid = {f"{name}__batch_size": ["auto", 50, 10_000], f"{name}__loss": ["squared_error", other_loss]}

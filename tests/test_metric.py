@@ -156,7 +156,7 @@ def test_directions_that_matter_are_found(estimator_class, batch_size):
 @BOTH
 @pytest.mark.parametrize("batch_size", ["auto", 100])
 def test_features_stay_as_they_are_where_the_metric_does_not_help(estimator_class, batch_size):
-    X = np.random.default_rng(0).standard_normal((200, 2))
+    X = np.random.default_rng(0).standard_normal((600, 2))
     # The same in all directions: there is nothing to be learned from gradients.
     y = np.cos(2 * np.sqrt((X**2).sum(axis=1)))
     if estimator_class is SubquadMLPClassifier:

@@ -581,7 +581,7 @@ class TestDamping:
                 super().__init__(batch, *args, **kwargs)
 
         monkeypatch.setattr(_trust_region, "LeaveOneOutError", Recording)
-        monkeypatch.setattr(_trust_region, "_MIN_DAMPING_ROWS", 40)
+        monkeypatch.setattr(_trust_region, "MIN_DAMPING_ROWS", 40)
         found = []
         for batch_size in (1, 10, 40, 50):
             region = make_region(network, data, loss, in_batches=True, batch_size=batch_size)
