@@ -82,8 +82,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     batch_size : "auto" or int, default="auto"
         Rows that a step uses. Up to so many rows, counted before any are held out, every step uses all; more are
         shuffled and cut into equal batches in every pass, the damping keeps a step from forgetting other batches, and
-        the fitted weights are an average of the iterates. "auto" fits up to 4,096 rows at once and more in batches of
-        at most 2,048; with several outputs both numbers are 1,024.
+        the fitted weights are an average of the iterates. "auto" fits up to 256 rows at once and more in batches of an eighth
+        of them, at least 128 and at most 512.
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"

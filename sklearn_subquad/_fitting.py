@@ -20,8 +20,8 @@ from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions, SolverResu
 from sklearn_subquad._stopping import HELD_OUT_ROWS, HeldOutError, KeptOutputs, LeaveOneOutError, Rival, StopReason
 from sklearn_subquad._trust_region import Batch
 
-# Parts are held out until they have `HELD_OUT_ROWS` rows together, or there were so many parts. Of labels, which have no
-# heavy tails, more than two did not help (doc/defaults.md).
+# Parts are held out until they have `HELD_OUT_ROWS` rows together, or there were so many parts. Of labels, which have
+# no heavy tails, more than two did not help (doc/defaults.md).
 _MAX_PARTS, _MAX_PARTS_OF_LABELS = 5, 2
 # A fit in batches to the rest of so many held-out rows is not repeated with all rows: they would add little.
 _ENOUGH_WITHOUT = 1000
@@ -121,8 +121,8 @@ def fit_network(data, options, stratify=None):
         With ``early_stopping="validation"`` the number of steps is found on a held-out part, or on several if they are
         small, and a last fit takes as many steps on all rows, unless `keeps_fitted_part`.
         Of several kinds of initial weights, the first part decides. The number is found for features as they are and
-        with a metric that is learned from them, if that is asked for, and what has the lower error counts. A fit that
-        is clearly behind another to the same rows is given up.
+        with a metric that is learned from them, if that is asked for, and what has the lower error counts. Where one
+        part decides, a fit that is clearly behind another is given up.
     stratify : ndarray of shape (n,) or None
         Class labels that the held-out part should keep in proportion where it can.
 
@@ -152,7 +152,8 @@ def fit_network(data, options, stratify=None):
     metric = learned_metric(np.mean(best.moments, axis=0)) if best.moments else None
     if metric is not None:
         searches.append(_Search(data, options, loss, stratify, metric, best.moments))
-        searches[-1].fit_parts(rival=best)
+        # Of several parts, one alone is too small to tell.
+        searches[-1].fit_parts(best if len(best.results) == 1 else None)
         best = min(best, searches[-1], key=_Search.error)
     final = _fit_all_rows(data, loss, best) if best.model is None else best.model
     for result in [result for search in searches for result in search.results if result is not final.result]:

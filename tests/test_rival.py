@@ -80,34 +80,34 @@ def test_solvers_give_up(in_batches, rival, n_iter, reason):
 
 @pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 @pytest.mark.parametrize("batch_size", [1000, 100])
-def test_what_was_given_up_is_not_chosen_and_not_fitted_further(estimator_class, batch_size, monkeypatch):
+@pytest.mark.parametrize("one_part", [False, True])
+def test_what_was_given_up_is_not_chosen_and_not_fitted_further(estimator_class, batch_size, one_part, monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((400, 4))
     y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2]
     if estimator_class is SubquadMLPClassifier:
         y = y > 0
+    if one_part:
+        # Parts have 40 rows.
+        monkeypatch.setattr(_fitting, "HELD_OUT_ROWS", 40)
     searches, create = [], _fitting._Search.__post_init__
     monkeypatch.setattr(_fitting._Search, "__post_init__", lambda self: searches.append(self) or create(self))
-    parameters = {"hidden_layer_sizes": (64, 64), "batch_size": batch_size, "max_iter": 6, "random_state": 0}
-    expected = estimator_class(init="axis_aligned", feature_metric=None, **parameters).fit(X, y)
-    searches.clear()
-    # Whatever comes second is behind.
+    # Whatever has a rival is behind it.
     monkeypatch.setattr(Rival, "is_ahead_of", lambda self, curve: len(curve) == 4)
+    parameters = {"hidden_layer_sizes": (64, 64), "batch_size": batch_size, "max_iter": 6, "random_state": 0}
     model = estimator_class(**parameters).fit(X, y)
-    first, *others = searches
-    # 40 rows of 400 are a part: a search has two or three, unless it is given up in the first.
-    assert not first.given_up
-    assert [result.n_iter for result in first.results] != [3, 3]
-    assert first.error() == min(first.curve)
-    assert [(search.options.architecture.init, search.metric is None) for search in others] == [
-        ("gaussian", True),
-        ("axis_aligned", False),
-    ]
-    for search in others:
-        assert search.given_up
-        assert search.error() == np.inf
-        assert [result.n_iter for result in search.results] == [3]
+    first, gaussian, with_metric = searches
+    assert gaussian.options.architecture.init == "gaussian"
+    assert with_metric.metric is not None
+    # The first part decides on the weights, and on the metric where there is no other.
+    for search, given_up in ((first, False), (gaussian, True), (with_metric, one_part)):
+        assert search.given_up == given_up
+        assert search.error() == (np.inf if given_up else min(search.curve))
+        assert len(search.results) == (1 if given_up or one_part else 2 + (estimator_class is SubquadMLPRegressor))
+        assert all(result.n_iter == 3 for result in search.results if given_up)
     assert model.init_ == "axis_aligned"
-    assert model.predict(X).tobytes() == expected.predict(X).tobytes()
-    assert model.validation_scores_ == expected.validation_scores_
-    assert model.stop_reason_ == expected.stop_reason_
+    if one_part:
+        expected = estimator_class(init="axis_aligned", feature_metric=None, **parameters).fit(X, y)
+        assert model.predict(X).tobytes() == expected.predict(X).tobytes()
+        assert model.validation_scores_ == expected.validation_scores_
+        assert model.stop_reason_ == expected.stop_reason_
