@@ -82,16 +82,17 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     batch_size : "auto" or int, default="auto"
         Rows that a step uses. Up to so many rows, counted before any are held out, every step uses all; more are
         shuffled and cut into equal batches in every pass, the damping keeps a step from forgetting other batches, and
-        the fitted weights are an average of the iterates. "auto" fits up to 256 rows at once and more in batches of an eighth
-        of them, at least 128 and at most 512.
+        the fitted weights are an average of the iterates. "auto" fits up to 256 rows at once (with
+        ``early_stopping="loo"`` as many as the regressor) and more in batches of at most an eighth of all rows, but of
+        128 at least and of 512 at most.
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
         How the number of steps is chosen. "loo" follows an approximate leave-one-out error of the squared error and
-        returns the best iterate. "validation" finds the best number of steps on a held-out part (on up to five of them,
-        where they are smaller than 100 rows) and then fits again on all rows with that number; in batches, it keeps
-        the best average of iterates, and the held-out part stays out. False takes steps until the training loss does
-        not fall any more.
+        returns the best iterate. "validation" finds the best number of steps on a held-out part (on two of them,
+        where they are smaller than 100 rows) and then fits again on all rows with that number; in batches that leave
+        1,000 rows or more out, it keeps the best average of iterates, and they stay out. False takes steps until the
+        training loss does not fall any more.
         "auto" is "validation" for 100 rows or more, in batches and for other losses than the squared error, else "loo".
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.
@@ -107,7 +108,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Without it, features should be centred and of unit scale already.
     n_jobs : int or None, default=None
-        Threads, as in joblib. None follows ``joblib.parallel_config``, then the present thread limit of BLAS, hence
+        Threads, as in joblib; fits whose steps are too short to share (fewer than 400,000 rows times neurons) use one.
+        None follows ``joblib.parallel_config``, then the present thread limit of BLAS, hence
         ``threadpoolctl.threadpool_limits`` and joblib's worker processes. Up to about 2,000 rows the result is
         the same to the bit for every number; beyond, factorisations by threaded BLAS are the same to rounding.
     random_state : int, RandomState instance or None, default=None

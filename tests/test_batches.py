@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _fitting
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _fitting
 from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Network
 from sklearn_subquad._trust_region import TrustRegion
@@ -340,6 +340,17 @@ def test_n_jobs_does_not_change_a_bit(estimator_class, loss, dtype, n_jobs):
     assert outputs(serial, X).dtype == dtype
     assert outputs(threaded, X).tobytes() == outputs(serial, X).tobytes()
     assert threaded.loss_curve_ == serial.loss_curve_
+
+
+@pytest.mark.parametrize(("batch_size", "n_threads"), [(150, 4), (100, 1)])
+def test_short_steps_use_one_thread(batch_size, n_threads, monkeypatch):
+    X, y = training(SubquadMLPRegressor)
+    asked, worker_threads = [], _base.worker_threads
+    monkeypatch.setattr(_base, "worker_threads", lambda n_jobs: asked.append(n_jobs) or worker_threads(n_jobs))
+    # 400,000 rows times neurons are a step to share.
+    parameters = {"hidden_layer_sizes": (2667,), "early_stopping": False, "max_iter": 1, "n_jobs": 4}
+    batched(SubquadMLPRegressor, batch_size=batch_size, **parameters).fit(X, y)
+    assert asked == [n_threads]
 
 
 @LOSSES
