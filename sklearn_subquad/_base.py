@@ -6,6 +6,7 @@ import warnings
 from numbers import Integral, Real
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -43,6 +44,28 @@ _MIN_STEP_FOR_THREADS = 400_000
 # curvature changes, a step that is not exact may be too long besides.
 _AUTO_CG_TOL = 1e-2
 _AUTO_CG_TOL_IN_BATCHES = {"squared_error": 3e-1, "log_loss": 1e-1, "poisson": 1e-1}
+
+
+# What turns outputs of a loss into predictions, in the terms of scikit-learn's MLP.
+_OUT_ACTIVATIONS = {
+    "squared_error": "identity",
+    "log_loss": "softmax",
+    "binary_log_loss": "logistic",
+    "poisson": "exp",
+}
+
+
+def densified(X):
+    """Validated features as an array; MemoryError where there is no room for what a sparse matrix leaves out."""
+    if not issparse(X):
+        return X
+    n_bytes = X.shape[0] * X.shape[1] * X.dtype.itemsize
+    require_bytes(
+        n_bytes,
+        f"X is sparse, and its {X.shape[0]} rows of {X.shape[1]} features are made dense for the fit; use fewer of "
+        "either, or reduce the features by sklearn.decomposition.TruncatedSVD.",
+    )
+    return X.toarray()
 
 
 class BaseSubquadMLP(BaseEstimator):
@@ -217,12 +240,15 @@ class BaseSubquadMLP(BaseEstimator):
         stratify=None,
         covariance=False,
         calibration=False,
+        independent_labels=False,
     ):
         """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end.
 
         With `covariance`, what deviations of outputs are computed from is among them; with `calibration`, what outputs
-        are multiplied by to be logarithms of probabilities.
+        are multiplied by to be logarithms of probabilities. With `independent_labels`, every column of Y is one of its
+        own.
         """
+        loss = "binary_log_loss" if independent_labels and self.loss == "log_loss" else self.loss
         counted = np.flatnonzero(sample_weight)
         # Weights count as copies of rows, and the damping is relative to single rows. Weights that only compare rows,
         # such as those that sum to one, are brought to mean one: on average no row stands for less than itself.
@@ -268,7 +294,7 @@ class BaseSubquadMLP(BaseEstimator):
         options = FittingOptions(
             architecture=architecture,
             solver=self._solver_options(in_batches, preconditioner),
-            loss=self.loss,
+            loss=loss,
             in_batches=in_batches,
             batch_size=batch_size,
             standardize=self.standardize,
@@ -291,7 +317,11 @@ class BaseSubquadMLP(BaseEstimator):
                 # In batches, what a step of one leaves out is made up for by the next.
                 warnings.warn(_how_inexact(model.result, options.solver), ConvergenceWarning, stacklevel=4)
             laplace = self._laplace(model, options.seed) if covariance else None
-            self._set_fitted(model, early_stopping, self._measure_densities(model, data.X), laplace)
+            sharpness = None
+            if model.left_out is not None:
+                sharpness = fitted_sharpness(model.left_out_rows, independent_labels)
+            self.out_activation_ = _OUT_ACTIVATIONS[loss]
+            self._set_fitted(model, early_stopping, self._measure_densities(model, data.X), laplace, sharpness)
 
     def _resolved_batch_size(self, n_rows, Y):
         """Rows of a batch; all rows where they are one batch."""
@@ -344,14 +374,6 @@ class BaseSubquadMLP(BaseEstimator):
             f"rows, about {size.row_bytes:,} more; {advice}",
         )
 
-    def _out_activation(self, n_outputs):
-        """What turns network outputs into predictions, in the terms of scikit-learn's MLP."""
-        if self.loss == "squared_error":
-            return "identity"
-        if self.loss == "poisson":
-            return "exp"
-        return "logistic" if n_outputs == 1 else "softmax"
-
     @staticmethod
     def _laplace(model, seed):
         start = time.perf_counter()
@@ -359,7 +381,7 @@ class BaseSubquadMLP(BaseEstimator):
         model.result.phase_times["covariance"] = time.perf_counter() - start
         return laplace
 
-    def _set_fitted(self, model, early_stopping, densities, laplace):
+    def _set_fitted(self, model, early_stopping, densities, laplace, sharpness):
         network, result = model.network, model.result
         self._architecture_ = {
             "widths": network.architecture.widths,
@@ -375,7 +397,6 @@ class BaseSubquadMLP(BaseEstimator):
         self.gains_ = np.array([layer.gain for layer in network.layers])
         self.n_layers_ = len(network.layers) + 2
         self.n_outputs_ = network.output_weights[0].shape[1]
-        self.out_activation_ = self._out_activation(self.n_outputs_)
         self.n_iter_ = result.n_iter
         self.best_iter_ = result.best_iter
         self.n_cg_iter_ = list(result.n_cg_iter)
@@ -398,7 +419,7 @@ class BaseSubquadMLP(BaseEstimator):
             "target_mean": model.targets.mean,
             "target_scale": model.targets.scale,
             "laplace": None if laplace is None else laplace.to_state(),
-            "sharpness": None if model.left_out is None else fitted_sharpness(model.left_out_rows),
+            "sharpness": sharpness,
         }
 
     @staticmethod
@@ -423,14 +444,14 @@ class BaseSubquadMLP(BaseEstimator):
     def _outputs(self, X, return_std=False):
         """Network outputs (n x k) in the target's units, for unvalidated X; if asked, their deviations as well."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
         network, inputs, targets = self._model()
         out = np.empty((X.shape[0], self.n_outputs_), dtype=X.dtype)
         if return_std:
             laplace, std = LinearisedLaplace.from_state(self._state_["laplace"]), np.empty_like(out)
         with worker_threads(self.n_jobs):
             for rows in network.row_batches(X.shape[0]):
-                x = inputs.transform(X[rows]).astype(network.dtype, copy=False)
+                x = inputs.transform(densified(X[rows])).astype(network.dtype, copy=False)
                 out[rows] = targets.inverse_transform(network.forward(x).output)
                 if return_std:
                     std[rows] = targets.scale * np.sqrt(laplace.variance(network, x))
@@ -478,6 +499,11 @@ class BaseSubquadMLP(BaseEstimator):
                 intercept = intercept.dtype.type(BIAS_FEATURE) * from_input[-1]
             layers.append((np.concatenate(parts), intercept))
         return layers
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_state_")

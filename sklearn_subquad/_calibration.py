@@ -20,7 +20,7 @@ class LeftOutRows:
     Attributes
     ----------
     outputs : ndarray of shape (n, k)
-        Estimates of the indicators: one column for two classes.
+        Estimates of the indicators: one column for two classes, or for every label.
     indicators : ndarray of shape (n, k)
     sample_weight : ndarray of shape (n,)
     """
@@ -53,12 +53,12 @@ class LeftOutPath:
         )
 
 
-def scores(outputs):
-    """What probabilities are functions of: outputs, for two classes mapped to -1 and 1."""
-    return 2 * outputs - 1 if outputs.shape[1] == 1 else outputs
+def scores(outputs, independent):
+    """What probabilities are functions of: outputs, where each is for or against one label mapped to -1 and 1."""
+    return 2 * outputs - 1 if independent else outputs
 
 
-def fitted_sharpness(rows):
+def fitted_sharpness(rows, independent):
     """The factor on `scores` that gives the logarithms of the likeliest probabilities, to a constant per row.
 
     It changes no decision. One more row counts that has another label, as where log loss decides when to stop: scores
@@ -67,6 +67,9 @@ def fitted_sharpness(rows):
     Parameters
     ----------
     rows : LeftOutRows
+    independent : bool
+        Whether every output is for or against one label, of two classes or of several labels that a row may have;
+        else they are those of classes, of which a row has one.
 
     Returns
     -------
@@ -77,10 +80,27 @@ def fitted_sharpness(rows):
     C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017: temperature
     scaling, whose temperature is one over this.
     """
-    values = scores(rows.outputs).astype(np.float64)
-    n_outputs = values.shape[1]
-    loss = (BinaryLogLoss if n_outputs == 1 else MultinomialLogLoss)(np.zeros(n_outputs))
+    values = scores(rows.outputs, independent).astype(np.float64)
+    loss = (BinaryLogLoss if independent else MultinomialLogLoss)(np.zeros(values.shape[1]))
     criterion = HeldOutError(Batch(None, rows.indicators.astype(np.float64), rows.sample_weight), loss)
     # Convex in the factor, hence with one minimum in its logarithm as well.
     found = minimize_scalar(lambda log: criterion.of_output(np.exp(log) * values), bounds=_LOG_RANGE, method="bounded")
     return float(np.exp(found.x))
+
+
+def project_onto_simplex(rows):
+    """Euclidean projection of every row onto the probability simplex.
+
+    References
+    ----------
+    J. Duchi et al., "Efficient projections onto the l1-ball for learning in high dimensions", ICML 2008.
+    """
+    # The projection does not see a constant added to a row; without large numbers nothing is lost to rounding.
+    shifted = rows.astype(np.float64) - rows.max(axis=1, keepdims=True)
+    descending = -np.sort(-shifted, axis=1)
+    excess = np.cumsum(descending, axis=1) - 1
+    counts = np.arange(1, rows.shape[1] + 1)
+    support = np.count_nonzero(descending * counts > excess, axis=1)
+    threshold = excess[np.arange(len(rows)), support - 1] / support
+    projected = np.maximum(shifted - threshold[:, None], 0)
+    return (projected / projected.sum(axis=1, keepdims=True)).astype(rows.dtype)

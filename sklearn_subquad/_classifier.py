@@ -3,12 +3,13 @@
 import numpy as np
 from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import validate_data
 
-from sklearn_subquad._base import BaseSubquadMLP
-from sklearn_subquad._calibration import scores
+from sklearn_subquad._base import BaseSubquadMLP, densified
+from sklearn_subquad._calibration import project_onto_simplex, scores
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
+from sklearn_subquad._labels import encode_labels, require_examples
 
 
 class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
@@ -29,6 +30,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     loss : {"squared_error", "log_loss"}, default="squared_error"
         What is minimised: the squared error of class indicators, or the log loss of probabilities (softmax; for two
         classes the logistic function).
+    class_weight : "balanced", dict, list of dict or None, default=None
+        What rows of a class weigh, times `sample_weight`: numbers by class (1 for those not named), or "balanced" for
+        n_samples / (n_classes * rows of the class). For several labels a dict for each of them; their weights multiply.
     sparsifier : {"shifted_relu", "topk"}, default="shifted_relu"
         Activation that keeps few neurons active per row: ``max(z - shift, 0)`` with a calibrated shift, or
         the same on exactly the ``round(density * width)`` largest z of each row.
@@ -202,7 +206,71 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
     _parameter_constraints = BaseSubquadMLP._parameter_constraints | {
         "loss": [StrOptions({"squared_error", "log_loss"})],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
+
+    def __init__(
+        self,
+        *,
+        hidden_layer_sizes=(1024, 1024),
+        loss="squared_error",
+        class_weight=None,
+        sparsifier="shifted_relu",
+        density="auto",
+        skip_connections=True,
+        init="auto",
+        init_scale="auto",
+        damping="auto",
+        alpha=0.0,
+        max_rank="auto",
+        matmul="auto",
+        preconditioner="auto",
+        sketch="tensor_srht",
+        sketch_size="auto",
+        cg_tol="auto",
+        max_cg_iter=50,
+        max_iter=20,
+        batch_size="auto",
+        tol=1e-3,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=3,
+        feature_metric="auto",
+        standardize=True,
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            loss=loss,
+            sparsifier=sparsifier,
+            density=density,
+            skip_connections=skip_connections,
+            init=init,
+            init_scale=init_scale,
+            damping=damping,
+            alpha=alpha,
+            max_rank=max_rank,
+            matmul=matmul,
+            preconditioner=preconditioner,
+            sketch=sketch,
+            sketch_size=sketch_size,
+            cg_tol=cg_tol,
+            max_cg_iter=max_cg_iter,
+            max_iter=max_iter,
+            batch_size=batch_size,
+            tol=tol,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            feature_metric=feature_metric,
+            standardize=standardize,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -210,10 +278,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Features; float32 is kept, anything else becomes float64. At least two rows.
-        y : array-like of shape (n_samples,)
-            Class labels, numbers or strings; at least two classes in rows of positive weight.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Features; float32 is kept, anything else becomes float64. At least two rows. A sparse matrix is made dense.
+        y : {array-like, sparse matrix} of shape (n_samples,) or (n_samples, n_labels)
+            Classes, numbers or strings, at least two of them in rows of positive weight; or for every label whether a
+            row has it, as zeros and ones in two columns or more.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none. If the positive
             weights have a mean below one they are scaled to mean one. (``early_stopping="validation"`` holds out
@@ -237,54 +306,76 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """
         architecture = self._architecture()
         self._forget()
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        check_classification_targets(y)
-        sample_weight = check_sample_weight(sample_weight, X)
-        classes, codes = np.unique(y, return_inverse=True)
-        counted = np.unique(codes[sample_weight > 0])
-        if len(counted) < 2:
-            raise ValueError(
-                "y must hold at least two classes in rows of positive sample_weight; only class "
-                f"{classes[counted].tolist()[0]!r} was found."
-            )
-        if self.loss == "log_loss" and len(counted) < len(classes):
-            raise ValueError(
-                "loss='log_loss' needs rows of positive sample_weight of every class in y; there is none of "
-                f"{np.delete(classes, counted).tolist()}. Leave those rows out, or use loss='squared_error'."
-            )
-        # A byte each: of many rows and classes, they would be most of the data.
-        indicators = codes[:, None] == np.arange(len(classes))
-        if len(classes) == 2:
-            indicators = indicators[:, 1:]
-        self.classes_ = classes
-        self._fit_network(
+        X, y = validate_data(
+            self,
             X,
+            y,
+            accept_sparse="csr",
+            dtype=[np.float64, np.float32],
+            multi_output=True,
+            ensure_min_samples=2,
+        )
+        sample_weight = check_sample_weight(sample_weight, X)
+        classes, codes, indicators = encode_labels(y)
+        sample_weight = self._class_weighted(y, sample_weight)
+        if codes is not None:
+            require_examples(classes, codes, sample_weight, self.loss)
+        self.classes_ = classes
+        self._multilabel = codes is None
+        self._fit_network(
+            densified(X),
             indicators,
             sample_weight,
             architecture=architecture,
             unit_variance_targets=False,
             stratify=codes,
             calibration=self.loss == "squared_error",
+            independent_labels=self._independent_labels,
         )
         return self
+
+    def _class_weighted(self, y, sample_weight):
+        """Weights of rows times those of their classes."""
+        if self.class_weight is None:
+            return sample_weight
+        weights = compute_sample_weight(self.class_weight, y)
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights * sample_weight > 0).any()):
+            raise ValueError(
+                "class_weight must give every class a finite weight of zero or more, and some row a positive one; "
+                f"got {self.class_weight!r}."
+            )
+        return weights * sample_weight
+
+    @property
+    def _independent_labels(self):
+        """Whether every output is for or against one label."""
+        return self._multilabel or len(self.classes_) == 2
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     def decision_function(self, X):
         """Scores whose sign or maximum decides the class.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             Two classes: the fitted indicator mapped to -1 and 1, or the log odds of the second class with
-            ``loss="log_loss"``. More: the fitted indicator, or the logarithm of the probability to a constant, of each.
+            ``loss="log_loss"``; for several labels the same of each. More classes: the fitted indicator, or the
+            logarithm of the probability to a constant, of each.
         """
-        outputs = self._outputs(X)
-        if len(self.classes_) > 2:
-            return outputs
-        return (outputs if self._uses_log_loss else scores(outputs))[:, 0]
+        values = self._scores(self._outputs(X))
+        return values if self._multilabel or len(self.classes_) > 2 else values[:, 0]
+
+    def _scores(self, outputs):
+        """What decides on labels by its sign, or on the class by its maximum."""
+        return outputs if self._uses_log_loss else scores(outputs, self._independent_labels)
 
     @property
     def _uses_log_loss(self):
@@ -292,18 +383,21 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         return self.out_activation_ != "identity"
 
     def predict(self, X):
-        """Predict classes.
+        """Predict classes, or which labels rows have.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        ndarray of shape (n_samples,), or (n_samples, n_labels)
+            Classes as in `classes_`, or zeros and ones where `fit` had a matrix of them.
         """
-        scores = self.decision_function(X)
-        chosen = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
+        values = self._scores(self._outputs(X))
+        if self._multilabel:
+            return (values > 0).astype(int)
+        chosen = (values[:, 0] > 0).astype(int) if self._independent_labels else values.argmax(axis=1)
         return self.classes_[chosen]
 
     def predict_proba(self, X):
@@ -317,12 +411,13 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Non-negative, rows sum to one; columns in the order of `classes_`.
+            Non-negative, rows sum to one; columns in the order of `classes_`. For several labels, the probability of
+            each.
 
         References
         ----------
@@ -339,12 +434,16 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         if self._sharpness is not None:
             # By way of doubles, so that this and its logarithm differ by no more than their last bits.
             return np.exp(self._log_probabilities(outputs)).astype(outputs.dtype, copy=False)
+        if self._multilabel:
+            return np.clip(outputs, 0, 1)
         if len(self.classes_) == 2:
             outputs = np.column_stack([1 - outputs[:, 0], outputs[:, 0]])
         return project_onto_simplex(outputs)
 
     def _log_probabilities(self, outputs):
-        logits = self._sharpness * (outputs if self._uses_log_loss else scores(outputs)).astype(np.float64)
+        logits = self._sharpness * self._scores(outputs).astype(np.float64)
+        if self._multilabel:
+            return log_expit(logits)
         if len(self.classes_) == 2:
             return np.column_stack([log_expit(-logits[:, 0]), log_expit(logits[:, 0])])
         return log_softmax(logits, axis=1)
@@ -354,7 +453,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
 
         Returns
         -------
@@ -366,21 +465,3 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             return self._log_probabilities(outputs).astype(outputs.dtype, copy=False)
         with np.errstate(divide="ignore"):
             return np.log(self._probabilities(outputs))
-
-
-def project_onto_simplex(rows):
-    """Euclidean projection of every row onto the probability simplex.
-
-    References
-    ----------
-    J. Duchi et al., "Efficient projections onto the l1-ball for learning in high dimensions", ICML 2008.
-    """
-    # The projection does not see a constant added to a row; without large numbers nothing is lost to rounding.
-    shifted = rows.astype(np.float64) - rows.max(axis=1, keepdims=True)
-    descending = -np.sort(-shifted, axis=1)
-    excess = np.cumsum(descending, axis=1) - 1
-    counts = np.arange(1, rows.shape[1] + 1)
-    support = np.count_nonzero(descending * counts > excess, axis=1)
-    threshold = excess[np.arange(len(rows)), support - 1] / support
-    projected = np.maximum(shifted - threshold[:, None], 0)
-    return (projected / projected.sum(axis=1, keepdims=True)).astype(rows.dtype)

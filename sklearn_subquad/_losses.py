@@ -231,7 +231,10 @@ class _LogLoss(Loss):
         return mean_value
 
     def value_of_other_labels(self, Y, F, sample_weight):
-        """`value` if every row had the most probable label besides its own, for indicators Y."""
+        """`value` if every row had the most probable label besides its own, for indicators Y.
+
+        Where every output is a label of its own, none of them is that of the row.
+        """
         return self._total(self._row_values_of_others, Y, F, sample_weight)
 
     @abstractmethod
@@ -240,23 +243,29 @@ class _LogLoss(Loss):
 
 
 class BinaryLogLoss(_LogLoss):
-    """Log loss of one probability p of class 1, ``-y log p - (1 - y) log(1 - p)``, for y (n x 1) in [0, 1].
+    """Log loss of one probability p per output, ``-y log p - (1 - y) log(1 - p)``, for y (n x k) in [0, 1].
 
     Notes
     -----
-    With ``p = 1 / (1 + exp(-f))`` the gradient is ``p - y``, the curvature ``p (1 - p)``.
+    With ``p = 1 / (1 + exp(-f))`` the gradient is ``p - y``, the curvature ``diag(p (1 - p))``.
     """
 
     @classmethod
     def fit(cls, Y, sample_weight):
-        of_class_1 = Y[:, 0].astype(np.float64)
-        weights = sample_weight @ (1 - of_class_1), sample_weight @ of_class_1
-        if min(weights) <= 0:
+        # Not one minus the other, which would round to a class that has no rows.
+        others = ~Y if Y.dtype == bool else 1 - Y.astype(np.float64)
+        priors = [_weighted_mean(labels, sample_weight) for labels in (Y, others)]
+        missing = np.min(priors, axis=0) <= 0
+        if missing.any():
+            where = "" if len(missing) == 1 else f" in column {np.flatnonzero(missing).tolist()}"
             raise ValueError(
-                "loss='log_loss' needs rows of both classes, but y holds one class only in rows of positive "
+                f"loss='log_loss' needs rows of both classes, but y holds one class only{where}, in rows of positive "
                 "sample_weight. Add rows of the other, or use loss='squared_error'."
             )
-        return cls([np.log(weights[1]) - np.log(weights[0])])
+        return cls(np.log(priors[0]) - np.log(priors[1]))
+
+    def reported(self, mean_value):
+        return mean_value / len(self.baseline)
 
     def residual(self, Y, F):
         raw = self._raw(F)
@@ -273,10 +282,10 @@ class BinaryLogLoss(_LogLoss):
         return np.sqrt(np.maximum(expit(raw) * expit(-raw), np.finfo(dtype).eps))
 
     def _row_values_of_others(self, Y, raw):
-        return -np.where(Y == 1, log_expit(-raw), log_expit(raw))[:, 0]
+        return -np.where(Y == 1, log_expit(-raw), log_expit(raw)).sum(axis=1)
 
     def _row_values(self, Y, raw):
-        return -(Y * log_expit(raw) + (1.0 - Y) * log_expit(-raw))[:, 0]
+        return -(Y * log_expit(raw) + (1.0 - Y) * log_expit(-raw)).sum(axis=1)
 
 
 class MultinomialLogLoss(_LogLoss):
@@ -374,7 +383,7 @@ def make_loss(name, Y, sample_weight):
 
     Parameters
     ----------
-    name : {"squared_error", "log_loss", "poisson"}
+    name : {"squared_error", "log_loss", "binary_log_loss", "poisson"}
         "log_loss" is `BinaryLogLoss` for one column of Y and `MultinomialLogLoss` for more.
     Y : ndarray of shape (n, k)
     sample_weight : ndarray of shape (n,), float64, positive
@@ -384,7 +393,12 @@ def make_loss(name, Y, sample_weight):
     Loss
     """
     log_loss = BinaryLogLoss if Y.shape[1] == 1 else MultinomialLogLoss
-    losses = {"squared_error": SquaredError, "log_loss": log_loss, "poisson": PoissonDeviance}
+    losses = {
+        "squared_error": SquaredError,
+        "log_loss": log_loss,
+        "binary_log_loss": BinaryLogLoss,
+        "poisson": PoissonDeviance,
+    }
     return losses[name].fit(Y, sample_weight)
 
 

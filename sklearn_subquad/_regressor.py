@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from sklearn_subquad._base import BaseSubquadMLP
+from sklearn_subquad._base import BaseSubquadMLP, densified
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 
 
@@ -202,8 +202,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Features; float32 is kept, anything else becomes float64. At least two rows.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Features; float32 is kept, anything else becomes float64. At least two rows. A sparse matrix is made dense.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
         sample_weight : array-like of shape (n_samples,) or None, default=None
@@ -234,6 +234,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             self,
             X,
             y,
+            accept_sparse="csr",
             dtype=[np.float64, np.float32],
             multi_output=True,
             y_numeric=True,
@@ -242,10 +243,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         self._single_output = y.ndim == 1
-        Y = y.reshape(len(X), -1).astype(np.float64, copy=False)
+        Y = y.reshape(X.shape[0], -1).astype(np.float64, copy=False)
         _require_range(Y, X.dtype)
         self._fit_network(
-            X,
+            densified(X),
             Y,
             check_sample_weight(sample_weight, X),
             architecture=architecture,
@@ -264,7 +265,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
         return_std : bool, default=False
             Whether to return standard deviations of the targets as well. Only for ``loss="squared_error"``.
 

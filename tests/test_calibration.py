@@ -6,9 +6,8 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.metrics import log_loss
 
-from sklearn_subquad import SubquadMLPClassifier
-from sklearn_subquad._calibration import LeftOutPath, LeftOutRows, fitted_sharpness, scores
-from sklearn_subquad._classifier import project_onto_simplex
+from sklearn_subquad import SubquadMLPClassifier, _calibration
+from sklearn_subquad._calibration import LeftOutPath, LeftOutRows, project_onto_simplex, scores
 from sklearn_subquad._losses import SquaredError
 from sklearn_subquad._stopping import HeldOutError, KeptOutputs
 from sklearn_subquad._trust_region import Batch
@@ -28,6 +27,11 @@ def left_out_rows(k, n, sharpness=3.0, seed=0):
         p = softmax(sharpness * outputs, axis=1)
         indicators = (p.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)[:, None] == np.arange(k)
     return LeftOutRows(outputs, indicators, rng.uniform(0.5, 2, n))
+
+
+def fitted_sharpness(rows):
+    """Of two classes, in one column, or of one class for each."""
+    return _calibration.fitted_sharpness(rows, independent=rows.outputs.shape[1] == 1)
 
 
 def objective(rows, sharpness):
@@ -82,7 +86,7 @@ def test_weights_are_copies():
 @pytest.mark.parametrize("k", [1, 3])
 def test_scores_that_are_all_right_are_not_made_sure_without_end(k):
     rows = left_out_rows(k, 50)
-    right = (scores(rows.outputs) > 0) if k == 1 else rows.outputs.argmax(axis=1)[:, None] == np.arange(k)
+    right = (scores(rows.outputs, True) > 0) if k == 1 else rows.outputs.argmax(axis=1)[:, None] == np.arange(k)
     sharpness = fitted_sharpness(LeftOutRows(rows.outputs, right, np.ones(50)))
     # With margins of up to one and one doubt in a hundred rows, log odds of some ln(100) are where it pays to stop.
     assert 5 < sharpness < 200
@@ -126,9 +130,9 @@ def recorded(monkeypatch):
     """The left-out rows that factors were fitted to."""
     seen = []
 
-    def recording(rows):
+    def recording(rows, independent):
         seen.append(rows)
-        return fitted_sharpness(rows)
+        return _calibration.fitted_sharpness(rows, independent)
 
     monkeypatch.setattr("sklearn_subquad._base.fitted_sharpness", recording)
     return seen

@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _parallel
-from sklearn_subquad._classifier import project_onto_simplex
+from sklearn_subquad._calibration import project_onto_simplex
 from sklearn_subquad._jacobian import Jacobian
 from sklearn_subquad._losses import make_loss
 from sklearn_subquad._matmul import ROUTES, PackedMatrix

@@ -1,0 +1,59 @@
+"""Targets of a classifier: classes, of which a row has one, or labels, of which it has any number."""
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+
+def encode_labels(y):
+    """Indicators of classes or labels.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,) or (n, k), or sparse matrix of shape (n, k)
+        A column of classes, or for every label whether a row has it.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+        The classes, sorted, or the numbers of the labels.
+    codes : ndarray of shape (n,), or None
+        The place of every row's class, where it has one.
+    indicators : ndarray of shape (n, n_outputs), bool
+        One column for two classes, else one for each class or label.
+
+    Raises
+    ------
+    ValueError
+        For continuous targets, and several columns that are not indicators.
+    """
+    check_classification_targets(y)
+    kind = type_of_target(y)
+    if kind == "multiclass-multioutput":
+        raise ValueError(
+            "y has several columns with more than two values: SubquadMLPClassifier predicts one column of classes, or "
+            "a matrix of zeros and ones with a column for every label. Use sklearn.multioutput.MultiOutputClassifier."
+        )
+    if kind == "multilabel-indicator":
+        y = y.toarray() if issparse(y) else y
+        return np.arange(y.shape[1]), None, y != 0
+    classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+    # A byte each: of many rows and classes, they would be most of the data.
+    indicators = codes[:, None] == np.arange(len(classes))
+    return classes, codes, indicators[:, 1:] if len(classes) == 2 else indicators
+
+
+def require_examples(classes, codes, sample_weight, loss):
+    """Raise ValueError where rows of positive weight have too few classes to tell them apart."""
+    counted = np.unique(codes[sample_weight > 0])
+    if len(counted) < 2:
+        raise ValueError(
+            "y must hold at least two classes in rows of positive sample_weight; only class "
+            f"{classes[counted].tolist()[0]!r} was found."
+        )
+    if loss == "log_loss" and len(counted) < len(classes):
+        raise ValueError(
+            "loss='log_loss' needs rows of positive sample_weight of every class in y; there is none of "
+            f"{np.delete(classes, counted).tolist()}. Leave those rows out, or use loss='squared_error'."
+        )
