@@ -9,11 +9,11 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_subquad._calibration import fitted_sharpness
-from sklearn_subquad._compat import Interval, Options, StrOptions
+from sklearn_subquad._compat import Interval, Options, StrOptions, check_sample_weight
 from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network, held_out_rows, keeps_fitted_part
 from sklearn_subquad._initial_weights import INPUT_WEIGHTS
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
@@ -241,8 +241,11 @@ class BaseSubquadMLP(BaseEstimator):
         covariance=False,
         calibration=False,
         independent_labels=False,
+        validation=None,
     ):
         """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end.
+
+        A `validation` set says when to stop in the place of held-out rows.
 
         With `covariance`, what deviations of outputs are computed from is among them; with `calibration`, what outputs
         are multiplied by to be logarithms of probabilities. With `independent_labels`, every column of Y is one of its
@@ -260,13 +263,14 @@ class BaseSubquadMLP(BaseEstimator):
         batch_size = self._resolved_batch_size(n_rows, Y)
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
         in_batches = n_rows > batch_size
-        early_stopping = self._resolved_early_stopping(n_rows, in_batches)
+        early_stopping = self._resolved_early_stopping(n_rows, in_batches, validation)
         # Held-out rows decide what is learned from, where there are not too many features to try.
         choices = early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES
         learn_metric = choices and self.feature_metric == "auto"
         inits = tuple(INPUT_WEIGHTS) if choices and self.init == "auto" else (architecture.init,)
-        n_held_out = held_out_rows(n_rows, self.validation_fraction) if early_stopping == "validation" else 0
-        keeps_part = keeps_fitted_part(in_batches, n_held_out)
+        splits = early_stopping == "validation" and validation is None
+        n_held_out = held_out_rows(n_rows, self.validation_fraction) if splits else 0
+        keeps_part = validation is not None or keeps_fitted_part(in_batches, n_held_out)
         fitted = n_rows - n_held_out if keeps_part else n_rows
         # What batches really have may be half of the most that they are allowed, for a part more than for all rows.
         rows_of_a_step = max(math.ceil(n / math.ceil(n / batch_size)) for n in {fitted, n_rows - n_held_out})
@@ -289,6 +293,7 @@ class BaseSubquadMLP(BaseEstimator):
             n_factors=n_factors,
             covariance_size=covariance_sketch_size(fitted) if covariance else 0,
             keeps_a_model=keeps_part and (learn_metric or len(inits) > 1),
+            n_validation_rows=0 if validation is None else len(validation.X),
         )
         self._require_memory(size)
         options = FittingOptions(
@@ -308,7 +313,7 @@ class BaseSubquadMLP(BaseEstimator):
         )
         small = rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS
         with worker_threads(1 if small else self.n_jobs):
-            model = fit_network(data, options, stratify)
+            model = fit_network(data, options, stratify, validation)
             # Where the fit ends before the first step because targets are fitted, they are constant themselves.
             fitted_at_once = model.result.stop_reason is StopReason.INTERPOLATED and not model.result.took_steps
             if model.result.best_iter == 0 and not fitted_at_once:
@@ -323,6 +328,34 @@ class BaseSubquadMLP(BaseEstimator):
             self.out_activation_ = _OUT_ACTIVATIONS[loss]
             self._set_fitted(model, early_stopping, self._measure_densities(model, data.X), laplace, sharpness)
 
+    def _validation_set(self, X_val, y_val, sample_weight_val, dtype, encode):
+        """Rows that say when to stop, or None where none are given.
+
+        `encode` turns y_val and weights into targets (n x k) as the network has them, and weights.
+        """
+        if X_val is None and y_val is None:
+            if sample_weight_val is not None:
+                raise ValueError("sample_weight_val was passed without X_val and y_val; leave it out, or pass them.")
+            return None
+        if X_val is None or y_val is None:
+            given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
+            raise ValueError(f"{given} was passed without {missing}; a validation set needs both.")
+        try:
+            X_val = validate_data(self, X_val, accept_sparse="csr", dtype=dtype, reset=False)
+        except ValueError as error:
+            raise ValueError(f"X_val, the features of the validation set: {error}") from error
+        try:
+            weights = check_sample_weight(sample_weight_val, X_val)
+        except ValueError as error:
+            raise ValueError(f"sample_weight_val, of the validation set: {error}") from error
+        y_val = check_array(y_val, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y_val")
+        check_consistent_length(X_val, y_val)
+        Y, weights = encode(y_val, weights)
+        if not (weights > 0).any():
+            raise ValueError("No row of the validation set has a positive weight.")
+        rows = TrainingSet(densified(X_val), Y, weights)
+        return rows if (weights > 0).all() else rows[weights > 0]
+
     def _resolved_batch_size(self, n_rows, Y):
         """Rows of a batch; all rows where they are one batch."""
         if self.batch_size != "auto":
@@ -335,8 +368,15 @@ class BaseSubquadMLP(BaseEstimator):
             at_once, part = _AUTO_BATCHES if Y.shape[1] == 1 else _AUTO_BATCHES_OF_OUTPUTS
         return n_rows if n_rows <= at_once else part
 
-    def _resolved_early_stopping(self, n_rows, in_batches):
+    def _resolved_early_stopping(self, n_rows, in_batches, validation):
         early_stopping = self.early_stopping
+        if validation is not None:
+            if early_stopping not in ("auto", "validation"):
+                raise ValueError(
+                    f"X_val and y_val say when to stop, but early_stopping={early_stopping!r} does not ask them; use "
+                    "'validation' or 'auto', or leave them out."
+                )
+            return "validation"
         if early_stopping == "auto":
             few = self.loss == "squared_error" and not in_batches and n_rows < _MIN_ROWS_FOR_VALIDATION
             early_stopping = "loo" if few else "validation"

@@ -9,7 +9,7 @@ from sklearn.utils.validation import validate_data
 from sklearn_subquad._base import BaseSubquadMLP, densified
 from sklearn_subquad._calibration import project_onto_simplex, scores
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
-from sklearn_subquad._labels import encode_labels, require_examples
+from sklearn_subquad._labels import encode_labels, encode_more_labels, require_examples
 
 
 class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
@@ -273,7 +273,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         self.class_weight = class_weight
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Fit the network.
 
         Parameters
@@ -287,6 +287,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none. If the positive
             weights have a mean below one they are scaled to mean one. (``early_stopping="validation"`` holds out
             rows, however much they weigh.)
+        X_val, y_val, sample_weight_val : array-like or None, default=None
+            A validation set like the above, whose error says when to stop in the place of held-out rows. All rows of X
+            are then fitted from the start. Needs ``early_stopping`` "validation" or "auto".
 
         Returns
         -------
@@ -322,6 +325,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             require_examples(classes, codes, sample_weight, self.loss)
         self.classes_ = classes
         self._multilabel = codes is None
+
+        def encode(y, weights):
+            return encode_more_labels(y, classes, self._multilabel), self._class_weighted(y, weights)
+
         self._fit_network(
             densified(X),
             indicators,
@@ -331,6 +338,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             stratify=codes,
             calibration=self.loss == "squared_error",
             independent_labels=self._independent_labels,
+            validation=self._validation_set(X_val, y_val, sample_weight_val, X.dtype, encode),
         )
         return self
 

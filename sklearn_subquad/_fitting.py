@@ -111,7 +111,7 @@ class FittingOptions:
     seed: int
 
 
-def fit_network(data, options, stratify=None):
+def fit_network(data, options, stratify=None, validation=None):
     """Fit a network, stopping early as `options` say.
 
     Parameters
@@ -125,6 +125,8 @@ def fit_network(data, options, stratify=None):
         part decides, a fit that is clearly behind another is given up.
     stratify : ndarray of shape (n,) or None
         Class labels that the held-out part should keep in proportion where it can.
+    validation : TrainingSet or None
+        Rows that take the place of a held-out part. What was fitted without them is the result.
 
     Returns
     -------
@@ -139,7 +141,7 @@ def fit_network(data, options, stratify=None):
     searches = []
     for init in options.inits:
         rival = min(searches, key=_Search.error, default=None)
-        searches.append(_Search(data, _with_init(options, init), loss, stratify))
+        searches.append(_Search(data, _with_init(options, init), loss, stratify, validation))
         searches[-1].fit_part(rival)
     best = min(searches, key=_Search.error)
     # Not its own, because init_scale="auto" depends on the metric.
@@ -151,7 +153,7 @@ def fit_network(data, options, stratify=None):
     best.fit_parts()
     metric = learned_metric(np.mean(best.moments, axis=0)) if best.moments else None
     if metric is not None:
-        searches.append(_Search(data, options, loss, stratify, metric, best.moments))
+        searches.append(_Search(data, options, loss, stratify, validation, metric, best.moments))
         # Of several parts, one alone is too small to tell.
         searches[-1].fit_parts(best if len(best.results) == 1 else None)
         best = min(best, searches[-1], key=_Search.error)
@@ -223,7 +225,7 @@ class _Search:
 
     Attributes
     ----------
-    data, options, loss, stratify
+    data, options, loss, stratify, validation
         As in `fit_network`.
     metric : ndarray of shape (d, d) or None
         That of all rows.
@@ -243,6 +245,7 @@ class _Search:
     options: FittingOptions
     loss: object
     stratify: np.ndarray | None
+    validation: TrainingSet | None = None
     metric: np.ndarray | None = None
     moments_of_parts: list | None = None
     model: FittedModel | None = None
@@ -271,6 +274,8 @@ class _Search:
     def fit_parts(self, rival=None):
         """Fit to the parts that are missing, or until the search is given up against another with the same parts."""
         max_parts = _MAX_PARTS_OF_LABELS if self.data.Y.dtype == bool else _MAX_PARTS
+        if self.validation is not None:
+            max_parts = 1
         while not self.results or (self.n_held_out < HELD_OUT_ROWS and len(self.results) < max_parts):
             self.fit_part(rival)
             if self.given_up:
@@ -279,24 +284,29 @@ class _Search:
     def fit_part(self, rival=None):
         """Fit to one more part; against what another search has found on it, where there is one."""
         data, options, place = self.data, self.options, len(self.results)
-        fitting, held_out = _split(len(data.X), options, self.stratify, options.seed + place)
+        n_fitted, source = len(data.X), self.validation
+        if source is None:
+            fitting, held_out = _split(n_fitted, options, self.stratify, options.seed + place)
+            n_fitted, n_held_out, source = len(fitting), len(held_out), data
+        else:
+            fitting, held_out, n_held_out = slice(None), slice(None), len(source.X)
         if options.solver.verbose:
             features = "features as they are" if self.metric is None else "a learned metric"
             print(
                 f"Finding the number of steps, {options.architecture.init} weights, {features}: "
-                f"{len(fitting)} rows to fit, {len(held_out)} held out."
+                f"{n_fitted} rows to fit, {n_held_out} held out."
             )
         metric = None if self.moments_of_parts is None else learned_metric(self.moments_of_parts[place])
         if rival is not None:
             rival = Rival(rival.results[place].error_curve)
             options = dataclasses.replace(options, solver=dataclasses.replace(options.solver, rival=rival))
-        model = _fit(data, options, self.loss, fitting, held_out, metric)
+        model = _fit(data, options, self.loss, fitting, (source, held_out), metric)
         self.results.append(model.result)
         self.left_out.append(model.left_out)
-        self.n_held_out += len(held_out)
+        self.n_held_out += n_held_out
         if options.learn_metric and self.metric is None and not self.given_up:
             self.moments.append(_timed_moments(model, options.seed))
-        if keeps_fitted_part(options.in_batches, self.n_held_out):
+        if self.validation is not None or keeps_fitted_part(options.in_batches, self.n_held_out):
             self.model = model
 
 
@@ -334,17 +344,17 @@ def _split(n, options, stratify, seed):
 
 
 def _fit(data, options, loss, fitting=slice(None), held_out=None, metric=None):
-    """Fit to some rows of the data and watch the error on others, both given by their places."""
+    """Fit to rows of the data, given by their places, and watch the error on others, given by their data and places."""
     start = time.perf_counter()
     inputs, targets = _scalings(data[fitting], options, loss, metric)
     # Only what is scaled lives on: of the rows as they come, there is no copy while the solver works.
     batch = _scaled(data[fitting], inputs, targets, loss)
-    watched = fitting if held_out is None else held_out
+    source, watched = (data, fitting) if held_out is None else held_out
     kept = None
     if options.keep_left_out and options.early_stopping:
-        kept = KeptOutputs(len(data.sample_weight[watched]))
+        kept = KeptOutputs(len(source.sample_weight[watched]))
     if held_out is not None:
-        held_out = _scaled(data[held_out], inputs, targets, loss)
+        held_out = _scaled(source[watched], inputs, targets, loss)
     if loss is None:
         loss = SquaredError(data.Y.shape[1])
     calibration = _calibration_rows(batch, options.seed)
@@ -368,7 +378,7 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None, metric=None):
     left_out = None
     if kept is not None:
         outputs = [targets.inverse_transform(output) for output in kept.outputs]
-        left_out = LeftOutPath(outputs, data.Y[watched][kept.rows], data.sample_weight[watched][kept.rows])
+        left_out = LeftOutPath(outputs, source.Y[watched][kept.rows], source.sample_weight[watched][kept.rows])
     return FittedModel(inputs, targets, network, result, batch, left_out)
 
 

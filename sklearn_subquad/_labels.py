@@ -44,6 +44,41 @@ def encode_labels(y):
     return classes, codes, indicators[:, 1:] if len(classes) == 2 else indicators
 
 
+def encode_more_labels(y, classes, multilabel):
+    """Indicators as `encode_labels` made them, of further targets.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,) or (n, n_labels), or sparse matrix of shape (n, n_labels)
+    classes : ndarray of shape (n_classes,)
+    multilabel : bool
+        Whether rows have any number of labels.
+
+    Returns
+    -------
+    ndarray of shape (n, n_outputs), bool
+
+    Raises
+    ------
+    ValueError
+        For classes that are not among the known ones, and matrices of another kind or width.
+    """
+    if multilabel:
+        y = y.toarray() if issparse(y) else np.asarray(y)
+        if y.ndim != 2 or y.shape[1] != len(classes) or not np.isin(y, (0, 1)).all():
+            raise ValueError(
+                f"Targets must be zeros and ones in {len(classes)} columns, one for every label, as the estimator has "
+                f"them; got shape {y.shape}."
+            )
+        return y != 0
+    y = column_or_1d(y, warn=True)
+    unknown = np.setdiff1d(y, classes)
+    if len(unknown):
+        raise ValueError(f"Targets hold {unknown[:5].tolist()}, but the known classes are {classes.tolist()}.")
+    indicators = np.searchsorted(classes, y)[:, None] == np.arange(len(classes))
+    return indicators[:, 1:] if len(classes) == 2 else indicators
+
+
 def require_examples(classes, codes, sample_weight, loss):
     """Raise ValueError where rows of positive weight have too few classes to tell them apart."""
     counted = np.unique(codes[sample_weight > 0])

@@ -71,6 +71,8 @@ class FitSize:
         Columns of the sketch in whose space the covariance of predictions is, 0 without one.
     keeps_a_model : bool
         Whether a fitted network and its rows wait for a second one, to be compared with.
+    n_validation_rows : int
+        Rows that are not fitted and no part of `n_rows`.
     """
 
     widths: tuple
@@ -87,6 +89,7 @@ class FitSize:
     n_factors: int = 1
     covariance_size: int = 0
     keeps_a_model: bool = False
+    n_validation_rows: int = 0
 
     @property
     def weight_bytes(self):
@@ -118,7 +121,8 @@ class FitSize:
         stepping = n * 4 * entries * entry + min(n, MAX_SQUARE_ROWS) * dense_row
         # Shifts are calibrated on more rows than a small batch has.
         calibrating = min(self.n_rows, CALIBRATION_ROWS) * (entries * entry + dense_row)
-        data = self.n_rows * (self.n_inputs + self.n_outputs) * self.itemsize * (1 + self.keeps_a_model)
+        data = (self.n_inputs + self.n_outputs) * self.itemsize
+        data *= self.n_rows * (1 + self.keeps_a_model) + self.n_validation_rows
         # Numbers per row and output: of the inner solver, and in double precision of the model that it leaves. Besides,
         # places of rows in patterns, norms, weights.
         solving = n * (self.n_outputs * (10 * self.itemsize + 4 * 8) + 200)

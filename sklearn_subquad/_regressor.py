@@ -197,7 +197,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     }
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Fit the network.
 
         Parameters
@@ -210,6 +210,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none. If the positive
             weights have a mean below one they are scaled to mean one. (``early_stopping="validation"`` holds out
             rows, however much they weigh.)
+        X_val, y_val, sample_weight_val : array-like or None, default=None
+            A validation set like the above, whose error says when to stop in the place of held-out rows. All rows of X
+            are then fitted from the start. Needs ``early_stopping`` "validation" or "auto".
 
         Returns
         -------
@@ -245,6 +248,17 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         self._single_output = y.ndim == 1
         Y = y.reshape(X.shape[0], -1).astype(np.float64, copy=False)
         _require_range(Y, X.dtype)
+
+        def encode(y, weights):
+            _require_numbers(y)
+            targets = y.reshape(len(y), -1).astype(np.float64)
+            if targets.shape[1] != Y.shape[1]:
+                raise ValueError(f"y_val has {targets.shape[1]} columns, but y has {Y.shape[1]}.")
+            if self.loss == "poisson" and targets.min() < 0:
+                raise ValueError(f"loss='poisson' needs y_val >= 0, but its smallest value is {targets.min():.3g}.")
+            _require_range(targets, X.dtype)
+            return targets, weights
+
         self._fit_network(
             densified(X),
             Y,
@@ -252,6 +266,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             architecture=architecture,
             unit_variance_targets=True,
             covariance=self.loss == "squared_error",
+            validation=self._validation_set(X_val, y_val, sample_weight_val, X.dtype, encode),
         )
         return self
 
