@@ -1,5 +1,6 @@
 """What both estimators share: parameters, validation, fitting, fitted attributes, chunked prediction."""
 
+import dataclasses
 import math
 import time
 import warnings
@@ -14,7 +15,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_subquad._calibration import fitted_sharpness
 from sklearn_subquad._compat import Interval, Options, StrOptions, check_sample_weight
-from sklearn_subquad._fitting import FittingOptions, TrainingSet, fit_network, held_out_rows, keeps_fitted_part
+from sklearn_subquad._fitting import (
+    FittedStart,
+    FittingOptions,
+    TrainingSet,
+    fit_network,
+    held_out_rows,
+    keeps_fitted_part,
+)
 from sklearn_subquad._initial_weights import INPUT_WEIGHTS
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
 from sklearn_subquad._matmul import ROUTES, PackedMatrix
@@ -46,6 +54,9 @@ _AUTO_CG_TOL = 1e-2
 _AUTO_CG_TOL_IN_BATCHES = {"squared_error": 3e-1, "log_loss": 1e-1, "poisson": 1e-1}
 
 
+# The damping of a part of the data that is small enough to be that of all that follow. A part may say little: one of a
+# single class asks for a large one.
+_SETTLED_DAMPING = 0.3
 # What turns outputs of a loss into predictions, in the terms of scikit-learn's MLP.
 _OUT_ACTIVATIONS = {
     "squared_error": "identity",
@@ -101,6 +112,7 @@ class BaseSubquadMLP(BaseEstimator):
             Interval(Integral, 1, None, closed="left"),
         ],
         "random_state": ["random_state"],
+        "warm_start": ["boolean"],
         "verbose": ["verbose"],
     }
 
@@ -133,6 +145,7 @@ class BaseSubquadMLP(BaseEstimator):
         standardize=True,
         n_jobs=None,
         random_state=None,
+        warm_start=False,
         verbose=0,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -161,6 +174,7 @@ class BaseSubquadMLP(BaseEstimator):
         self.standardize = standardize
         self.n_jobs = n_jobs
         self.random_state = random_state
+        self.warm_start = warm_start
         self.verbose = verbose
 
     # ---- parameters ---------------------------------------------------------------------------------------
@@ -205,25 +219,74 @@ class BaseSubquadMLP(BaseEstimator):
             )
         return tuple(float(density) for density in densities)
 
-    def _solver_options(self, in_batches, preconditioner):
-        cg_tol = self.cg_tol
+    def _solver_options(self, in_batches, preconditioner, start, partial):
+        cg_tol, damping = self.cg_tol, self.damping
+        if damping == "auto" and partial and start is not None and start.batch_damping <= _SETTLED_DAMPING:
+            damping = start.batch_damping
         if cg_tol == "auto":
             cg_tol = _AUTO_CG_TOL_IN_BATCHES[self.loss] if in_batches else _AUTO_CG_TOL
         return SolverOptions(
-            damping=self.damping,
+            damping=damping,
             alpha=self.alpha,
             preconditioner=preconditioner,
             sketch=self.sketch,
             sketch_size=self.sketch_size,
             cg_tol=cg_tol,
             max_cg_iter=self.max_cg_iter,
-            max_iter=self.max_iter,
+            max_iter=1 if partial else self.max_iter,
+            goes_on=start is not None,
             tol=self.tol,
             n_iter_no_change=self.n_iter_no_change,
             verbose=int(self.verbose),
         )
 
     # ---- fitting ------------------------------------------------------------------------------------------
+
+    def _beginning(self):
+        """Architecture of a fit, and the `FittedStart` that it goes on from. Without one, forget what was fitted."""
+        start = self._present() if self.warm_start else None
+        architecture = self._architecture_from(start)
+        if start is None:
+            self._forget()
+        return architecture, start
+
+    def _present(self):
+        """The fitted model as a `FittedStart`, or None where there is none."""
+        if not self.__sklearn_is_fitted__():
+            return None
+        _, inputs, targets = self._model()
+        return FittedStart(inputs, targets, self._state_, self._state_["batch_damping"])
+
+    def _architecture_from(self, start):
+        """The architecture, with the initial weights that a start had; ValueError where it has another shape."""
+        architecture = self._architecture()
+        if start is None:
+            return architecture
+        fitted = {name: getattr(architecture, name) for name in self._architecture_ if name != "init_scale"}
+        changed = [name for name, value in fitted.items() if self._architecture_[name] != value]
+        if changed:
+            names = {"widths": "hidden_layer_sizes", "densities": "density"}
+            raise ValueError(
+                f"{', '.join(names.get(name, name) for name in changed)} cannot change between a fit and one that goes "
+                "on from it; use warm_start=False, or fit a new estimator."
+            )
+        return dataclasses.replace(architecture, init=self.init_, init_scale=self.init_scale_)
+
+    def _fit_part(self, X, Y, sample_weight, *, start, **options):
+        """One pass over a part of the data; what it changes is changed at its end."""
+        before = (
+            {} if start is None else {name: getattr(self, name) for name in ("n_iter_", "loss_curve_", "n_cg_iter_")}
+        )
+        sharpness = None if start is None else self._state_["sharpness"]
+        self._fit_network(X, Y, sample_weight, start=start, partial=True, **options)
+        found = self.damping_ if np.isfinite(self.damping_) else np.inf
+        self._state_ |= {
+            "sharpness": sharpness,
+            "batch_damping": found if start is None else min(found, start.batch_damping),
+        }
+        for name, value in before.items():
+            setattr(self, name, value + getattr(self, name))
+        self.best_iter_ = self.n_iter_
 
     def _forget(self):
         """Make the estimator unfitted, until a fit has set everything else and `_state_` last."""
@@ -242,10 +305,14 @@ class BaseSubquadMLP(BaseEstimator):
         calibration=False,
         independent_labels=False,
         validation=None,
+        start=None,
+        partial=False,
     ):
         """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end.
 
-        A `validation` set says when to stop in the place of held-out rows.
+        A `validation` set says when to stop in the place of held-out rows. A fit goes on from a `start`, if there is
+        one. A `partial` one is a single pass over rows that others will follow.
+
 
         With `covariance`, what deviations of outputs are computed from is among them; with `calibration`, what outputs
         are multiplied by to be logarithms of probabilities. With `independent_labels`, every column of Y is one of its
@@ -262,10 +329,12 @@ class BaseSubquadMLP(BaseEstimator):
         n_rows = len(data.X)
         batch_size = self._resolved_batch_size(n_rows, Y)
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
-        in_batches = n_rows > batch_size
-        early_stopping = self._resolved_early_stopping(n_rows, in_batches, validation)
+        in_batches = partial or n_rows > batch_size
+        early_stopping = False
+        if not partial:
+            early_stopping = self._resolved_early_stopping(n_rows, in_batches, validation, start)
         # Held-out rows decide what is learned from, where there are not too many features to try.
-        choices = early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES
+        choices = early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES and start is None
         learn_metric = choices and self.feature_metric == "auto"
         inits = tuple(INPUT_WEIGHTS) if choices and self.init == "auto" else (architecture.init,)
         splits = early_stopping == "validation" and validation is None
@@ -298,7 +367,7 @@ class BaseSubquadMLP(BaseEstimator):
         self._require_memory(size)
         options = FittingOptions(
             architecture=architecture,
-            solver=self._solver_options(in_batches, preconditioner),
+            solver=self._solver_options(in_batches, preconditioner, start, partial),
             loss=loss,
             in_batches=in_batches,
             batch_size=batch_size,
@@ -309,6 +378,8 @@ class BaseSubquadMLP(BaseEstimator):
             keep_left_out=calibration,
             inits=inits,
             learn_metric=learn_metric,
+            start=start,
+            from_any_part=partial,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )
         small = rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS
@@ -316,7 +387,7 @@ class BaseSubquadMLP(BaseEstimator):
             model = fit_network(data, options, stratify, validation)
             # Where the fit ends before the first step because targets are fitted, they are constant themselves.
             fitted_at_once = model.result.stop_reason is StopReason.INTERPOLATED and not model.result.took_steps
-            if model.result.best_iter == 0 and not fitted_at_once:
+            if model.result.best_iter == 0 and not fitted_at_once and start is None:
                 warnings.warn(_why_constant(model.result), ConvergenceWarning, stacklevel=4)
             elif not in_batches and 2 * model.result.n_unconverged > model.result.n_solves:
                 # In batches, what a step of one leaves out is made up for by the next.
@@ -368,7 +439,7 @@ class BaseSubquadMLP(BaseEstimator):
             at_once, part = _AUTO_BATCHES if Y.shape[1] == 1 else _AUTO_BATCHES_OF_OUTPUTS
         return n_rows if n_rows <= at_once else part
 
-    def _resolved_early_stopping(self, n_rows, in_batches, validation):
+    def _resolved_early_stopping(self, n_rows, in_batches, validation, start):
         early_stopping = self.early_stopping
         if validation is not None:
             if early_stopping not in ("auto", "validation"):
@@ -379,7 +450,12 @@ class BaseSubquadMLP(BaseEstimator):
             return "validation"
         if early_stopping == "auto":
             few = self.loss == "squared_error" and not in_batches and n_rows < _MIN_ROWS_FOR_VALIDATION
-            early_stopping = "loo" if few else "validation"
+            early_stopping = "loo" if few and start is None else "validation"
+        if early_stopping == "loo" and start is not None:
+            raise ValueError(
+                "early_stopping='loo' corrects for steps from the start, of which warm_start=True knows the last ones "
+                "only; use 'validation' or False."
+            )
         if early_stopping == "loo" and self.loss != "squared_error":
             raise ValueError(
                 f"early_stopping='loo' is a formula of the squared error, but loss={self.loss!r}; use 'validation'."
@@ -460,6 +536,7 @@ class BaseSubquadMLP(BaseEstimator):
             "target_scale": model.targets.scale,
             "laplace": None if laplace is None else laplace.to_state(),
             "sharpness": sharpness,
+            "batch_damping": np.inf,
         }
 
     @staticmethod

@@ -3,13 +3,13 @@
 import numpy as np
 from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._base import BaseSubquadMLP, densified
 from sklearn_subquad._calibration import project_onto_simplex, scores
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
-from sklearn_subquad._labels import encode_labels, encode_more_labels, require_examples
+from sklearn_subquad._labels import encode_labels, encode_more_labels, require_examples, weights_of_classes
 
 
 class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
@@ -118,6 +118,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         the same to the bit for every number; beyond, factorisations by threaded BLAS are the same to rounding.
     random_state : int, RandomState instance or None, default=None
         Determines the initial weights, the held-out part, probes and sketches.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights that were fitted before, with the scaling of the features that they have;
+        the shape of the network and the classes must be the same. Held-out rows are rows that the earlier fit may have
+        seen: pass a validation set to it and to this one, or use ``early_stopping=False``.
     verbose : int or bool, default=0
         Print a line per step.
 
@@ -239,6 +243,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         standardize=True,
         n_jobs=None,
         random_state=None,
+        warm_start=False,
         verbose=0,
     ):
         super().__init__(
@@ -268,6 +273,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             standardize=standardize,
             n_jobs=n_jobs,
             random_state=random_state,
+            warm_start=warm_start,
             verbose=verbose,
         )
         self.class_weight = class_weight
@@ -305,30 +311,29 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
         Notes
         -----
-        A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted.
+        A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted, or with
+        ``warm_start=True`` as it was.
         """
-        architecture = self._architecture()
-        self._forget()
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            dtype=[np.float64, np.float32],
-            multi_output=True,
-            ensure_min_samples=2,
-        )
+        architecture, start = self._beginning()
+        X, y = self._validated(X, y, start, ensure_min_samples=2)
         sample_weight = check_sample_weight(sample_weight, X)
         classes, codes, indicators = encode_labels(y)
-        sample_weight = self._class_weighted(y, sample_weight)
-        if codes is not None:
-            require_examples(classes, codes, sample_weight, self.loss)
-        self.classes_ = classes
-        self._multilabel = codes is None
+        if start is not None and (self._multilabel != (codes is None) or not np.array_equal(classes, self.classes_)):
+            raise ValueError(
+                f"warm_start=True goes on with the classes {self.classes_.tolist()}, but y has {classes.tolist()}. Use "
+                "warm_start=False, or partial_fit for rows of some of the classes."
+            )
 
         def encode(y, weights):
-            return encode_more_labels(y, classes, self._multilabel), self._class_weighted(y, weights)
+            indicators = encode_more_labels(y, classes, codes is None)
+            return indicators, self._class_weighted(weights, y, classes, indicators, codes is None)
 
+        sample_weight = self._class_weighted(sample_weight, y, classes, indicators, codes is None)
+        if codes is not None:
+            require_examples(classes, codes, sample_weight, self.loss)
+        validation = self._validation_set(X_val, y_val, sample_weight_val, X.dtype, encode)
+        self.classes_ = classes
+        self._multilabel = codes is None
         self._fit_network(
             densified(X),
             indicators,
@@ -338,21 +343,111 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             stratify=codes,
             calibration=self.loss == "squared_error",
             independent_labels=self._independent_labels,
-            validation=self._validation_set(X_val, y_val, sample_weight_val, X.dtype, encode),
+            validation=validation,
+            start=start,
         )
         return self
 
-    def _class_weighted(self, y, sample_weight):
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Pass once over a part of the data: one step per batch of its rows, from the present weights.
+
+        The damping of a step keeps it close to what earlier parts have taught. Features are scaled as in the first call
+        or the `fit` before it, whose rows should look like those that follow.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Features.
+        y : {array-like, sparse matrix} of shape (n_samples,) or (n_samples, n_labels)
+            Classes or labels, as for `fit`; not all of the classes need to be there.
+        classes : array-like of shape (n_classes,) or None, default=None
+            All classes of all calls. Needed in the first call, but not for several labels or after `fit`.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            As for `fit`.
+
+        Returns
+        -------
+        self : SubquadMLPClassifier
+
+        Raises
+        ------
+        ValueError
+            As in `fit`; for classes that are missing in the first call, or others in a later one.
+        MemoryError
+            Where the machine has less memory than the fit takes.
+
+        Notes
+        -----
+        A call that fails or is interrupted leaves the estimator as it was. `n_iter_` counts calls, after those of a
+        `fit` its steps as well. Probabilities with the squared error are not calibrated, but after a `fit` that was.
+        """
+        start = self._present()
+        architecture = self._architecture_from(start)
+        X, y = self._validated(X, y, start)
+        sample_weight = check_sample_weight(sample_weight, X)
+        classes, multilabel = self._classes_of_all_parts(y, classes, start)
+        indicators = encode_more_labels(y, classes, multilabel)
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all rows, which partial_fit does not see; pass a dict of weights."
+            )
+        sample_weight = self._class_weighted(sample_weight, y, classes, indicators, multilabel)
+        self.classes_ = classes
+        self._multilabel = multilabel
+        self._fit_part(
+            densified(X),
+            indicators,
+            sample_weight,
+            architecture=architecture,
+            unit_variance_targets=False,
+            independent_labels=self._independent_labels,
+            start=start,
+        )
+        return self
+
+    def _validated(self, X, y, start, **checks):
+        return validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            dtype=[np.float64, np.float32] if start is None else start.dtype,
+            multi_output=True,
+            reset=start is None,
+            **checks,
+        )
+
+    def _classes_of_all_parts(self, y, classes, start):
+        """The classes, and whether they are labels of which rows have any number."""
+        if start is not None:
+            if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+                raise ValueError(
+                    f"classes are {np.unique(classes).tolist()}, but those of the calls before are "
+                    f"{self.classes_.tolist()}."
+                )
+            return self.classes_, self._multilabel
+        check_classification_targets(y)
+        if type_of_target(y) == "multilabel-indicator":
+            return np.arange(y.shape[1]), True
+        if classes is None:
+            raise ValueError("classes must be passed in the first call of partial_fit: all that will ever be seen.")
+        classes = np.unique(classes)
+        if len(classes) < 2:
+            raise ValueError(f"classes must hold at least two classes; got {classes.tolist()}.")
+        return classes, False
+
+    def _class_weighted(self, sample_weight, *targets):
         """Weights of rows times those of their classes."""
         if self.class_weight is None:
             return sample_weight
-        weights = compute_sample_weight(self.class_weight, y)
-        if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights * sample_weight > 0).any()):
+        weights = sample_weight * weights_of_classes(self.class_weight, *targets)
+        if not (weights > 0).any():
             raise ValueError(
-                "class_weight must give every class a finite weight of zero or more, and some row a positive one; "
-                f"got {self.class_weight!r}."
+                f"With class_weight={self.class_weight!r} and sample_weight no row has a positive weight; some must "
+                "count."
             )
-        return weights * sample_weight
+        return weights
 
     @property
     def _independent_labels(self):

@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from sklearn_subquad._calibration import LeftOutPath
-from sklearn_subquad._losses import SquaredError, make_loss
+from sklearn_subquad._losses import SquaredError, loss_with_baseline, make_loss
+from sklearn_subquad._matmul import PackedMatrix
 from sklearn_subquad._memory import CALIBRATION_ROWS
 from sklearn_subquad._metric import gradient_moments, learned_metric
 from sklearn_subquad._minibatch import MiniBatchSolver
@@ -79,6 +80,40 @@ class TrainingSet:
 
 
 @dataclass(frozen=True)
+class FittedStart:
+    """A model to go on from.
+
+    Attributes
+    ----------
+    inputs : InputScaling
+    targets : TargetScaling
+        For other losses than the squared error, its mean is the baseline.
+    state : dict
+        `Network.to_state`; never changed.
+    batch_damping : float
+        The least damping that a part of the data asked for, infinite where none was fitted alone.
+    """
+
+    inputs: InputScaling
+    targets: TargetScaling
+    state: dict
+    batch_damping: float
+
+    @property
+    def dtype(self):
+        """Of the weights."""
+        return self.state["output_weights"][0].dtype
+
+    def network(self, architecture):
+        """A network on copies of the arrays that steps change in place."""
+        copies = []
+        for tiles, width in zip(self.state["tiles"], architecture.widths[1:], strict=True):
+            copies.append(PackedMatrix.zeros(width, tiles.shape[1], tiles.dtype).tiles)
+            copies[-1][...] = tiles
+        return Network.from_state(architecture, self.state | {"tiles": copies})
+
+
+@dataclass(frozen=True)
 class FittingOptions:
     """Everything about a fit but the data.
 
@@ -94,6 +129,10 @@ class FittingOptions:
         Kinds of initial weights that are tried, where the number of steps is searched for; else the architecture says.
     learn_metric : bool
         Whether a metric of the features is tried, where the number of steps is searched for.
+    start : FittedStart or None
+        What the fit goes on from, instead of random weights. Its scalings stay.
+    from_any_part : bool
+        Whether rows may lack classes that others will have: then the constant model takes all for equally likely.
     """
 
     architecture: Architecture
@@ -108,6 +147,8 @@ class FittingOptions:
     keep_left_out: bool
     inits: tuple
     learn_metric: bool
+    start: FittedStart | None
+    from_any_part: bool
     seed: int
 
 
@@ -134,8 +175,7 @@ def fit_network(data, options, stratify=None, validation=None):
         Its result describes the final fit, with the mean error curve of the searches, and the stop reason of the
         longest one unless the final fit took fewer steps than it was meant to. Seconds are summed over all.
     """
-    # Of all rows: a held-out part may leave a class out.
-    loss = None if options.loss == "squared_error" else make_loss(options.loss, data.Y, data.sample_weight)
+    loss = _loss(data, options)
     if options.early_stopping != "validation":
         return _fit(data, _resolved(data, options), loss)
     searches = []
@@ -162,6 +202,17 @@ def fit_network(data, options, stratify=None, validation=None):
         for phase, seconds in result.phase_times.items():
             final.result.phase_times[phase] = final.result.phase_times.get(phase, 0.0) + seconds
     return final
+
+
+def _loss(data, options):
+    """The loss with a baseline of all rows, because a held-out part may leave a class out; None if it is squared."""
+    if options.loss == "squared_error":
+        return None
+    if options.start is not None:
+        return loss_with_baseline(options.loss, options.start.targets.mean)
+    if options.from_any_part and options.loss != "poisson":
+        return loss_with_baseline(options.loss, np.zeros(data.Y.shape[1]))
+    return make_loss(options.loss, data.Y, data.sample_weight)
 
 
 def _fit_all_rows(data, loss, search):
@@ -191,7 +242,7 @@ def _with_init(options, init):
 def _resolved(data, options, metric=None):
     """The options with a number in the place of an `init_scale` of "auto"."""
     architecture = options.architecture
-    if architecture.init_scale != "auto":
+    if architecture.init_scale != "auto" or options.start is not None:
         return options
     inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize, metric)
     n_rows, n_features = data.X.shape
@@ -357,10 +408,7 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None, metric=None):
         held_out = _scaled(source[watched], inputs, targets, loss)
     if loss is None:
         loss = SquaredError(data.Y.shape[1])
-    calibration = _calibration_rows(batch, options.seed)
-    network = Network.initialise(
-        options.architecture, calibration.x, calibration.sample_weight, data.Y.shape[1], options.seed
-    )
+    network = _initial_network(batch, options)
     criterion = None
     if held_out is not None:
         criterion = HeldOutError(held_out, loss, kept)
@@ -382,8 +430,17 @@ def _fit(data, options, loss, fitting=slice(None), held_out=None, metric=None):
     return FittedModel(inputs, targets, network, result, batch, left_out)
 
 
+def _initial_network(batch, options):
+    if options.start is not None:
+        return options.start.network(options.architecture)
+    rows = _calibration_rows(batch, options.seed)
+    return Network.initialise(options.architecture, rows.x, rows.sample_weight, batch.Y.shape[1], options.seed)
+
+
 def _scalings(data, options, loss, metric):
     """Scaling of inputs and of targets for these rows; the loss is None for the squared error."""
+    if options.start is not None:
+        return options.start.inputs, options.start.targets
     inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize, metric)
     if loss is None:
         return inputs, TargetScaling.fit(data.Y, data.sample_weight, options.unit_variance_targets)

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 
@@ -77,6 +78,54 @@ def encode_more_labels(y, classes, multilabel):
         raise ValueError(f"Targets hold {unknown[:5].tolist()}, but the known classes are {classes.tolist()}.")
     indicators = np.searchsorted(classes, y)[:, None] == np.arange(len(classes))
     return indicators[:, 1:] if len(classes) == 2 else indicators
+
+
+def weights_of_classes(class_weight, y, classes, indicators, multilabel):
+    """What every row weighs by its class, or by all its labels.
+
+    Parameters
+    ----------
+    class_weight : "balanced", dict or list of dict
+    y : ndarray of shape (n,) or (n, n_labels), or sparse matrix of shape (n, n_labels)
+    classes : ndarray of shape (n_classes,)
+    indicators : ndarray of shape (n, n_outputs), bool
+    multilabel : bool
+        Whether rows have any number of labels.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+
+    Raises
+    ------
+    ValueError
+        For weights that are negative or not finite, classes that are not known, and dicts for another number of labels.
+    """
+    if isinstance(class_weight, str):
+        return compute_sample_weight(class_weight, y)
+    if not multilabel:
+        if isinstance(class_weight, list):
+            raise ValueError(
+                "class_weight is a list, which is for several labels; with one column of classes pass one dict."
+            )
+        held = indicators if indicators.shape[1] > 1 else np.hstack([~indicators, indicators])
+        return held @ _weights(class_weight, classes)
+    if not isinstance(class_weight, list) or len(class_weight) != len(classes):
+        raise ValueError(
+            f"class_weight must be a list of {len(classes)} dicts, one for every label; got {class_weight!r}."
+        )
+    by_label = np.array([_weights(weights, np.arange(2)) for weights in class_weight])
+    return np.where(indicators, by_label[:, 1], by_label[:, 0]).prod(axis=1)
+
+
+def _weights(class_weight, classes):
+    unknown = [label for label in class_weight if label not in classes]
+    if unknown:
+        raise ValueError(f"class_weight names {unknown}, but the classes are {classes.tolist()}.")
+    weights = np.array([class_weight.get(label, 1.0) for label in classes.tolist()], dtype=np.float64)
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError(f"class_weight must give every class a finite weight of zero or more; got {class_weight!r}.")
+    return weights
 
 
 def require_examples(classes, codes, sample_weight, loss):

@@ -392,14 +392,21 @@ def make_loss(name, Y, sample_weight):
     -------
     Loss
     """
-    log_loss = BinaryLogLoss if Y.shape[1] == 1 else MultinomialLogLoss
-    losses = {
+    return _loss_class(name, Y.shape[1]).fit(Y, sample_weight)
+
+
+def loss_with_baseline(name, baseline):
+    """The loss called `name`, with a baseline (k,) that does not come from the targets."""
+    return _loss_class(name, len(baseline))(baseline)
+
+
+def _loss_class(name, n_outputs):
+    return {
         "squared_error": SquaredError,
-        "log_loss": log_loss,
+        "log_loss": BinaryLogLoss if n_outputs == 1 else MultinomialLogLoss,
         "binary_log_loss": BinaryLogLoss,
         "poisson": PoissonDeviance,
-    }
-    return losses[name].fit(Y, sample_weight)
+    }[name]
 
 
 def _weighted_mean(Y, sample_weight):

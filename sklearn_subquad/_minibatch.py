@@ -71,13 +71,16 @@ class MiniBatchSolver:
             passes_without_change = max(2, passes_without_change)
         patience = Patience(options.tol, passes_without_change)
         if self._criterion is not None:
-            error = self._criterion.of_the_constant()
+            goes_on = options.goes_on
+            error = self._criterion.of_network(self._network) if goes_on else self._criterion.of_the_constant()
+            if goes_on:
+                best = self._keep(Parameters.of(self._network), None)
             patience.update(error)
             result.error_curve.append(error)
         if options.verbose:
             print(f"{'pass':>4} {'loss':>11} {'stop error':>11} {'damping':>9} {'CG':>5} {'steps':>6}")
         loss_floor = self._loss.rounding_floor(self._data.Y, self._data.sample_weight)
-        if loss_floor == 0:
+        if loss_floor == 0 and not options.goes_on:
             # The constant model is perfect.
             result.loss_curve.append(0.0)
             result.stop_reason = StopReason.INTERPOLATED
@@ -151,10 +154,10 @@ class MiniBatchSolver:
 
     def _finalise(self, result, parameters):
         with self._stopwatch.phase("update"):
-            if parameters is None:
-                self._network.clear_output()
-            else:
+            if parameters is not None:
                 parameters.give_to(self._network)
+            elif not self._options.goes_on:
+                self._network.clear_output()
         result.describe_steps(self._trust_region, self._stopwatch)
         if self._options.verbose:
             result.print_end("average", "passes")

@@ -326,7 +326,7 @@ class Network:
 
     @classmethod
     def from_state(cls, architecture, state):
-        """A network on the arrays of `to_state`."""
+        """A network on the arrays of `to_state`, which start what is kept of a start."""
         tiles = iter(state["tiles"])
         layers = []
         for depth, (width, density) in enumerate(architecture.layers()):
@@ -336,18 +336,14 @@ class Network:
                     PackedMatrix(next(tiles), width),
                     max_rank=architecture.max_rank,
                     matmul=architecture.matmul,
+                    keep_start=architecture.keep_start,
                 )
-            layers.append(
-                Layer(
-                    width,
-                    density,
-                    hidden_weights,
-                    state["input_weights"][depth],
-                    state["shifts"][depth],
-                    state["gains"][depth],
-                )
-            )
-        return cls(architecture, layers, tuple(state["output_weights"]))
+            input_weights = state["input_weights"][depth]
+            start = input_weights if architecture.keep_start else None
+            shift, gain = state["shifts"][depth], state["gains"][depth]
+            layers.append(Layer(width, density, hidden_weights, input_weights, shift, gain, start))
+        output_weights = tuple(state["output_weights"])
+        return cls(architecture, layers, output_weights, output_weights)
 
 
 def _moved(weights, start, change, shrink):

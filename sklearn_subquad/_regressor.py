@@ -109,6 +109,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         the same to the bit for every number; beyond, factorisations by threaded BLAS are the same to rounding.
     random_state : int, RandomState instance or None, default=None
         Determines the initial weights, the held-out part, probes and sketches.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights that were fitted before, with the scaling of the features that they have;
+        the shape of the network and the classes must be the same. Held-out rows are rows that the earlier fit may have
+        seen: pass a validation set to it and to this one, or use ``early_stopping=False``.
     verbose : int or bool, default=0
         Print a line per step.
 
@@ -228,47 +232,109 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
         Notes
         -----
-        A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted.
+        A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted, or with
+        ``warm_start=True`` as it was.
         """
-        architecture = self._architecture()
-        self._forget()
+        architecture, start = self._beginning()
+        X, Y, single_output = self._validated(X, y, start, ensure_min_samples=2)
+
+        def encode(y, weights):
+            targets = self._targets(y, X.dtype)
+            if targets.shape[1] != Y.shape[1]:
+                raise ValueError(f"y_val has {targets.shape[1]} columns, but y has {Y.shape[1]}.")
+            if self.loss == "poisson" and targets.min() < 0:
+                raise ValueError(f"loss='poisson' needs y_val >= 0, but its smallest value is {targets.min():.3g}.")
+            return targets, weights
+
+        sample_weight = check_sample_weight(sample_weight, X)
+        validation = self._validation_set(X_val, y_val, sample_weight_val, X.dtype, encode)
+        self._single_output = single_output
+        self._fit_network(
+            densified(X),
+            Y,
+            sample_weight,
+            architecture=architecture,
+            unit_variance_targets=True,
+            covariance=self.loss == "squared_error",
+            validation=validation,
+            start=start,
+        )
+        return self
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Pass once over a part of the data: one step per batch of its rows, from the present weights.
+
+        The damping of a step keeps it close to what earlier parts have taught. Features and targets are scaled as in
+        the first call or the `fit` before it, whose rows should look like those that follow.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            As for `fit`.
+
+        Returns
+        -------
+        self : SubquadMLPRegressor
+
+        Raises
+        ------
+        ValueError
+            As in `fit`; for another number of targets than before.
+        MemoryError
+            Where the machine has less memory than the fit takes.
+
+        Notes
+        -----
+        A call that fails or is interrupted leaves the estimator as it was. `n_iter_` counts calls, after those of a
+        `fit` its steps as well. There are no deviations for ``predict(X, return_std=True)`` afterwards.
+        """
+        start = self._present()
+        architecture = self._architecture_from(start)
+        X, Y, single_output = self._validated(X, y, start)
+        sample_weight = check_sample_weight(sample_weight, X)
+        self._single_output = single_output
+        self._fit_part(
+            densified(X),
+            Y,
+            sample_weight,
+            architecture=architecture,
+            unit_variance_targets=True,
+            start=start,
+        )
+        return self
+
+    def _validated(self, X, y, start, **checks):
+        """Features, targets (n x k), and whether y is one column."""
         _require_numbers(y)
         X, y = validate_data(
             self,
             X,
             y,
             accept_sparse="csr",
-            dtype=[np.float64, np.float32],
+            dtype=[np.float64, np.float32] if start is None else start.dtype,
             multi_output=True,
             y_numeric=True,
-            ensure_min_samples=2,
+            reset=start is None,
+            **checks,
         )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        self._single_output = y.ndim == 1
-        Y = y.reshape(X.shape[0], -1).astype(np.float64, copy=False)
-        _require_range(Y, X.dtype)
+        Y = self._targets(y, X.dtype)
+        if start is not None and (Y.shape[1], y.ndim == 1) != (self.n_outputs_, self._single_output):
+            raise ValueError(f"y has {Y.shape[1]} columns, but the model has {self.n_outputs_} targets.")
+        return X, Y, y.ndim == 1
 
-        def encode(y, weights):
-            _require_numbers(y)
-            targets = y.reshape(len(y), -1).astype(np.float64)
-            if targets.shape[1] != Y.shape[1]:
-                raise ValueError(f"y_val has {targets.shape[1]} columns, but y has {Y.shape[1]}.")
-            if self.loss == "poisson" and targets.min() < 0:
-                raise ValueError(f"loss='poisson' needs y_val >= 0, but its smallest value is {targets.min():.3g}.")
-            _require_range(targets, X.dtype)
-            return targets, weights
-
-        self._fit_network(
-            densified(X),
-            Y,
-            check_sample_weight(sample_weight, X),
-            architecture=architecture,
-            unit_variance_targets=True,
-            covariance=self.loss == "squared_error",
-            validation=self._validation_set(X_val, y_val, sample_weight_val, X.dtype, encode),
-        )
-        return self
+    @staticmethod
+    def _targets(y, dtype):
+        _require_numbers(y)
+        Y = y.reshape(len(y), -1).astype(np.float64, copy=False)
+        _require_range(Y, dtype)
+        return Y
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -321,6 +387,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             raise ValueError(
                 "return_std=True needs a model of loss='squared_error', whose noise is Gaussian; this one was fitted "
                 "with loss='poisson'."
+            )
+        if self._state_["laplace"] is None:
+            raise ValueError(
+                "return_std=True needs what `fit` finds at its end, and partial_fit does not keep; call fit."
             )
         outputs, deviations = self._outputs(X, return_std=True)
         return self._predictions(outputs), deviations[:, 0] if self._single_output else deviations

@@ -11,13 +11,18 @@ from sklearn_subquad._trust_region import StepOptions, TrustRegion
 
 @dataclass(frozen=True)
 class SolverOptions(StepOptions):
-    """What a solver is told, in the terms of the estimators' parameters, and the fit to give up against, if any."""
+    """What a solver is told, in the terms of the estimators' parameters.
+
+    Besides, a fit to give up against, if any, and whether it goes on from a network that was fitted before. That one is
+    returned where no step is better, in the place of the constant model.
+    """
 
     max_iter: int = 20
     tol: float = 1e-3
     n_iter_no_change: int = 3
     verbose: int = 0
     rival: Rival | None = None
+    goes_on: bool = False
 
     def outpaced(self, error_curve):
         """Whether a fit with this curve is to be given up."""
@@ -150,7 +155,8 @@ class GaussNewtonSolver:
         self._result.loss_curve.append(self._mean_loss())
         if self._criterion is not None:
             # Of the constant, not of the random start: it is what becomes of the network if no step is better.
-            error = self._criterion.of_the_constant()
+            goes_on = self._options.goes_on
+            error = self._criterion.of_network(self._network) if goes_on else self._criterion.of_the_constant()
             self._error_patience.update(error)
             self._result.error_curve.append(error)
         if self._options.verbose:
@@ -181,7 +187,8 @@ class GaussNewtonSolver:
 
     def _stop_reason(self):
         """The reason to stop now, or None."""
-        if self._point.loss <= self._loss_floor or self._loss_floor == 0:
+        constant_is_perfect = self._loss_floor == 0 and not self._options.goes_on
+        if self._point.loss <= self._loss_floor or constant_is_perfect:
             return StopReason.INTERPOLATED
         if self._options.outpaced(self._result.error_curve):
             return StopReason.OUTPACED
@@ -201,7 +208,7 @@ class GaussNewtonSolver:
         with self._stopwatch.phase("update"):
             while self._undo_log:
                 self._network.revert(self._undo_log.pop())
-            if self._result.best_iter == 0:
+            if self._result.best_iter == 0 and not self._options.goes_on:
                 self._network.clear_output()
         with self._stopwatch.phase("flush"):
             for weights in self._network.lazy_weights():

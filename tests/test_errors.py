@@ -251,6 +251,7 @@ INVALID = {
     "standardize": ["yes", 2, None],
     "n_jobs": [1.5, "all"],
     "random_state": [-1, 1.5, "seed"],
+    "warm_start": ["yes", 2, None],
     "verbose": [-1, 0.5, "yes", None],
 }
 

@@ -206,3 +206,19 @@ def test_a_class_without_weight_is_not_counted():
     X, y = classed(60)
     with pytest.raises(ValueError, match=r"two classes .* only class 'no'"):
         SubquadMLPClassifier(class_weight={"yes": 0.0}, **SETTINGS).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "several", "message"),
+    [
+        ({"maybe": 2.0}, False, r"class_weight names \['maybe'\], but the classes are \['no', 'yes'\]"),
+        ([{"yes": 2.0}], False, "class_weight is a list, which is for several labels"),
+        ({1: 2.0}, True, "class_weight must be a list of 3 dicts, one for every label"),
+        ([{1: 2.0}], True, "class_weight must be a list of 3 dicts, one for every label"),
+        ([{1: 2.0}, {2: 1.0}, {}], True, r"class_weight names \[2\], but the classes are \[0, 1\]"),
+    ],
+)
+def test_weights_of_other_classes_are_named(class_weight, several, message):
+    X, y = labelled(60) if several else classed(60)
+    with pytest.raises(ValueError, match=message):
+        SubquadMLPClassifier(class_weight=class_weight, **SETTINGS).fit(X, y)
