@@ -314,6 +314,15 @@ class Network:
         """The hidden-to-hidden weights of all layers but the first."""
         return [layer.hidden_weights for layer in self.layers if layer.hidden_weights is not None]
 
+    @property
+    def pending_rank(self):
+        """The largest number of rank-one terms that are pending in one weight matrix."""
+        return max((weights.rank for weights in self.lazy_weights()), default=0)
+
+    def mean_densities(self, n_active, n_rows):
+        """Fraction of active neurons per layer (ndarray), of `n_active` ones on so many rows together."""
+        return np.asarray(n_active) / (n_rows * np.array(self.architecture.widths))
+
     def to_state(self):
         """Parameters as a dict of arrays and lists, everything pending folded in; nothing is copied."""
         return {
