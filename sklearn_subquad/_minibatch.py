@@ -127,7 +127,7 @@ class MiniBatchSolver:
             Loss of all rows, and `n_active` their active neurons, each batch's before its step.
         n_active : ndarray of shape (n_hidden_layers,)
         ranks : list of int
-            What was pending after every step that was taken.
+            The most that was pending in one weight matrix during every step that was taken.
         """
         total, n_active, ranks = 0.0, np.zeros(len(self._network.layers), dtype=np.int64), []
         order = self._rng.permutation(len(self._data))
@@ -137,9 +137,11 @@ class MiniBatchSolver:
             total += point.loss
             n_active += point.activations.n_active
             self._trust_region.linearise(batch, point)
-            if self._trust_region.step() is None:
+            accepted = self._trust_region.step()
+            rank = self._network.take_peak_rank()
+            if accepted is None:
                 continue
-            ranks.append(self._network.pending_rank)
+            ranks.append(rank)
             with self._stopwatch.phase("flush"):
                 iterate = Parameters.of(self._network)
             with self._stopwatch.phase("update"):

@@ -155,10 +155,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         (n_iter_, n_hidden_layers): for every pass the mean over its rows, those of each batch counted before its step.
         For ``early_stopping="validation"`` of the final fit, as `n_iter_` and `loss_curve_`.
     rank_curve_ : list of int
-        Rank-one updates that were pending after 0, 1, ... n_iter_ steps, in the weight matrix that held the most; 0
-        where they have just been folded in, and always with one hidden layer. In batches, n_iter_ floats: for every
-        pass the mean over its steps, each before its factors are folded in for the average. Of the same fit as
-        `density_curve_`.
+        Rank-one updates that were pending as factors during steps 1, ... n_iter_, at most and in the weight matrix that
+        held the most, after a 0 for the start. It rises from step to step while factors wait and falls once they were
+        folded in; always 0 with one hidden layer. In batches, n_iter_ floats: for every pass the mean over its steps.
+        Of the same fit as `density_curve_`.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float

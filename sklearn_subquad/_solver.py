@@ -41,8 +41,8 @@ class SolverResult:
         Mean fraction of active neurons on the fitted rows, after 0, 1, ... `n_iter` steps; in batches, of every pass
         that counts, on each batch before its step.
     rank_curve : list of int or float
-        Rank that was pending in the weight matrix with the most of it, after 0, 1, ... `n_iter` steps; in batches, for
-        every pass that counts, the mean over its steps, before factors are folded in for the average.
+        The most that was pending in one weight matrix during steps 1, ... `n_iter`, after 0 for the start; in batches,
+        for every pass that counts, the mean over its steps.
     n_cg_iter : list of int
         Inner iterations of each step, rejected attempts included.
     n_solves, n_unconverged : int
@@ -190,10 +190,10 @@ class GaussNewtonSolver:
             self._print_iteration()
 
     def _record_activity(self):
-        """How many neurons are active at the iterate, and what is pending when the next step begins."""
+        """How many neurons are active at the iterate, and what was pending on the way to it."""
         n_active = self._point.activations.n_active
         self._result.density_curve.append(self._network.mean_densities(n_active, len(self._batch)))
-        self._result.rank_curve.append(self._network.pending_rank)
+        self._result.rank_curve.append(self._network.take_peak_rank())
 
     def _stop_reason(self):
         """The reason to stop now, or None."""

@@ -282,7 +282,11 @@ def test_fitted_attributes(estimator_class, early_stopping):
     np.testing.assert_allclose(estimator.density_curve_[estimator.best_iter_], estimator.densities_, atol=1e-3)
     assert len(estimator.rank_curve_) == n_steps + 1
     assert all(type(rank) is int for rank in estimator.rank_curve_)
-    assert 0 == estimator.rank_curve_[0] <= max(estimator.rank_curve_) <= estimator.rank_
+    assert estimator.rank_curve_[0] == 0
+    assert min(estimator.rank_curve_[1:]) >= 80
+    if early_stopping is False:
+        # Otherwise going back to the best iterate may take more.
+        assert max(estimator.rank_curve_) == estimator.rank_
     assert estimator.damping_ > 0
     assert estimator.rank_ >= 80
     assert estimator.n_layers_ == 4

@@ -306,7 +306,7 @@ def test_densities_are_means_over_a_pass_of_what_is_active_before_each_step(dtyp
     assert len(np.unique(wanted, axis=0)) == 3
 
 
-def test_the_rank_is_the_mean_over_the_steps_of_a_pass_before_they_are_folded_in(monkeypatch):
+def test_the_rank_is_the_mean_over_the_steps_of_a_pass():
     problem = fitting_problem(n=50, widths=(40, 30))
     result = solve(problem, 20, max_iter=2, damping=2.0, **ENDLESS)
     # Batches of 17, 17 and 16 rows, each of which adds a term a row and is folded in afterwards.

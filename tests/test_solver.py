@@ -134,15 +134,15 @@ def test_densities_are_those_of_a_dense_network_after_every_step(with_criterion,
 @pytest.mark.parametrize(
     ("widths", "max_rank", "ranks"),
     [
-        # Every step adds as many terms as there are rows; more than max_rank are folded in.
+        # Every step adds as many terms as there are rows; more than max_rank are folded in after it.
         ((40, 30), 100_000, [0, 20, 40, 60, 80]),
         ((40, 30, 35), 100_000, [0, 20, 40, 60, 80]),
-        ((40, 30), 45, [0, 20, 40, 0, 20]),
-        ((40, 30), 0, [0, 0, 0, 0, 0]),
+        ((40, 30), 45, [0, 20, 40, 60, 20]),
+        ((40, 30), 0, [0, 20, 20, 20, 20]),
         ((40,), 100_000, [0, 0, 0, 0, 0]),
     ],
 )
-def test_the_rank_is_what_is_pending_after_every_step(widths, max_rank, ranks):
+def test_the_rank_is_what_was_pending_in_every_step_at_most(widths, max_rank, ranks):
     problem = fitting_problem(n=20, widths=widths, max_rank=max_rank)
     result = make_solver(problem, damping=5.0, max_iter=4, n_iter_no_change=9).solve()
     assert result.rank_curve == ranks
@@ -155,6 +155,13 @@ def test_the_rank_is_that_of_the_matrix_with_the_most_pending():
     first.flush_if_full = first.flush
     result = make_solver((network, batch, loss), damping=5.0, max_iter=2, n_iter_no_change=9).solve()
     assert result.rank_curve == [0, 20, 40]
+
+
+def test_the_rank_counts_what_a_query_folds_in_within_the_step():
+    # So many rows that the forward pass of every attempt folds it in.
+    problem = fitting_problem(n=250, max_rank="auto")
+    result = make_solver(problem, damping=5.0, max_iter=3, n_iter_no_change=9).solve()
+    assert result.rank_curve == [0, 250, 250, 250]
 
 
 def test_a_fit_without_any_step_has_the_activity_of_the_start():
