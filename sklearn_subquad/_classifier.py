@@ -187,6 +187,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     See Also
     --------
     SubquadMLPRegressor : The same for regression.
+    sklearn_subquad.plotting.FitDisplay : Draws how a fit went, from the attributes above.
 
     Notes
     -----

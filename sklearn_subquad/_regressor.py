@@ -179,6 +179,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     See Also
     --------
     SubquadMLPClassifier : The same for classification.
+    sklearn_subquad.plotting.FitDisplay : Draws how a fit went, from the attributes above.
 
     Notes
     -----
