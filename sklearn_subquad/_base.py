@@ -518,6 +518,9 @@ class BaseSubquadMLP(BaseEstimator):
         self.n_cg_iter_ = list(result.n_cg_iter)
         self.damping_ = result.damping
         self.loss_curve_ = list(result.loss_curve)
+        # Also of no pass at all an array of one column per layer.
+        self.density_curve_ = np.reshape(result.density_curve, (-1, len(network.layers)))
+        self.rank_curve_ = list(result.rank_curve)
         self.stop_reason_ = result.stop_reason.value
         self.rank_ = max((weights.max_rank_seen for weights in network.lazy_weights()), default=0)
         self.phase_times_ = result.phase_times
@@ -546,8 +549,8 @@ class BaseSubquadMLP(BaseEstimator):
         X = X[:: -(-len(X) // CALIBRATION_ROWS)]
         active = np.zeros(len(network.layers))
         for rows in network.row_batches(len(X)):
-            active += [h.nnz for h in network.forward(model.inputs.transform(X[rows])).hidden]
-        return active / (len(X) * np.array(network.architecture.widths))
+            active += network.forward(model.inputs.transform(X[rows])).n_active
+        return network.mean_densities(active, len(X))
 
     # ---- prediction ---------------------------------------------------------------------------------------
 

@@ -165,6 +165,16 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         tried. Only for ``early_stopping="validation"``. With ``loss="log_loss"`` the rows include one more, whose label
         is the most probable one besides its own: what it costs is the mean over the held-out rows, and of fewer than
         100 rows it is as large a share as of 100.
+    density_curve_ : ndarray of shape (n_iter_ + 1, n_hidden_layers)
+        Fraction of active neurons of every hidden layer, as the mean over the fitted rows after 0 (the random start),
+        1, ... n_iter_ steps; row best_iter_ is of the returned network. In batches, of shape
+        (n_iter_, n_hidden_layers): for every pass the mean over its rows, those of each batch counted before its step.
+        For ``early_stopping="validation"`` of the final fit, as `n_iter_` and `loss_curve_`.
+    rank_curve_ : list of int
+        Rank-one updates that were pending as factors during steps 1, ... n_iter_, at most and in the weight matrix that
+        held the most, after a 0 for the start. It rises from step to step while factors wait and falls once they were
+        folded in; always 0 with one hidden layer. In batches, n_iter_ floats: for every pass the mean over its steps.
+        Of the same fit as `density_curve_`.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
@@ -185,6 +195,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     See Also
     --------
     SubquadMLPRegressor : The same for regression.
+    sklearn_subquad.plotting.FitDisplay : Draws how a fit went, from the attributes above.
 
     Notes
     -----

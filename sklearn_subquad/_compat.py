@@ -1,10 +1,18 @@
 """The only place that touches scikit-learn's private API."""
 
 from sklearn.base import _fit_context as fit_context
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
-__all__ = ["Interval", "Options", "StrOptions", "check_sample_weight", "fit_context"]
+__all__ = [
+    "Interval",
+    "Options",
+    "StrOptions",
+    "check_matplotlib_support",
+    "check_sample_weight",
+    "fit_context",
+]
 
 
 def check_sample_weight(sample_weight, X):

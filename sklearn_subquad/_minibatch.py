@@ -91,13 +91,16 @@ class MiniBatchSolver:
             if result.n_iter >= options.max_iter:
                 result.stop_reason = StopReason.MAX_ITER
                 break
-            total, n_steps = self._one_pass(average)
+            total, n_active, ranks = self._one_pass(average)
+            n_steps = len(ranks)
             loss = self._loss.reported(total / float(self._data.sample_weight.sum()))
             result.loss_curve.append(loss)
             if n_steps == 0:
                 result.stop_reason = StopReason.INTERPOLATED if total <= loss_floor else StopReason.NO_DESCENT
                 break
             result.n_iter += 1
+            result.density_curve.append(self._network.mean_densities(n_active, len(self._data)))
+            result.rank_curve.append(float(np.mean(ranks)))
             error = loss if self._criterion is None else self._error_of(average)
             if self._criterion is not None:
                 result.error_curve.append(error)
@@ -119,22 +122,34 @@ class MiniBatchSolver:
         return result
 
     def _one_pass(self, average):
-        """Steps on all batches; returns the summed loss before them, and how many were taken."""
-        total, n_steps = 0.0, 0
+        """Steps on all batches.
+
+        Returns
+        -------
+        total : float
+            Loss of all rows, and `n_active` their active neurons, each batch's before its step.
+        n_active : ndarray of shape (n_hidden_layers,)
+        ranks : list of int
+            The most that was pending in one weight matrix during every step that was taken.
+        """
+        total, n_active, ranks = 0.0, np.zeros(len(self._network.layers), dtype=np.int64), []
         order = self._rng.permutation(len(self._data))
         for rows in np.array_split(order, self._n_batches):
             batch = self._data[np.sort(rows)]
             point = self._trust_region.evaluate(batch)
             total += point.loss
+            n_active += point.activations.n_active
             self._trust_region.linearise(batch, point)
-            if self._trust_region.step() is None:
+            accepted = self._trust_region.step()
+            rank = self._network.take_peak_rank()
+            if accepted is None:
                 continue
-            n_steps += 1
+            ranks.append(rank)
             with self._stopwatch.phase("flush"):
                 iterate = Parameters.of(self._network)
             with self._stopwatch.phase("update"):
                 average.update(iterate)
-        return total, n_steps
+        return total, n_active, ranks
 
     def _error_of(self, average):
         with self._stopwatch.phase("stopping"):

@@ -314,6 +314,17 @@ class Network:
         """The hidden-to-hidden weights of all layers but the first."""
         return [layer.hidden_weights for layer in self.layers if layer.hidden_weights is not None]
 
+    def take_peak_rank(self):
+        """The most rank-one terms that one weight matrix held after a push since the last call; 0 if there was none."""
+        peak = max((weights.peak_rank for weights in self.lazy_weights()), default=0)
+        for weights in self.lazy_weights():
+            weights.peak_rank = 0
+        return peak
+
+    def mean_densities(self, n_active, n_rows):
+        """Fraction of active neurons per layer (ndarray), of `n_active` ones on so many rows together."""
+        return np.asarray(n_active) / (n_rows * np.array(self.architecture.widths))
+
     def to_state(self):
         """Parameters as a dict of arrays and lists, everything pending folded in; nothing is copied."""
         return {

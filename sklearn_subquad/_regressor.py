@@ -153,6 +153,16 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         One minus the error on the held-out rows, in the units of `loss_curve_`, after 0 (the mean), 1, ... steps of the
         search; in batches, of the average after every pass. Of the better of two, where a metric was tried. Only for
         ``early_stopping="validation"``.
+    density_curve_ : ndarray of shape (n_iter_ + 1, n_hidden_layers)
+        Fraction of active neurons of every hidden layer, as the mean over the fitted rows after 0 (the random start),
+        1, ... n_iter_ steps; row best_iter_ is of the returned network. In batches, of shape
+        (n_iter_, n_hidden_layers): for every pass the mean over its rows, those of each batch counted before its step.
+        For ``early_stopping="validation"`` of the final fit, as `n_iter_` and `loss_curve_`.
+    rank_curve_ : list of int
+        Rank-one updates that were pending as factors during steps 1, ... n_iter_, at most and in the weight matrix that
+        held the most, after a 0 for the start. It rises from step to step while factors wait and falls once they were
+        folded in; always 0 with one hidden layer. In batches, n_iter_ floats: for every pass the mean over its steps.
+        Of the same fit as `density_curve_`.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
@@ -173,6 +183,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     See Also
     --------
     SubquadMLPClassifier : The same for classification.
+    sklearn_subquad.plotting.FitDisplay : Draws how a fit went, from the attributes above.
 
     Notes
     -----

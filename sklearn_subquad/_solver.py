@@ -42,6 +42,12 @@ class SolverResult:
     loss_curve, error_curve : list of float
         Mean loss per row in the loss's reported unit, and the early-stopping error, after 0, 1, ... steps. After 0
         steps the loss is that of the random start, the error that of the constant model.
+    density_curve : list of ndarray of shape (n_hidden_layers,)
+        Mean fraction of active neurons on the fitted rows, after 0, 1, ... `n_iter` steps; in batches, of every pass
+        that counts, on each batch before its step.
+    rank_curve : list of int or float
+        The most that was pending in one weight matrix during steps 1, ... `n_iter`, after 0 for the start; in batches,
+        for every pass that counts, the mean over its steps.
     n_cg_iter : list of int
         Inner iterations of each step, rejected attempts included.
     n_solves, n_unconverged : int
@@ -56,6 +62,8 @@ class SolverResult:
     best_iter: int = 0
     loss_curve: list = field(default_factory=list)
     error_curve: list = field(default_factory=list)
+    density_curve: list = field(default_factory=list)
+    rank_curve: list = field(default_factory=list)
     n_cg_iter: list = field(default_factory=list)
     n_solves: int = 0
     n_unconverged: int = 0
@@ -159,6 +167,7 @@ class GaussNewtonSolver:
             error = self._criterion.of_network(self._network) if goes_on else self._criterion.of_the_constant()
             self._error_patience.update(error)
             self._result.error_curve.append(error)
+        self._record_activity()
         if self._options.verbose:
             self._print_header()
 
@@ -182,8 +191,15 @@ class GaussNewtonSolver:
             if self._error_patience.update(error):
                 result.best_iter = result.n_iter
                 self._undo_log.clear()
+        self._record_activity()
         if self._options.verbose:
             self._print_iteration()
+
+    def _record_activity(self):
+        """How many neurons are active at the iterate, and what was pending on the way to it."""
+        n_active = self._point.activations.n_active
+        self._result.density_curve.append(self._network.mean_densities(n_active, len(self._batch)))
+        self._result.rank_curve.append(self._network.take_peak_rank())
 
     def _stop_reason(self):
         """The reason to stop now, or None."""
@@ -227,10 +243,7 @@ class GaussNewtonSolver:
         result, damping, counts = self._result, self._trust_region.damping, self._trust_region.n_cg_iter
         error = f"{result.error_curve[-1]:11.4e}" if result.error_curve else f"{'-':>11}"
         damping = f"{'auto':>9}" if damping == "auto" else f"{damping:9.2e}"
-        rank = max((weights.rank for weights in self._network.lazy_weights()), default=0)
-        widths = np.array(self._network.architecture.widths)
-        density = np.mean(self._point.activations.n_active / (len(self._batch) * widths))
         print(
             f"{result.n_iter:4d} {result.loss_curve[-1]:11.4e} {error} {damping} {counts[-1] if counts else 0:4d} "
-            f"{rank:6d} {density:7.3f}"
+            f"{result.rank_curve[-1]:6d} {np.mean(result.density_curve[-1]):7.3f}"
         )

@@ -47,7 +47,8 @@ class LazyWeights:
         self._scale = 1.0
         self._pending = []
         self._max_rank = max_rank
-        self.max_rank_seen = 0
+        # Since the start, and since the caller last set it back.
+        self.max_rank_seen = self.peak_rank = 0
 
     @property
     def shape(self):
@@ -104,6 +105,7 @@ class LazyWeights:
         if self._scale != 1.0:
             U = U.scaled(1 / self._scale)
         self._pending.append((U, G))
+        self.peak_rank = max(self.peak_rank, self.rank)
         self.max_rank_seen = max(self.max_rank_seen, self.rank)
 
     def retract(self, U, G):

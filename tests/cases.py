@@ -140,6 +140,11 @@ def held_out_error(loss, batch, output):
     return loss.reported(value / weight)
 
 
+def dense_densities(dense, x):
+    """Fraction of active neurons of every layer of a `DenseNetwork` on rows x."""
+    return [np.mean(slopes > 0) for slopes in dense.forward(x)[2]]
+
+
 def parameters(network):
     """All weights as one double-precision vector in the order of `DenseNetwork.parts`; changes nothing."""
     return np.concatenate([part.ravel() for part in DenseNetwork.of(network).parts()])

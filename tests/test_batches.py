@@ -97,6 +97,9 @@ def test_passes_are_counted(estimator_class, loss, batch_size, early_stopping):
     assert len(estimator.n_cg_iter_) == estimator.n_iter_ * math.ceil(N / batch_size)
     assert len(estimator.loss_curve_) == estimator.n_iter_
     assert estimator.loss_curve_[-1] < estimator.loss_curve_[0]
+    assert estimator.density_curve_.shape == (estimator.n_iter_, 2)
+    assert np.all((estimator.density_curve_ > 0.1) & (estimator.density_curve_ < 0.6))
+    assert len(estimator.rank_curve_) == estimator.n_iter_
     assert not hasattr(estimator, "loo_curve_")
     if early_stopping is False:
         assert not hasattr(estimator, "validation_scores_")
@@ -315,6 +318,14 @@ def test_verbose_prints_a_line_a_pass(estimator_class, loss, early_stopping, cap
         assert [float(line.split()[2]) for line in passes] == pytest.approx(errors, rel=1e-3)
     assert f"{estimator.best_iter_} of {estimator.n_iter_} passes" in end
     assert estimator.stop_reason_ in end
+
+
+def test_targets_that_need_no_pass_have_curves_of_none():
+    X, _ = training(SubquadMLPRegressor)
+    estimator = batched(SubquadMLPRegressor, early_stopping=False).fit(X, np.ones(len(X)))
+    assert estimator.n_iter_ == 0
+    assert estimator.density_curve_.shape == (0, 2)
+    assert estimator.rank_curve_ == []
 
 
 # ---- repeatability, storing, scikit-learn's tools -------------------------------------------------------------

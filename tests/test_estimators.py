@@ -276,6 +276,17 @@ def test_fitted_attributes(estimator_class, early_stopping):
     assert np.all(estimator.gains_ > 0)
     assert np.all((estimator.densities_ > 0) & (estimator.densities_ < 0.6))
     assert estimator.densities_[0] < estimator.densities_[1]
+    assert type(estimator.density_curve_) is np.ndarray
+    assert estimator.density_curve_.shape == (n_steps + 1, 2)
+    # As many rows as this are counted in both.
+    np.testing.assert_allclose(estimator.density_curve_[estimator.best_iter_], estimator.densities_, atol=1e-3)
+    assert len(estimator.rank_curve_) == n_steps + 1
+    assert all(type(rank) is int for rank in estimator.rank_curve_)
+    assert estimator.rank_curve_[0] == 0
+    assert min(estimator.rank_curve_[1:]) >= 80
+    if early_stopping is False:
+        # Otherwise going back to the best iterate may take more.
+        assert max(estimator.rank_curve_) == estimator.rank_
     assert estimator.damping_ > 0
     assert estimator.rank_ >= 80
     assert estimator.n_layers_ == 4
@@ -579,6 +590,8 @@ def test_validation_takes_the_steps_found_on_all_rows(estimator_class):
     direct = fixed_steps(estimator_class, stopped.best_iter_, random_state=2).fit(X, y)
     np.testing.assert_array_equal(outputs(stopped, X), outputs(direct, X))
     assert stopped.loss_curve_ == direct.loss_curve_
+    np.testing.assert_array_equal(stopped.density_curve_, direct.density_curve_)
+    assert stopped.rank_curve_ == direct.rank_curve_
 
 
 @pytest.mark.parametrize(("n", "attribute"), [(99, "loo_curve_"), (100, "validation_scores_")])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import DenseNetwork, fitting_problem, held_out_error, parameters
+from cases import DenseNetwork, dense_densities, fitting_problem, held_out_error, parameters
 
 from sklearn_subquad import _trust_region
 from sklearn_subquad._losses import make_loss
@@ -292,6 +292,29 @@ def test_the_loss_curve_is_the_mean_over_the_batches_before_their_steps(name, k,
     assert result.loss_curve[-1] < result.loss_curve[0]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_densities_are_means_over_a_pass_of_what_is_active_before_each_step(dtype, monkeypatch):
+    # 25, 25 and 24 rows: a mean over batches would not be one over rows.
+    problem = fitting_problem(n=74, widths=(40, 30), weighted=True, dtype=dtype)
+    record = Record(monkeypatch, problem[1])
+    result = solve(problem, 25, max_iter=3, damping=1.0, **ENDLESS)
+    active = []
+    for before, rows in zip(record.befores, record.batches, strict=True):
+        active.append(len(rows) * np.array(dense_densities(before, problem[1].x[rows])))
+    wanted = np.reshape(active, (3, 3, 2)).sum(axis=1) / 74
+    np.testing.assert_allclose(result.density_curve, wanted, rtol=0, atol=1e-12 if dtype == np.float64 else 1e-3)
+    assert len(np.unique(wanted, axis=0)) == 3
+
+
+def test_the_rank_is_the_mean_over_the_steps_of_a_pass():
+    problem = fitting_problem(n=50, widths=(40, 30))
+    result = solve(problem, 20, max_iter=2, damping=2.0, **ENDLESS)
+    # Batches of 17, 17 and 16 rows, each of which adds a term a row and is folded in afterwards.
+    assert result.rank_curve == pytest.approx([50 / 3, 50 / 3])
+    assert all(type(rank) is float for rank in result.rank_curve)
+    assert solve(fitting_problem(n=50, widths=(40,)), 20, max_iter=2, **ENDLESS).rank_curve == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("damping", ["auto", 0.7])
 @LOSSES
 def test_the_damping_never_falls_below_its_start(name, k, damping, monkeypatch):
@@ -341,6 +364,7 @@ def test_a_pass_without_any_step_ends_the_fit_with_the_constant_model(with_crite
     assert record.n_failed == 3
     assert result.n_cg_iter == []
     assert len(result.loss_curve) == 1
+    assert result.density_curve == result.rank_curve == []
     assert result.damping == 0.5
     assert (network.forward(data.x).output == 0).all()
 
@@ -364,6 +388,8 @@ def test_a_later_pass_without_any_step_leaves_what_was_found(with_criterion, mon
     assert result.stop_reason is StopReason.NO_DESCENT
     assert (result.n_iter, result.best_iter) == (1, 1)
     assert len(result.loss_curve) == 2
+    # The pass does not count.
+    assert len(result.density_curve) == len(result.rank_curve) == 1
     assert (len(record.iterates), record.n_failed) == (3, 3)
     assert_parameters(network, record.average())
 
@@ -377,6 +403,14 @@ def test_a_batch_without_a_step_is_left_out_of_the_average(monkeypatch):
     assert result.n_iter == 2
     assert (len(record.iterates), record.n_failed) == (5, 1)
     assert len(result.n_cg_iter) == 5
+    # Its rows count for the density, which is of all rows, but there is no rank after a step that was not taken.
+    taken = [len(rows) for place, rows in enumerate(record.batches[:3]) if place != 1]
+    assert result.rank_curve == pytest.approx([np.mean(taken), 50 / 3])
+    active = [
+        len(rows) * np.array(dense_densities(before, data.x[rows]))
+        for before, rows in zip(record.befores[:3], record.batches[:3], strict=True)
+    ]
+    np.testing.assert_allclose(result.density_curve[0], np.sum(active, axis=0) / 50, atol=1e-12)
     assert_parameters(network, record.average())
     # The next batch begins with the damping of the start.
     assert record.dampings[4] == 2.0

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cases import DenseNetwork, as_vector, fitting_problem, held_out_error, parameters
+from cases import DenseNetwork, as_vector, dense_densities, fitting_problem, held_out_error, parameters
 from sklearn import config_context
 
+from sklearn_subquad import _trust_region
 from sklearn_subquad._jacobian import Jacobian
 from sklearn_subquad._losses import IdentityFactor
 from sklearn_subquad._network import Network
@@ -98,6 +99,77 @@ def test_the_reported_loss_is_in_the_unit_of_users():
         errors = [held_out_error(loss, batch, outputs) for outputs in (0 * output, output)]
         np.testing.assert_allclose(result.error_curve, errors, rtol=1e-6)
         assert result.loss_curve[1] == pytest.approx(unit * loss.value(batch.Y, output, batch.sample_weight) / weight)
+
+
+@pytest.mark.parametrize("in_blocks", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_criterion", [False, True])
+def test_densities_are_those_of_a_dense_network_after_every_step(with_criterion, dtype, in_blocks, monkeypatch):
+    network, batch, loss = fitting_problem(widths=(96, 80, 70), weighted=True, dtype=dtype)
+    if in_blocks:
+        monkeypatch.setattr(_trust_region, "MAX_SQUARE_ROWS", 25)
+    networks, step = [DenseNetwork.of(network)], TrustRegion.step
+
+    def recording(self):
+        accepted = step(self)
+        networks.append(DenseNetwork.of(network))
+        return accepted
+
+    monkeypatch.setattr(TrustRegion, "step", recording)
+    # The second step is the best one: the curve is of all that were taken all the same.
+    criterion = ScriptedCriterion(9, 8, 7, 8, 8) if with_criterion else None
+    preconditioner = "sketch" if in_blocks else "gram"
+    options = {"damping": 0.05, "max_iter": 4, "n_iter_no_change": 9, "preconditioner": preconditioner}
+    result = make_solver((network, batch, loss), criterion, **options).solve()
+    assert result.n_iter == 4
+    # A neuron at its threshold may be active in one precision only.
+    wanted = [dense_densities(dense, batch.x) for dense in networks]
+    np.testing.assert_allclose(result.density_curve, wanted, rtol=0, atol=1e-12 if dtype == np.float64 else 1e-3)
+    # No two steps leave the same neurons active, and hence no step can be taken for another.
+    assert len(np.unique(wanted, axis=0)) == 5
+    returned = dense_densities(DenseNetwork.of(network), batch.x)
+    np.testing.assert_allclose(result.density_curve[result.best_iter], returned, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("widths", "max_rank", "ranks"),
+    [
+        # Every step adds as many terms as there are rows; more than max_rank are folded in after it.
+        ((40, 30), 100_000, [0, 20, 40, 60, 80]),
+        ((40, 30, 35), 100_000, [0, 20, 40, 60, 80]),
+        ((40, 30), 45, [0, 20, 40, 60, 20]),
+        ((40, 30), 0, [0, 20, 20, 20, 20]),
+        ((40,), 100_000, [0, 0, 0, 0, 0]),
+    ],
+)
+def test_the_rank_is_what_was_pending_in_every_step_at_most(widths, max_rank, ranks):
+    problem = fitting_problem(n=20, widths=widths, max_rank=max_rank)
+    result = make_solver(problem, damping=5.0, max_iter=4, n_iter_no_change=9).solve()
+    assert result.rank_curve == ranks
+    assert all(type(rank) is int for rank in result.rank_curve)
+
+
+def test_the_rank_is_that_of_the_matrix_with_the_most_pending():
+    network, batch, loss = fitting_problem(n=20, widths=(40, 30, 35))
+    first, _ = network.lazy_weights()
+    first.flush_if_full = first.flush
+    result = make_solver((network, batch, loss), damping=5.0, max_iter=2, n_iter_no_change=9).solve()
+    assert result.rank_curve == [0, 20, 40]
+
+
+def test_the_rank_counts_what_a_query_folds_in_within_the_step():
+    # So many rows that the forward pass of every attempt folds it in.
+    problem = fitting_problem(n=250, max_rank="auto")
+    result = make_solver(problem, damping=5.0, max_iter=3, n_iter_no_change=9).solve()
+    assert result.rank_curve == [0, 250, 250, 250]
+
+
+def test_a_fit_without_any_step_has_the_activity_of_the_start():
+    network, batch, loss = fitting_problem()
+    wanted = dense_densities(DenseNetwork.of(network), batch.x)
+    result = make_solver((network, batch, loss), max_iter=0).solve()
+    np.testing.assert_allclose(result.density_curve, [wanted], rtol=0, atol=1e-12)
+    assert result.rank_curve == [0]
 
 
 # ---- the way back -----------------------------------------------------------------------------------------------
