@@ -286,6 +286,7 @@ class BaseSubquadMLP(BaseEstimator):
         }
         for name, value in before.items():
             setattr(self, name, value + getattr(self, name))
+        self.density_curve_ = np.concatenate([*densities, self.density_curve_])
         self.best_iter_ = self.n_iter_
 
     def _forget(self):

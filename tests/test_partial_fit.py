@@ -141,7 +141,7 @@ def test_attributes_add_up(estimator_class):
     passes(model, X, y, n_parts=2, n_passes=2)
     assert model.n_iter_ == model.best_iter_ == n_iter + 4
     assert model.loss_curve_[: len(loss_curve)] == loss_curve
-    assert len(model.loss_curve_) == len(loss_curve) + 4
+    assert len(model.loss_curve_) == len(model.rank_curve_) == len(model.density_curve_) == len(loss_curve) + 4
     assert model.loss_curve_[-1] < loss_curve[0]
 
 
