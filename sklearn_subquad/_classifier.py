@@ -61,7 +61,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     matmul : {"auto", "scatter", "blas", "strassen"}, default="auto"
         How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS, which has
         an effect from 2,048 rows and widths of 8,192 on. "auto" takes the fastest by a cost model
-        that has fixed figures for every SIMD level, so that all processes on a machine take the same.
+        with fixed figures for every SIMD level, so that all processes on a machine choose the same.
     preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
         Preconditioner of the conjugate gradients in every step: the Gram matrix that all outputs share, a
         sketch of it, or none. "auto" is "gram" while that is cheaper by a cost model (up to some 4,000 rows a step at
