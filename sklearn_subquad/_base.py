@@ -21,6 +21,7 @@ from sklearn_subquad._memory import CALIBRATION_ROWS, MAX_SQUARE_ROWS, FitSize, 
 from sklearn_subquad._metric import MAX_METRIC_FEATURES
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._persistence import VersionStamped
 from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, cheapest_preconditioner, resolved_sketch_size
 from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
 from sklearn_subquad._sketch import SKETCHES
@@ -45,7 +46,7 @@ _AUTO_CG_TOL = 1e-2
 _AUTO_CG_TOL_IN_BATCHES = {"squared_error": 3e-1, "log_loss": 1e-1, "poisson": 1e-1}
 
 
-class BaseSubquadMLP(BaseEstimator):
+class BaseSubquadMLP(VersionStamped, BaseEstimator):
     """Base class; the public estimators document the parameters."""
 
     _parameter_constraints = {
