@@ -3,10 +3,12 @@
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -21,7 +23,7 @@ from sklearn_subquad._memory import CALIBRATION_ROWS, MAX_SQUARE_ROWS, FitSize, 
 from sklearn_subquad._metric import MAX_METRIC_FEATURES
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._persistence import VersionStamped
+from sklearn_subquad._persistence import StampedEstimator
 from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, cheapest_preconditioner, resolved_sketch_size
 from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
 from sklearn_subquad._sketch import SKETCHES
@@ -46,10 +48,32 @@ _AUTO_CG_TOL = 1e-2
 _AUTO_CG_TOL_IN_BATCHES = {"squared_error": 3e-1, "log_loss": 1e-1, "poisson": 1e-1}
 
 
-class BaseSubquadMLP(VersionStamped, BaseEstimator):
+class BaseSubquadMLP(StampedEstimator):
     """Base class; the public estimators document the parameters."""
 
-    _parameter_constraints = {
+    # Set by `fit`.
+    shifts_: NDArray[np.float64]
+    gains_: NDArray[np.float64]
+    densities_: NDArray[np.float64]
+    init_: str
+    init_scale_: float
+    damping_: float
+    n_iter_: int
+    best_iter_: int
+    n_cg_iter_: list[int]
+    loss_curve_: list[float]
+    loo_curve_: list[float]
+    validation_scores_: list[float]
+    rank_: int
+    phase_times_: dict[str, float]
+    stop_reason_: str
+    n_layers_: int
+    n_outputs_: int
+    out_activation_: str
+    n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+
+    _parameter_constraints: dict[str, Any] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "sparsifier": [StrOptions(set(SPARSIFIERS))],
         "density": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), "array-like"],
@@ -85,34 +109,34 @@ class BaseSubquadMLP(VersionStamped, BaseEstimator):
     def __init__(
         self,
         *,
-        hidden_layer_sizes=(1024, 1024),
-        loss="squared_error",
-        sparsifier="shifted_relu",
-        density="auto",
-        skip_connections=True,
-        init="auto",
-        init_scale="auto",
-        damping="auto",
-        alpha=0.0,
-        max_rank="auto",
-        matmul="auto",
-        preconditioner="auto",
-        sketch="tensor_srht",
-        sketch_size="auto",
-        cg_tol="auto",
-        max_cg_iter=50,
-        max_iter=20,
-        batch_size="auto",
-        tol=1e-3,
-        early_stopping="auto",
-        validation_fraction=0.1,
-        n_iter_no_change=3,
-        feature_metric="auto",
-        standardize=True,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        hidden_layer_sizes: int | Sequence[int] = (1024, 1024),
+        loss: Literal["squared_error", "poisson", "log_loss"] = "squared_error",
+        sparsifier: Literal["shifted_relu", "topk"] = "shifted_relu",
+        density: Literal["auto"] | float | Sequence[float] = "auto",
+        skip_connections: bool = True,
+        init: Literal["auto", "axis_aligned", "gaussian"] = "auto",
+        init_scale: Literal["auto"] | float = "auto",
+        damping: Literal["auto"] | float = "auto",
+        alpha: float = 0.0,
+        max_rank: Literal["auto"] | int = "auto",
+        matmul: Literal["auto", "scatter", "blas", "strassen"] = "auto",
+        preconditioner: Literal["auto", "gram", "sketch", "none"] = "auto",
+        sketch: Literal["tensor_srht", "tensor_sketch"] = "tensor_srht",
+        sketch_size: Literal["auto"] | int = "auto",
+        cg_tol: Literal["auto"] | float = "auto",
+        max_cg_iter: int = 50,
+        max_iter: int = 20,
+        batch_size: Literal["auto"] | int = "auto",
+        tol: float = 1e-3,
+        early_stopping: Literal["auto", "loo", "validation", False] = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        feature_metric: Literal["auto"] | None = "auto",
+        standardize: bool = True,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.loss = loss
         self.sparsifier = sparsifier
@@ -440,7 +464,7 @@ class BaseSubquadMLP(VersionStamped, BaseEstimator):
     # ---- parameters of the network, as dense arrays ----------------------------------------------------------
 
     @property
-    def coefs_(self):
+    def coefs_(self) -> list[NDArray[np.floating]]:
         """Weights in the layout of scikit-learn's MLP, built from the packed tiles at every access.
 
         List of n_layers_ - 1 arrays. With skip connections, item l has shape
@@ -451,7 +475,7 @@ class BaseSubquadMLP(VersionStamped, BaseEstimator):
         return [hidden_and_features for hidden_and_features, _ in self._dense_layers()]
 
     @property
-    def intercepts_(self):
+    def intercepts_(self) -> list[NDArray[np.floating]]:
         """List of n_layers_ - 1 arrays of shape (m_l,): the constant input's share of each pre-activation.
 
         The threshold `shifts_` is not part of it.
@@ -480,7 +504,7 @@ class BaseSubquadMLP(VersionStamped, BaseEstimator):
             layers.append((np.concatenate(parts), intercept))
         return layers
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_state_")
 
 

@@ -1,6 +1,9 @@
 """The classifier."""
 
+from typing import Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
@@ -200,12 +203,15 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     True
     """
 
+    # Set by `fit`.
+    classes_: NDArray[Any]
+
     _parameter_constraints = BaseSubquadMLP._parameter_constraints | {
         "loss": [StrOptions({"squared_error", "log_loss"})],
     }
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the network.
 
         Parameters
@@ -239,9 +245,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         self._forget()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
-        sample_weight = check_sample_weight(sample_weight, X)
+        weights = check_sample_weight(sample_weight, X)
         classes, codes = np.unique(y, return_inverse=True)
-        counted = np.unique(codes[sample_weight > 0])
+        counted = np.unique(codes[weights > 0])
         if len(counted) < 2:
             raise ValueError(
                 "y must hold at least two classes in rows of positive sample_weight; only class "
@@ -260,7 +266,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         self._fit_network(
             X,
             indicators,
-            sample_weight,
+            weights,
             architecture=architecture,
             unit_variance_targets=False,
             stratify=codes,
@@ -268,7 +274,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         )
         return self
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> NDArray[np.floating]:
         """Scores whose sign or maximum decides the class.
 
         Parameters
@@ -291,7 +297,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """Whether the outputs of the fitted network are logarithms of probabilities, to a constant."""
         return self.out_activation_ != "identity"
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict classes.
 
         Parameters
@@ -306,7 +312,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         chosen = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[chosen]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Class probabilities.
 
         With ``loss="log_loss"`` the probabilities that were fitted. With the squared error, the fitted indicators times
@@ -349,7 +355,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             return np.column_stack([log_expit(-logits[:, 0]), log_expit(logits[:, 0])])
         return log_softmax(logits, axis=1)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.floating]:
         """Logarithm of `predict_proba`.
 
         Parameters

@@ -4,7 +4,9 @@ import warnings
 from importlib.metadata import version
 from typing import Any
 
-VERSION = version("sklearn_subquad")
+from sklearn.base import BaseEstimator
+
+VERSION: str = version("sklearn_subquad")
 _STAMP = "_sklearn_subquad_version"
 
 
@@ -17,10 +19,10 @@ class InconsistentVersionWarning(UserWarning):
     """
 
 
-class VersionStamped:
-    """Mixin that stamps what pickle, joblib, skops and copies store, and looks at the stamp of what they load.
+class StampedEstimator(BaseEstimator):
+    """Base class that stamps what pickle, joblib, skops and copies store, and looks at the stamp of what they load.
 
-    scikit-learn does the same for its own modules only. It comes before `sklearn.base.BaseEstimator` in the bases.
+    scikit-learn does the same for its own modules only.
     """
 
     def __getstate__(self) -> dict[str, Any]:

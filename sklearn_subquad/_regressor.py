@@ -1,6 +1,9 @@
 """The regressor."""
 
+from typing import Any, Literal, Self, overload
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -197,7 +200,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     }
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the network.
 
         Parameters
@@ -230,7 +233,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         architecture = self._architecture()
         self._forget()
         _require_numbers(y)
-        X, y = validate_data(
+        rows, targets = validate_data(
             self,
             X,
             y,
@@ -239,25 +242,36 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             y_numeric=True,
             ensure_min_samples=2,
         )
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        self._single_output = y.ndim == 1
-        Y = y.reshape(len(X), -1).astype(np.float64, copy=False)
-        _require_range(Y, X.dtype)
+        if targets.ndim == 2 and targets.shape[1] == 1:
+            targets = column_or_1d(targets, warn=True)
+        self._single_output = targets.ndim == 1
+        Y = targets.reshape(len(rows), -1).astype(np.float64, copy=False)
+        _require_range(Y, rows.dtype)
         self._fit_network(
-            X,
+            rows,
             Y,
-            check_sample_weight(sample_weight, X),
+            check_sample_weight(sample_weight, rows),
             architecture=architecture,
             unit_variance_targets=True,
             covariance=self.loss == "squared_error",
         )
         return self
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.positive_only = self.loss == "poisson"
         return tags
+
+    @overload
+    def predict(self, X: ArrayLike, return_std: Literal[False] = False) -> NDArray[np.floating]: ...
+
+    @overload
+    def predict(self, X: ArrayLike, return_std: Literal[True]) -> tuple[NDArray[np.floating], NDArray[np.floating]]: ...
+
+    @overload
+    def predict(
+        self, X: ArrayLike, return_std: bool
+    ) -> NDArray[np.floating] | tuple[NDArray[np.floating], NDArray[np.floating]]: ...
 
     def predict(self, X, return_std=False):
         """Predict targets and, if asked, how far they may be from that.
