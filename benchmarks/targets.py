@@ -1,6 +1,6 @@
 """The figures that the kernels are held to: ours and dense NumPy in one process, in turn, medians of ratios.
 
-python benchmarks/targets.py predict iteration backward flush strassen init calibration     # some minutes
+python benchmarks/targets.py predict iteration backward flush strassen init folding     # some minutes
 python benchmarks/targets.py all --smoke
 """
 
@@ -15,7 +15,7 @@ from suite import kernels
 from suite.problems import friedman, network_inputs
 
 from sklearn_subquad import _kernels
-from sklearn_subquad._costs import cheapest_route, folding_costs
+from sklearn_subquad._costs import cheapest_route
 from sklearn_subquad._losses import SquaredError
 from sklearn_subquad._matmul import ROUTES, PackedMatrix, strassen_columns, strassen_levels
 from sklearn_subquad._network import Architecture, Network
@@ -147,14 +147,21 @@ def init(widths, repeats):
         print(f"initialisation, m = {m}, shifts and gains calibrated on {N_ROWS} rows: {took:.2f} s", flush=True)
 
 
-def calibration(_, repeats):
-    """What the first fit of a process waits for: measuring the costs of folding."""
-    with worker_threads():
-        took = np.median([seconds(partial(folding_costs.__wrapped__, np.float32)) for _ in range(repeats)])
-    print(f"calibration of the costs of folding: {took:.4f} s", flush=True)
+def folding(widths, repeats):
+    """The sparse route relative to dense BLAS by the density of the right factor, on one thread."""
+    densities = (0.05, 0.25, 0.5, 0.75)
+    for m, dtype in itertools.product(widths, (np.float32, np.float64)):
+        W = PackedMatrix.zeros(m, m, dtype)
+        factors = [kernels.sparse_rows(m // 2, m, density, dtype=dtype, drawn_as=np.float32) for density in densities]
+        works = [partial(W.add_product, factors[1], G, "scatter") for G in factors]
+        works.append(partial(W.add_product, factors[1], factors[1], "blas"))
+        with worker_threads(1):
+            *sparse, blas = np.min([[seconds(work) for work in works] for _ in range(repeats)], axis=0)
+        listed = ", ".join(f"{ratio:.2f} at {density}" for ratio, density in zip(sparse / blas, densities, strict=True))
+        print(f"folding, m = {m}, {np.dtype(dtype)}: sparse / BLAS {listed}", flush=True)
 
 
-# Per measurement: the widths to run at, in full and for a smoke test (calibration has a problem of its own).
+# Per measurement: the widths to run at, in full and for a smoke test.
 MEASUREMENTS = {
     predict: ((8192, 16384), (256,)),
     iteration: ((8192,), (256,)),
@@ -162,7 +169,7 @@ MEASUREMENTS = {
     flush: ((8192,), (256,)),
     strassen: ((8192,), (256,)),
     init: ((16384,), (256,)),
-    calibration: ((), ()),
+    folding: ((1024, 2048), (256,)),
 }
 
 if __name__ == "__main__":

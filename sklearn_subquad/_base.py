@@ -4,11 +4,13 @@ import dataclasses
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -30,6 +32,7 @@ from sklearn_subquad._memory import CALIBRATION_ROWS, MAX_SQUARE_ROWS, FitSize, 
 from sklearn_subquad._metric import MAX_METRIC_FEATURES
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._persistence import StampedEstimator
 from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, cheapest_preconditioner, resolved_sketch_size
 from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
 from sklearn_subquad._sketch import SKETCHES
@@ -79,10 +82,34 @@ def densified(X):
     return X.toarray()
 
 
-class BaseSubquadMLP(BaseEstimator):
+class BaseSubquadMLP(StampedEstimator):
     """Base class; the public estimators document the parameters."""
 
-    _parameter_constraints = {
+    # Set by `fit`.
+    shifts_: NDArray[np.float64]
+    gains_: NDArray[np.float64]
+    densities_: NDArray[np.float64]
+    init_: str
+    init_scale_: float
+    damping_: float
+    n_iter_: int
+    best_iter_: int
+    n_cg_iter_: list[int]
+    loss_curve_: list[float]
+    density_curve_: NDArray[np.float64]
+    rank_curve_: list[float]
+    loo_curve_: list[float]
+    validation_scores_: list[float]
+    rank_: int
+    phase_times_: dict[str, float]
+    stop_reason_: str
+    n_layers_: int
+    n_outputs_: int
+    out_activation_: str
+    n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+
+    _parameter_constraints: dict[str, Any] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "sparsifier": [StrOptions(set(SPARSIFIERS))],
         "density": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), "array-like"],
@@ -119,35 +146,35 @@ class BaseSubquadMLP(BaseEstimator):
     def __init__(
         self,
         *,
-        hidden_layer_sizes=(1024, 1024),
-        loss="squared_error",
-        sparsifier="shifted_relu",
-        density="auto",
-        skip_connections=True,
-        init="auto",
-        init_scale="auto",
-        damping="auto",
-        alpha=0.0,
-        max_rank="auto",
-        matmul="auto",
-        preconditioner="auto",
-        sketch="tensor_srht",
-        sketch_size="auto",
-        cg_tol="auto",
-        max_cg_iter=50,
-        max_iter=20,
-        batch_size="auto",
-        tol=1e-3,
-        early_stopping="auto",
-        validation_fraction=0.1,
-        n_iter_no_change=3,
-        feature_metric="auto",
-        standardize=True,
-        n_jobs=None,
-        random_state=None,
-        warm_start=False,
-        verbose=0,
-    ):
+        hidden_layer_sizes: int | Sequence[int] = (1024, 1024),
+        loss: Literal["squared_error", "poisson", "log_loss"] = "squared_error",
+        sparsifier: Literal["shifted_relu", "topk"] = "shifted_relu",
+        density: Literal["auto"] | float | Sequence[float] = "auto",
+        skip_connections: bool = True,
+        init: Literal["auto", "axis_aligned", "gaussian"] = "auto",
+        init_scale: Literal["auto"] | float = "auto",
+        damping: Literal["auto"] | float = "auto",
+        alpha: float = 0.0,
+        max_rank: Literal["auto"] | int = "auto",
+        matmul: Literal["auto", "scatter", "blas", "strassen"] = "auto",
+        preconditioner: Literal["auto", "gram", "sketch", "none"] = "auto",
+        sketch: Literal["tensor_srht", "tensor_sketch"] = "tensor_srht",
+        sketch_size: Literal["auto"] | int = "auto",
+        cg_tol: Literal["auto"] | float = "auto",
+        max_cg_iter: int = 50,
+        max_iter: int = 20,
+        batch_size: Literal["auto"] | int = "auto",
+        tol: float = 1e-3,
+        early_stopping: Literal["auto", "loo", "validation", False] = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        feature_metric: Literal["auto"] | None = "auto",
+        standardize: bool = True,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int | bool = 0,
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.loss = loss
         self.sparsifier = sparsifier
@@ -274,16 +301,14 @@ class BaseSubquadMLP(BaseEstimator):
 
     def _fit_part(self, X, Y, sample_weight, *, start, **options):
         """One pass over a part of the data; what it changes is changed at its end."""
-        before = (
-            {} if start is None else {name: getattr(self, name) for name in ("n_iter_", "loss_curve_", "n_cg_iter_")}
-        )
+        added_up = () if start is None else ("n_iter_", "loss_curve_", "n_cg_iter_", "rank_curve_")
+        before = {name: getattr(self, name) for name in added_up}
+        densities = [] if start is None else [self.density_curve_]
         sharpness = None if start is None else self._state_["sharpness"]
         self._fit_network(X, Y, sample_weight, start=start, partial=True, **options)
         found = self.damping_ if np.isfinite(self.damping_) else np.inf
-        self._state_ |= {
-            "sharpness": sharpness,
-            "batch_damping": found if start is None else min(found, start.batch_damping),
-        }
+        least = found if start is None else min(found, start.batch_damping)
+        self._state_ |= {"sharpness": sharpness, "batch_damping": least}
         for name, value in before.items():
             setattr(self, name, value + getattr(self, name))
         self.density_curve_ = np.concatenate([*densities, self.density_curve_])
@@ -581,7 +606,7 @@ class BaseSubquadMLP(BaseEstimator):
     # ---- parameters of the network, as dense arrays ----------------------------------------------------------
 
     @property
-    def coefs_(self):
+    def coefs_(self) -> list[NDArray[np.floating]]:
         """Weights in the layout of scikit-learn's MLP, built from the packed tiles at every access.
 
         List of n_layers_ - 1 arrays. With skip connections, item l has shape
@@ -592,7 +617,7 @@ class BaseSubquadMLP(BaseEstimator):
         return [hidden_and_features for hidden_and_features, _ in self._dense_layers()]
 
     @property
-    def intercepts_(self):
+    def intercepts_(self) -> list[NDArray[np.floating]]:
         """List of n_layers_ - 1 arrays of shape (m_l,): the constant input's share of each pre-activation.
 
         The threshold `shifts_` is not part of it.
@@ -626,7 +651,7 @@ class BaseSubquadMLP(BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_state_")
 
 

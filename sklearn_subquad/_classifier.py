@@ -1,6 +1,10 @@
 """The classifier."""
 
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -10,6 +14,7 @@ from sklearn_subquad._base import BaseSubquadMLP, densified
 from sklearn_subquad._calibration import project_onto_simplex, scores
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 from sklearn_subquad._labels import encode_labels, encode_more_labels, require_examples, weights_of_classes
+from sklearn_subquad._typing import MatrixLike
 
 
 class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
@@ -64,8 +69,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         query that would cost more than that. It changes the speed and, by rounding, the last digits.
     matmul : {"auto", "scatter", "blas", "strassen"}, default="auto"
         How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS, which has
-        an effect from 2,048 rows and widths of 8,192 on. "auto" takes the fastest by a cost model that is measured once
-        per process; near break-even two processes may choose differently, which changes the last digits.
+        an effect from 2,048 rows and widths of 8,192 on. "auto" takes the fastest by a cost model
+        with fixed figures for every SIMD level, so that all processes on a machine choose the same.
     preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
         Preconditioner of the conjugate gradients in every step: the Gram matrix that all outputs share, a
         sketch of it, or none. "auto" is "gram" while that is cheaper by a cost model (up to some 4,000 rows a step at
@@ -219,6 +224,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     True
     """
 
+    # Set by `fit`.
+    classes_: NDArray[Any]
+    _multilabel: bool
+
     _parameter_constraints = BaseSubquadMLP._parameter_constraints | {
         "loss": [StrOptions({"squared_error", "log_loss"})],
         "class_weight": [StrOptions({"balanced"}), dict, list, None],
@@ -227,36 +236,36 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     def __init__(
         self,
         *,
-        hidden_layer_sizes=(1024, 1024),
-        loss="squared_error",
-        class_weight=None,
-        sparsifier="shifted_relu",
-        density="auto",
-        skip_connections=True,
-        init="auto",
-        init_scale="auto",
-        damping="auto",
-        alpha=0.0,
-        max_rank="auto",
-        matmul="auto",
-        preconditioner="auto",
-        sketch="tensor_srht",
-        sketch_size="auto",
-        cg_tol="auto",
-        max_cg_iter=50,
-        max_iter=20,
-        batch_size="auto",
-        tol=1e-3,
-        early_stopping="auto",
-        validation_fraction=0.1,
-        n_iter_no_change=3,
-        feature_metric="auto",
-        standardize=True,
-        n_jobs=None,
-        random_state=None,
-        warm_start=False,
-        verbose=0,
-    ):
+        hidden_layer_sizes: int | Sequence[int] = (1024, 1024),
+        loss: Literal["squared_error", "log_loss"] = "squared_error",
+        class_weight: Literal["balanced"] | dict | list[dict] | None = None,
+        sparsifier: Literal["shifted_relu", "topk"] = "shifted_relu",
+        density: Literal["auto"] | float | Sequence[float] = "auto",
+        skip_connections: bool = True,
+        init: Literal["auto", "axis_aligned", "gaussian"] = "auto",
+        init_scale: Literal["auto"] | float = "auto",
+        damping: Literal["auto"] | float = "auto",
+        alpha: float = 0.0,
+        max_rank: Literal["auto"] | int = "auto",
+        matmul: Literal["auto", "scatter", "blas", "strassen"] = "auto",
+        preconditioner: Literal["auto", "gram", "sketch", "none"] = "auto",
+        sketch: Literal["tensor_srht", "tensor_sketch"] = "tensor_srht",
+        sketch_size: Literal["auto"] | int = "auto",
+        cg_tol: Literal["auto"] | float = "auto",
+        max_cg_iter: int = 50,
+        max_iter: int = 20,
+        batch_size: Literal["auto"] | int = "auto",
+        tol: float = 1e-3,
+        early_stopping: Literal["auto", "loo", "validation", False] = "auto",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        feature_metric: Literal["auto"] | None = "auto",
+        standardize: bool = True,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int | bool = 0,
+    ) -> None:
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
             loss=loss,
@@ -290,7 +299,16 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         self.class_weight = class_weight
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: MatrixLike | None = None,
+        y_val: MatrixLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Fit the network.
 
         Parameters
@@ -326,9 +344,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         ``warm_start=True`` as it was.
         """
         architecture, start = self._beginning()
-        X, y = self._validated(X, y, start, ensure_min_samples=2)
-        sample_weight = check_sample_weight(sample_weight, X)
-        classes, codes, indicators = encode_labels(y)
+        rows, targets = self._validated(X, y, start, ensure_min_samples=2)
+        classes, codes, indicators = encode_labels(targets)
         if start is not None and (self._multilabel != (codes is None) or not np.array_equal(classes, self.classes_)):
             raise ValueError(
                 f"warm_start=True goes on with the classes {self.classes_.tolist()}, but y has {classes.tolist()}. Use "
@@ -339,16 +356,17 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             indicators = encode_more_labels(y, classes, codes is None)
             return indicators, self._class_weighted(weights, y, classes, indicators, codes is None)
 
-        sample_weight = self._class_weighted(sample_weight, y, classes, indicators, codes is None)
+        weights = check_sample_weight(sample_weight, rows)
+        weights = self._class_weighted(weights, targets, classes, indicators, codes is None)
         if codes is not None:
-            require_examples(classes, codes, sample_weight, self.loss)
-        validation = self._validation_set(X_val, y_val, sample_weight_val, X.dtype, encode)
+            require_examples(classes, codes, weights, self.loss)
+        validation = self._validation_set(X_val, y_val, sample_weight_val, rows.dtype, encode)
         self.classes_ = classes
         self._multilabel = codes is None
         self._fit_network(
-            densified(X),
+            densified(rows),
             indicators,
-            sample_weight,
+            weights,
             architecture=architecture,
             unit_variance_targets=False,
             stratify=codes,
@@ -360,7 +378,13 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: MatrixLike,
+        y: MatrixLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Pass once over a part of the data: one step per batch of its rows, from the present weights.
 
         The damping of a step keeps it close to what earlier parts have taught. Features are scaled as in the first call
@@ -395,21 +419,21 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """
         start = self._present()
         architecture = self._architecture_from(start)
-        X, y = self._validated(X, y, start)
-        sample_weight = check_sample_weight(sample_weight, X)
-        classes, multilabel = self._classes_of_all_parts(y, classes, start)
-        indicators = encode_more_labels(y, classes, multilabel)
+        rows, targets = self._validated(X, y, start)
+        known, multilabel = self._classes_of_all_parts(targets, classes, start)
+        indicators = encode_more_labels(targets, known, multilabel)
         if self.class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' needs all rows, which partial_fit does not see; pass a dict of weights."
             )
-        sample_weight = self._class_weighted(sample_weight, y, classes, indicators, multilabel)
-        self.classes_ = classes
+        weights = check_sample_weight(sample_weight, rows)
+        weights = self._class_weighted(weights, targets, known, indicators, multilabel)
+        self.classes_ = known
         self._multilabel = multilabel
         self._fit_part(
-            densified(X),
+            densified(rows),
             indicators,
-            sample_weight,
+            weights,
             architecture=architecture,
             unit_variance_targets=False,
             independent_labels=self._independent_labels,
@@ -470,7 +494,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def decision_function(self, X):
+    def decision_function(self, X: MatrixLike) -> NDArray[np.floating]:
         """Scores whose sign or maximum decides the class.
 
         Parameters
@@ -496,7 +520,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """Whether the outputs of the fitted network are logarithms of probabilities, to a constant."""
         return self.out_activation_ != "identity"
 
-    def predict(self, X):
+    def predict(self, X: MatrixLike) -> NDArray[Any]:
         """Predict classes, or which labels rows have.
 
         Parameters
@@ -514,7 +538,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         chosen = (values[:, 0] > 0).astype(int) if self._independent_labels else values.argmax(axis=1)
         return self.classes_[chosen]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: MatrixLike) -> NDArray[np.floating]:
         """Class probabilities.
 
         With ``loss="log_loss"`` the probabilities that were fitted. With the squared error, the fitted indicators times
@@ -562,7 +586,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             return np.column_stack([log_expit(-logits[:, 0]), log_expit(logits[:, 0])])
         return log_softmax(logits, axis=1)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: MatrixLike) -> NDArray[np.floating]:
         """Logarithm of `predict_proba`.
 
         Parameters

@@ -1,6 +1,9 @@
 """The only place that touches scikit-learn's private API."""
 
-from sklearn.base import _fit_context as fit_context
+from collections.abc import Callable
+from typing import TypeVar
+
+from sklearn.base import _fit_context
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight
@@ -13,6 +16,13 @@ __all__ = [
     "check_sample_weight",
     "fit_context",
 ]
+
+_Method = TypeVar("_Method", bound=Callable)
+
+
+def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _Method]:
+    """scikit-learn's decorator of `fit`, which validates parameters; type checkers see the method through it."""
+    return _fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)
 
 
 def check_sample_weight(sample_weight, X):

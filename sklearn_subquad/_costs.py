@@ -1,25 +1,17 @@
-"""What the ways to fold factors into a weight matrix cost, as measured on this machine."""
+"""What the ways to fold factors into a weight matrix cost, relative to each other."""
 
-import functools
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from sklearn_subquad import _kernels
-from sklearn_subquad._matmul import PackedMatrix, strassen_columns, strassen_levels
-from sklearn_subquad._rows import SparseRows, block_size
+from sklearn_subquad._matmul import strassen_columns, strassen_levels
 
 # One pass over a weight (read, add, write) takes as long as about so many operations of the sparse kernel.
 _PASS_OPERATIONS = 30
-# The problem that is timed: small, because the first fit of a process waits for it.
-_WIDTH, _RANK, _REPEATS = 512, 256, 3
-_DENSITIES = (0.05, 0.5)
 # Strassen's sums wait for memory: an element takes as long as about so many multiplications-and-additions of BLAS
 # (benchmarks/targets.py strassen: a level loses 14 % at width 8192, ranks 2048 and 4096, where it should gain 12 %).
 _SUM_OPERATIONS = 150
-# Costs are rounded to this, so that the noise of a measurement rarely changes a decision.
-_ROUNDING = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -47,34 +39,19 @@ class FoldingCosts:
         return {"scatter": self.fixed + self.per_density * density, "blas": 1.0, "strassen": strassen}
 
 
-@functools.cache
-def folding_costs(dtype):
-    """Measure `FoldingCosts` for a dtype; once per process."""
-    rng = np.random.default_rng(0)
-
-    def factor(density):
-        numbers = rng.random((_RANK, _WIDTH)).astype(dtype)
-        return SparseRows(*_kernels.select(numbers, 1 - density, block_size(density, dtype), 1.0))
-
-    W = PackedMatrix.zeros(_WIDTH, _WIDTH, dtype)
-    factors = [factor(density) for density in _DENSITIES]
-    works = [lambda G=G: W.add_product(factors[0], G, "scatter") for G in factors]
-    works.append(lambda: W.add_product(factors[0], factors[1], "blas"))
-    seconds = np.empty((_REPEATS, len(works)))
-    for repeat in range(_REPEATS):
-        for column, work in enumerate(works):
-            start = time.perf_counter()
-            work()
-            seconds[repeat, column] = time.perf_counter() - start
-    *sparse, blas = seconds.min(axis=0)
-    sparse = np.round(np.array(sparse) / blas / _ROUNDING) * _ROUNDING
-    per_density = (sparse[1] - sparse[0]) / (_DENSITIES[1] - _DENSITIES[0])
-    return FoldingCosts(float(sparse[0] - per_density * _DENSITIES[0]), float(per_density))
+# By SIMD level, where BLAS has vectors of the same length (benchmarks/targets.py folding, in both dtypes, which differ
+# less than runs do). Not timed in every process: near break-even two processes would choose differently, and their
+# results would not be the same to the bit.
+_FOLDING_COSTS = {
+    "baseline": FoldingCosts(fixed=0.03, per_density=0.9),
+    "x86_64_v3": FoldingCosts(fixed=0.05, per_density=1.1),
+    "x86_64_v4": FoldingCosts(fixed=0.05, per_density=1.4),
+}
 
 
 def cheapest_route(U, G, n_out):
-    """The route by which ``U.T @ G`` is folded in fastest."""
-    costs = folding_costs(G.dtype).of_routes(U.shape[0], G.shape[1], n_out, G.density)
+    """The route by which ``U.T @ G`` is folded in fastest, always the same for the same shapes and density."""
+    costs = _FOLDING_COSTS[_kernels.simd_level()].of_routes(U.shape[0], G.shape[1], n_out, G.density)
     return min(costs, key=costs.get)
 
 

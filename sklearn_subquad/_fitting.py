@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from sklearn_subquad._calibration import LeftOutPath
 from sklearn_subquad._losses import SquaredError, loss_with_baseline, make_loss
@@ -391,6 +390,9 @@ def _split(n, options, stratify, seed):
         counts = np.unique(stratify, return_counts=True)[1]
         if counts.min() < 2 or len(counts) > min(n_held_out, n - n_held_out):
             stratify = None
+    # Not at the top: it imports the half of scikit-learn, which whoever only loads a model does without.
+    from sklearn.model_selection import train_test_split
+
     return train_test_split(np.arange(n), test_size=n_held_out, random_state=seed, stratify=stratify)
 
 

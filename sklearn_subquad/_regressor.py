@@ -1,11 +1,15 @@
 """The regressor."""
 
+from typing import Any, Literal, Self, overload
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from sklearn_subquad._base import BaseSubquadMLP, densified
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
+from sklearn_subquad._typing import MatrixLike
 
 
 class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
@@ -56,8 +60,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         query that would cost more than that. It changes the speed and, by rounding, the last digits.
     matmul : {"auto", "scatter", "blas", "strassen"}, default="auto"
         How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS, which has
-        an effect from 2,048 rows and widths of 8,192 on. "auto" takes the fastest by a cost model that is measured once
-        per process; near break-even two processes may choose differently, which changes the last digits.
+        an effect from 2,048 rows and widths of 8,192 on. "auto" takes the fastest by a cost model
+        with fixed figures for every SIMD level, so that all processes on a machine choose the same.
     preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
         Preconditioner of the conjugate gradients in every step: the Gram matrix that all outputs share, a
         sketch of it, or none. "auto" is "gram" while that is cheaper by a cost model (up to some 4,000 rows a step at
@@ -212,7 +216,16 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     }
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X: MatrixLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: MatrixLike | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Fit the network.
 
         Parameters
@@ -247,23 +260,23 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         ``warm_start=True`` as it was.
         """
         architecture, start = self._beginning()
-        X, Y, single_output = self._validated(X, y, start, ensure_min_samples=2)
+        rows, Y, single_output = self._validated(X, y, start, ensure_min_samples=2)
 
         def encode(y, weights):
-            targets = self._targets(y, X.dtype)
+            targets = self._targets(y, rows.dtype)
             if targets.shape[1] != Y.shape[1]:
                 raise ValueError(f"y_val has {targets.shape[1]} columns, but y has {Y.shape[1]}.")
             if self.loss == "poisson" and targets.min() < 0:
                 raise ValueError(f"loss='poisson' needs y_val >= 0, but its smallest value is {targets.min():.3g}.")
             return targets, weights
 
-        sample_weight = check_sample_weight(sample_weight, X)
-        validation = self._validation_set(X_val, y_val, sample_weight_val, X.dtype, encode)
+        weights = check_sample_weight(sample_weight, rows)
+        validation = self._validation_set(X_val, y_val, sample_weight_val, rows.dtype, encode)
         self._single_output = single_output
         self._fit_network(
-            densified(X),
+            densified(rows),
             Y,
-            sample_weight,
+            weights,
             architecture=architecture,
             unit_variance_targets=True,
             covariance=self.loss == "squared_error",
@@ -273,7 +286,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, sample_weight=None):
+    def partial_fit(self, X: MatrixLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Pass once over a part of the data: one step per batch of its rows, from the present weights.
 
         The damping of a step keeps it close to what earlier parts have taught. Features and targets are scaled as in
@@ -306,13 +319,13 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         """
         start = self._present()
         architecture = self._architecture_from(start)
-        X, Y, single_output = self._validated(X, y, start)
-        sample_weight = check_sample_weight(sample_weight, X)
+        rows, Y, single_output = self._validated(X, y, start)
+        weights = check_sample_weight(sample_weight, rows)
         self._single_output = single_output
         self._fit_part(
-            densified(X),
+            densified(rows),
             Y,
-            sample_weight,
+            weights,
             architecture=architecture,
             unit_variance_targets=True,
             start=start,
@@ -347,10 +360,23 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         _require_range(Y, dtype)
         return Y
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.positive_only = self.loss == "poisson"
         return tags
+
+    @overload
+    def predict(self, X: MatrixLike, return_std: Literal[False] = False) -> NDArray[np.floating]: ...
+
+    @overload
+    def predict(
+        self, X: MatrixLike, return_std: Literal[True]
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]: ...
+
+    @overload
+    def predict(
+        self, X: MatrixLike, return_std: bool
+    ) -> NDArray[np.floating] | tuple[NDArray[np.floating], NDArray[np.floating]]: ...
 
     def predict(self, X, return_std=False):
         """Predict targets and, if asked, how far they may be from that.

@@ -17,7 +17,7 @@ def _version(package):
         return "not installed"
 
 
-def show_versions():
+def show_versions() -> None:
     """Print what a report of a problem should contain: versions, SIMD level of the kernels, BLAS and threads.
 
     The SIMD level can be forced by the environment variable ``SKLEARN_SUBQUAD_SIMD``, which is read at import.

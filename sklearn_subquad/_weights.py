@@ -26,8 +26,7 @@ class LazyWeights:
         factors add to queries with what a pass over the weights costs, and also flushes before a query that would
         cost more than folding the factors in.
     matmul : {"auto", "scatter", "blas", "strassen"}
-        How `flush` adds the factors, see `PackedMatrix.add_product`; "auto" is the cheapest by a cost model that is
-        calibrated on the machine at the first flush of the process.
+        How `flush` adds the factors, see `PackedMatrix.add_product`; "auto" is the cheapest by a cost model.
     keep_start : bool
         Keep the change since the start apart from the start, at the price of a second matrix after the first
         flush. `delta` and its products then need no copy of the start, and the change can be scaled.

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._initial_weights import axis_aligned
+from sklearn_subquad._initial_weights import INPUT_WEIGHTS, axis_aligned
 from sklearn_subquad._metric import MAX_METRIC_FEATURES
+from sklearn_subquad._network import Network
 
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 SCALES = np.array([3.0, 0.0, 1.0, 0.2, 2.0, 0.0])
@@ -107,13 +108,28 @@ def across_axes(n=600, d=8):
     ],
     ids=["numbers along axes", "labels along axes", "numbers across axes"],
 )
-def test_held_out_rows_choose_the_weights(estimator_class, batch_size, data, better):
+def test_held_out_rows_choose_the_weights(estimator_class, batch_size, data, better, monkeypatch):
+    started = []
+
+    def initialise(architecture, *args, **kwargs):
+        started[-1].append(architecture.init)
+        return original(architecture, *args, **kwargs)
+
+    original = Network.initialise
+    monkeypatch.setattr(Network, "initialise", initialise)
     parameters = {"hidden_layer_sizes": (128, 128), "batch_size": batch_size, "validation_fraction": 0.3}
-    chosen, given = (estimator_class(init=init, random_state=0, **parameters).fit(*data) for init in ("auto", better))
+    models = []
+    for init in ("auto", better):
+        started.append([])
+        models.append(estimator_class(init=init, random_state=0, **parameters).fit(*data))
+    chosen, given = models
     assert chosen.init_ == given.init_ == better
     assert chosen.predict(data[0]).tobytes() == given.predict(data[0]).tobytes()
     assert chosen.validation_scores_ == given.validation_scores_
-    assert chosen.phase_times_["solve"] > given.phase_times_["solve"]
+    # The other kind was tried as well, and what was asked for was not.
+    assert set(started[0]) == set(INPUT_WEIGHTS)
+    assert set(started[1]) == {better}
+    assert len(started[0]) > len(started[1])
 
 
 @pytest.mark.parametrize(

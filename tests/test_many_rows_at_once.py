@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _memory, _preconditioner, _trust_region
-from sklearn_subquad._costs import folding_costs
 from sklearn_subquad._jacobian import Jacobian
 from sklearn_subquad._jacobian_blocks import JacobianBlocks
 
@@ -146,7 +145,6 @@ def test_memory_grows_in_proportion_to_the_rows(k, few_at_once, monkeypatch):
     """And stays within what is asked for beforehand."""
     asked, peaks = [], []
     monkeypatch.setattr(_base, "require_bytes", lambda needed, message: asked.append(needed))
-    folding_costs(np.dtype(np.float32))  # measures the machine, once in a process
     for n in (2000, 4000, 8000):
         X, y = problem(k, n, np.float32)
         model = estimator("squared_error", cg_tol=0.1, max_iter=2, n_jobs=1, sketch_size=32)

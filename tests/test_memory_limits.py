@@ -8,7 +8,6 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _memory
-from sklearn_subquad._costs import folding_costs
 from sklearn_subquad._memory import FitSize, available_bytes, require_bytes
 
 
@@ -142,7 +141,6 @@ def test_budget_covers_what_a_fit_allocates(n, k, options, dtype, monkeypatch):
         Estimator, y = SubquadMLPClassifier, signal[:, 0].argsort().argsort() * k // n
     elif options.get("loss") == "poisson":
         y = abs(y)
-    folding_costs(np.dtype(dtype))  # measures the machine, once in a process
     model = Estimator(random_state=0, n_jobs=1, **options)
     tracemalloc.start()
     try:

@@ -1,0 +1,42 @@
+"""Stored estimators say by which version they were stored."""
+
+import warnings
+from importlib.metadata import version
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+VERSION: str = version("sklearn_subquad")
+_STAMP = "_sklearn_subquad_version"
+
+
+class InconsistentVersionWarning(UserWarning):
+    """Warns of an estimator that is loaded by another version of this package than the one that stored it.
+
+    Its fitted state may then mean something else, or predictions may fail. Fit again, or load it where the version is
+    installed that the message names. ``warnings.simplefilter("error", InconsistentVersionWarning)`` refuses such files,
+    and "ignore" instead of "error" takes them without a word.
+    """
+
+
+class StampedEstimator(BaseEstimator):
+    """Base class that stamps what pickle, joblib, skops and copies store, and looks at the stamp of what they load.
+
+    scikit-learn does the same for its own modules only.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {_STAMP: VERSION}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        stored_by = state.pop(_STAMP, None)
+        if stored_by != VERSION:
+            origin = "a version that left no stamp" if stored_by is None else f"version {stored_by}"
+            warnings.warn(
+                f"{type(self).__name__} was stored by {origin} of sklearn_subquad and is loaded by version {VERSION}: "
+                "it may predict something else, or fail. Fit it again, or load it with the version that stored it.",
+                InconsistentVersionWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(state)
