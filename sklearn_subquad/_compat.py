@@ -1,5 +1,6 @@
 """The only place that touches scikit-learn's private API."""
 
+import numpy as np
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight
@@ -8,16 +9,25 @@ __all__ = ["Interval", "Options", "StrOptions", "check_sample_weight", "fit_cont
 
 
 def check_sample_weight(sample_weight, X):
-    """Weights as float64 of shape (n_samples,), ones for None.
+    """Weights as float64 of shape (n_samples,), ones for None; zero where X's dtype has no number for so small a one.
 
     Raises
     ------
     ValueError
-        For a wrong length, negative or non-finite weights, or weights that are all zero.
+        For a wrong length, negative or non-finite weights, or weights that are all zero or whose sum leaves the range
+        of X's dtype.
     """
     weights = _check_sample_weight(sample_weight, X, dtype="float64", copy=False)
     if (weights < 0).any():
         raise ValueError("Negative values in sample_weight: every weight must be zero or positive.")
     if not (weights > 0).any():
         raise ValueError("All values of sample_weight are zero: at least one row must count.")
-    return weights
+    limit = np.finfo(X.dtype).max
+    # In two steps: the sum itself may overflow.
+    if weights.max() > limit or (weights / len(weights)).sum() > limit / len(weights):
+        raise ValueError(
+            f"The sum of sample_weight exceeds {limit:.3g}, the largest number of X's type {X.dtype}: scale it."
+        )
+    # Steps work with square roots of weights, of a mean of one or more.
+    roots = np.sqrt(weights / min(1.0, weights[weights > 0].mean()))
+    return np.where(roots.astype(X.dtype) > 0, weights, 0.0)

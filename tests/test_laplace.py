@@ -1,6 +1,7 @@
 """Standard deviations of predictions, against dense algebra, brute-force refits and data of known noise."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,20 @@ def test_a_row_that_weighs_less_than_one_is_left_out_as_a_whole():
     normal = features[others].T @ (sample_weight[others, None] * features[others]) + 0.7 * np.eye(6)
     coefficients = np.linalg.solve(normal, features[others].T @ (sample_weight[others, None] * Y[others]))
     np.testing.assert_allclose(left_out.residual[0], Y[0] - features[0] @ coefficients, rtol=1e-10)
+
+
+@pytest.mark.parametrize("shift", [1e-3, 1.0])
+def test_what_remains_of_a_left_out_row_is_positive_for_weights_of_any_order(shift):
+    """Beside three rows of weight 1e30 the share of those of weight 1 in the matrix is lost to rounding."""
+    features, Y, _ = linear_problem()
+    sample_weight = np.where(np.arange(len(Y)) < 3, 1e30, 1.0)
+    rows = left_out_rows(features, Y, sample_weight)
+    left_out = replace(rows, eigenvalues=np.maximum(rows.eigenvalues, 0)).at(shift)
+    # Without the row, the matrix is at least the shift: φ^T (...)^-1 φ is at most |φ|^2 / shift, to some roundings.
+    bound = np.einsum("ij,ij->i", features, features) / shift
+    assert (left_out.spread >= 0).all()
+    assert (left_out.spread[:, 0] <= bound * (1 + 1e-12)).all()
+    assert np.isfinite(left_out.loss)
 
 
 def test_the_noise_is_the_likeliest_one():
