@@ -108,7 +108,8 @@ class LinearisedLaplace:
         left_out = _LeftOutRows(
             sample, eigenvalues, vectors.T @ moments, batch.Y[::distance], batch.sample_weight[::distance]
         )
-        mean_square = np.trace(gram) / batch.sample_weight.sum()
+        # Without an active neuron or skip connections there are no gradients, and any shift leaves the noise alone.
+        mean_square = np.trace(gram) / batch.sample_weight.sum() or 1.0
         shift = min(_SHIFTS * mean_square, key=lambda shift: left_out.at(shift).loss)
         noise = left_out.at(shift).noise_of(left_out_error)
         return cls((vectors / np.sqrt(eigenvalues + shift)).astype(network.dtype), noise, seed)

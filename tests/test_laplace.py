@@ -341,6 +341,20 @@ def test_a_constant_model_says_how_far_targets_are_from_it():
     assert np.sqrt(np.mean(std**2)) == pytest.approx(y.std(), rel=3 * np.sqrt(2 / 100) / 2)
 
 
+@pytest.mark.parametrize("early_stopping", ["loo", False])
+def test_a_network_without_active_neurons_has_the_deviation_of_the_targets(early_stopping):
+    """No gradients, hence no spread: about a constant, every row's deviation is that of the noise."""
+    X, y = np.array([[-0.8], [-1.3], [-1.2], [-0.6]]), np.array([0.0, 1.0, 3.0, 4.0])
+    options = {"hidden_layer_sizes": 1, "skip_connections": False, "standardize": False, "init": "axis_aligned"}
+    model = SubquadMLPRegressor(**options, early_stopping=early_stopping, random_state=0).fit(X, y)
+    assert model.densities_[0] == 0
+    mean, std = model.predict(X, return_std=True)
+    np.testing.assert_allclose(mean, 2)
+    assert np.ptp(std) == 0
+    # Of rows that are left out, a constant misses n / (n - 1) times as much.
+    assert np.std(y) * (1 - 1e-12) <= std[0] <= np.std(y) * 4 / 3 * (1 + 1e-12)
+
+
 def test_poisson_has_no_deviations():
     X, y = toy_data(n=100)
     model = SubquadMLPRegressor(**OPTIONS, loss="poisson").fit(X, np.exp(y))
