@@ -47,7 +47,7 @@ _MIN_ROWS_FOR_VALIDATION = 100
 # batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With
 # several outputs inner solves take many iterations, and smaller batches are as accurate (doc/defaults.md).
 _AUTO_BATCHES, _AUTO_BATCHES_OF_OUTPUTS = (4096, 2048), (1024, 1024)
-# Classes are learned at least as well from an eighth of the rows at a time, between these limits.
+# By the squared error, classes are learned at least as well from an eighth of the rows at a time, between these limits.
 _MIN_BATCH_OF_LABELS, _MAX_BATCH_OF_LABELS = 128, 512
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
 _MIN_STEP_FOR_THREADS = 400_000
@@ -214,14 +214,18 @@ class BaseSubquadMLP(StampedEstimator):
             sparsifier=self.sparsifier,
             skip_connections=self.skip_connections,
             init=_FIRST_INIT if self.init == "auto" else self.init,
-            init_scale="auto" if self.init_scale == "auto" else float(self.init_scale),
-            max_rank=self.max_rank,
+            init_scale=_own_type(self.init_scale, float),
+            max_rank=_own_type(self.max_rank, int),
             matmul=self.matmul,
             keep_start=self.alpha > 0,
         )
 
     def _widths(self):
-        widths = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
+        try:
+            widths = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
+        except ValueError:
+            # Sequences of different lengths within the sequence.
+            widths = np.empty(0)
         integral = widths.dtype.kind in "iu"
         if widths.ndim != 1 or not len(widths) or not integral or widths.min() < 1:
             raise ValueError(
@@ -234,11 +238,13 @@ class BaseSubquadMLP(StampedEstimator):
         if isinstance(self.density, str):
             return tuple(auto_density(width) for width in widths)
         try:
-            densities = np.asarray(self.density, dtype=np.float64)
+            densities = np.asarray(self.density)
+            # Strings and complex numbers would be converted as well.
+            densities = densities.astype(np.float64) if densities.dtype.kind in "iufO" else np.empty(0)
             if densities.ndim == 0:
                 densities = np.full(len(widths), densities)
         except (TypeError, ValueError):
-            densities = np.array([np.nan])
+            densities = np.empty(0)
         if densities.shape != (len(widths),) or not np.all((densities > 0) & (densities <= 0.5)):
             raise ValueError(
                 "density must be 'auto', a number in (0, 0.5], or one such number per hidden layer "
@@ -247,23 +253,23 @@ class BaseSubquadMLP(StampedEstimator):
         return tuple(float(density) for density in densities)
 
     def _solver_options(self, in_batches, preconditioner, start, partial):
-        cg_tol, damping = self.cg_tol, self.damping
+        cg_tol, damping = _own_type(self.cg_tol, float), _own_type(self.damping, float)
         if damping == "auto" and partial and start is not None and start.batch_damping <= _SETTLED_DAMPING:
             damping = start.batch_damping
         if cg_tol == "auto":
             cg_tol = _AUTO_CG_TOL_IN_BATCHES[self.loss] if in_batches else _AUTO_CG_TOL
         return SolverOptions(
             damping=damping,
-            alpha=self.alpha,
+            alpha=float(self.alpha),
             preconditioner=preconditioner,
             sketch=self.sketch,
-            sketch_size=self.sketch_size,
+            sketch_size=_own_type(self.sketch_size, int),
             cg_tol=cg_tol,
-            max_cg_iter=self.max_cg_iter,
-            max_iter=1 if partial else self.max_iter,
+            max_cg_iter=int(self.max_cg_iter),
+            max_iter=1 if partial else int(self.max_iter),
             goes_on=start is not None,
-            tol=self.tol,
-            n_iter_no_change=self.n_iter_no_change,
+            tol=float(self.tol),
+            n_iter_no_change=int(self.n_iter_no_change),
             verbose=int(self.verbose),
         )
 
@@ -339,12 +345,12 @@ class BaseSubquadMLP(StampedEstimator):
         A `validation` set says when to stop in the place of held-out rows. A fit goes on from a `start`, if there is
         one. A `partial` one is a single pass over rows that others will follow.
 
-
         With `covariance`, what deviations of outputs are computed from is among them; with `calibration`, what outputs
         are multiplied by to be logarithms of probabilities. With `independent_labels`, every column of Y is one of its
         own.
         """
         loss = "binary_log_loss" if independent_labels and self.loss == "log_loss" else self.loss
+        _require_range(X)
         counted = np.flatnonzero(sample_weight)
         # Weights count as copies of rows, and the damping is relative to single rows. Weights that only compare rows,
         # such as those that sum to one, are brought to mean one: on average no row stands for less than itself.
@@ -363,8 +369,9 @@ class BaseSubquadMLP(StampedEstimator):
         choices = early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES and start is None
         learn_metric = choices and self.feature_metric == "auto"
         inits = tuple(INPUT_WEIGHTS) if choices and self.init == "auto" else (architecture.init,)
+        validation_fraction = float(self.validation_fraction)
         splits = early_stopping == "validation" and validation is None
-        n_held_out = held_out_rows(n_rows, self.validation_fraction) if splits else 0
+        n_held_out = held_out_rows(n_rows, validation_fraction) if splits else 0
         keeps_part = validation is not None or keeps_fitted_part(in_batches, n_held_out)
         fitted = n_rows - n_held_out if keeps_part else n_rows
         # What batches really have may be half of the most that they are allowed, for a part more than for all rows.
@@ -373,6 +380,7 @@ class BaseSubquadMLP(StampedEstimator):
         preconditioner = self._resolved_preconditioner(
             architecture, rows_of_a_step, Y.shape[1], n_factors, early_stopping
         )
+        solver = self._solver_options(in_batches, preconditioner, start, partial)
         size = FitSize(
             widths=architecture.widths,
             densities=architecture.densities,
@@ -384,7 +392,7 @@ class BaseSubquadMLP(StampedEstimator):
             keep_start=architecture.keep_start,
             topk=architecture.sparsifier == "topk",
             forms_gram=preconditioner == "gram" or early_stopping == "loo",
-            sketch_size=resolved_sketch_size(self.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
+            sketch_size=resolved_sketch_size(solver.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
             n_factors=n_factors,
             covariance_size=covariance_sketch_size(fitted) if covariance else 0,
             keeps_a_model=keeps_part and (learn_metric or len(inits) > 1),
@@ -393,14 +401,14 @@ class BaseSubquadMLP(StampedEstimator):
         self._require_memory(size)
         options = FittingOptions(
             architecture=architecture,
-            solver=self._solver_options(in_batches, preconditioner, start, partial),
+            solver=solver,
             loss=loss,
             in_batches=in_batches,
             batch_size=batch_size,
             standardize=self.standardize,
             unit_variance_targets=unit_variance_targets,
             early_stopping=early_stopping,
-            validation_fraction=self.validation_fraction,
+            validation_fraction=validation_fraction,
             keep_left_out=calibration,
             inits=inits,
             learn_metric=learn_metric,
@@ -457,7 +465,7 @@ class BaseSubquadMLP(StampedEstimator):
         """Rows of a batch; all rows where they are one batch."""
         if self.batch_size != "auto":
             return min(int(self.batch_size), n_rows)
-        if Y.dtype == bool and self.early_stopping != "loo":
+        if Y.dtype == bool and self.loss == "squared_error" and self.early_stopping != "loo":
             # A part of the rows is to be more than one batch where all are.
             at_once = 2 * _MIN_BATCH_OF_LABELS
             part = min(max(_MIN_BATCH_OF_LABELS, math.ceil(n_rows / 8)), _MAX_BATCH_OF_LABELS)
@@ -510,6 +518,8 @@ class BaseSubquadMLP(StampedEstimator):
         if size.forms_gram and size.rows_of_a_step > MAX_SQUARE_ROWS:
             asked = "early_stopping='loo'" if self.early_stopping == "loo" else "preconditioner='gram'"
             advice = f"{asked} takes most of that; leave it at 'auto', or use a smaller batch_size."
+        elif size.sketch_size > resolved_sketch_size("auto", size.rows_of_a_step):
+            advice = f"sketch_size={size.sketch_size} is more than 'auto', which may be enough; or {advice}"
         require_bytes(
             size.weight_bytes + size.row_bytes,
             f"hidden_layer_sizes={size.widths} takes {size.weight_bytes:,} bytes of weights and, for {size.n_rows} "
@@ -653,6 +663,18 @@ class BaseSubquadMLP(StampedEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_state_")
+
+
+def _require_range(X):
+    """Refuse features whose differences, of all features together, may leave the range of doubles."""
+    largest, limit = max(X.max(), -X.min()), np.finfo(np.float64).max / (4 * math.sqrt(X.shape[1]))
+    if largest > limit:
+        raise ValueError(f"X holds {largest:.3g}, but numbers beyond {limit:.3g} cannot be standardised: scale X.")
+
+
+def _own_type(value, number):
+    """A parameter as Python's int or float, unless it is "auto": NumPy's narrow types overflow in what follows."""
+    return value if isinstance(value, str) else number(value)
 
 
 def _why_constant(result):

@@ -91,17 +91,18 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     batch_size : "auto" or int, default="auto"
         Rows that a step uses. Up to so many rows, counted before any are held out, every step uses all; more are
         shuffled and cut into equal batches in every pass, the damping keeps a step from forgetting other batches, and
-        the fitted weights are an average of the iterates. "auto" fits up to 256 rows at once (with
-        ``early_stopping="loo"`` as many as the regressor) and more in batches of at most an eighth of all rows, but of
-        128 at least and of 512 at most.
+        the fitted weights are an average of the iterates. "auto" fits up to 256 rows at once and more in batches of at
+        most an eighth of all rows, but of 128 at least and of 512 at most; with ``loss="log_loss"`` or
+        ``early_stopping="loo"`` up to 4,096 rows at once and more in batches of at most 2,048, for more than two
+        classes both numbers are 1,024.
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
         How the number of steps is chosen. "loo" follows an approximate leave-one-out error of the squared error and
-        returns the best iterate. "validation" finds the best number of steps on a held-out part (on two of them,
-        where they are smaller than 100 rows) and then fits again on all rows with that number; in batches that leave
-        1,000 rows or more out, it keeps the best average of iterates, and they stay out. False takes steps until the
-        training loss does not fall any more.
+        returns the best iterate. "validation" finds the best number of steps on a held-out part (where they are
+        smaller than 100 rows on two of them, for the log loss on up to five) and then fits again on all rows with that
+        number; in batches that leave 1,000 rows or more out, it keeps the best average of iterates, and they stay out.
+        False takes steps until the training loss does not fall any more.
         "auto" is "validation" for 100 rows or more, in batches and for other losses than the squared error, else "loo".
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.

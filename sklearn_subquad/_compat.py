@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, Options, StrOptions
@@ -26,16 +27,25 @@ def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _
 
 
 def check_sample_weight(sample_weight, X):
-    """Weights as float64 of shape (n_samples,), ones for None.
+    """Weights as float64 of shape (n_samples,), ones for None; zero where X's dtype has no number for so small a one.
 
     Raises
     ------
     ValueError
-        For a wrong length, negative or non-finite weights, or weights that are all zero.
+        For a wrong length, negative or non-finite weights, or weights that are all zero or whose sum leaves the range
+        of X's dtype.
     """
     weights = _check_sample_weight(sample_weight, X, dtype="float64", copy=False)
     if (weights < 0).any():
         raise ValueError("Negative values in sample_weight: every weight must be zero or positive.")
     if not (weights > 0).any():
         raise ValueError("All values of sample_weight are zero: at least one row must count.")
-    return weights
+    limit = np.finfo(X.dtype).max
+    # In two steps: the sum itself may overflow.
+    if weights.max() > limit or (weights / len(weights)).sum() > limit / len(weights):
+        raise ValueError(
+            f"The sum of sample_weight exceeds {limit:.3g}, the largest number of X's type {X.dtype}: scale it."
+        )
+    # Steps work with square roots of weights, of a mean of one or more.
+    roots = np.sqrt(weights / min(1.0, weights[weights > 0].mean()))
+    return np.where(roots.astype(X.dtype) > 0, weights, 0.0)

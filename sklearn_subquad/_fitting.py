@@ -20,9 +20,9 @@ from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions, SolverResu
 from sklearn_subquad._stopping import HELD_OUT_ROWS, HeldOutError, KeptOutputs, LeaveOneOutError, Rival, StopReason
 from sklearn_subquad._trust_region import Batch
 
-# Parts are held out until they have `HELD_OUT_ROWS` rows together, or there were so many parts. Of labels, which have
-# no heavy tails, more than two did not help (doc/defaults.md).
-_MAX_PARTS, _MAX_PARTS_OF_LABELS = 5, 2
+# Parts are held out until they have `HELD_OUT_ROWS` rows together, or there were so many parts. Of the squared error of
+# indicators, which has no heavy tails, more than two did not help (doc/defaults.md).
+_MAX_PARTS, _MAX_PARTS_OF_INDICATORS = 5, 2
 # A fit in batches to the rest of so many held-out rows is not repeated with all rows: they would add little.
 _ENOUGH_WITHOUT = 1000
 # init_scale="auto" is this over sqrt(m), 0.05 at m = 2048, where the features have few effective dimensions, and 1
@@ -323,7 +323,8 @@ class _Search:
 
     def fit_parts(self, rival=None):
         """Fit to the parts that are missing, or until the search is given up against another with the same parts."""
-        max_parts = _MAX_PARTS_OF_LABELS if self.data.Y.dtype == bool else _MAX_PARTS
+        bounded = self.data.Y.dtype == bool and self.loss is None
+        max_parts = _MAX_PARTS_OF_INDICATORS if bounded else _MAX_PARTS
         if self.validation is not None:
             max_parts = 1
         while not self.results or (self.n_held_out < HELD_OUT_ROWS and len(self.results) < max_parts):

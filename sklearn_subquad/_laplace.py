@@ -75,6 +75,11 @@ class LinearisedLaplace:
         Returns
         -------
         LinearisedLaplace
+
+        Raises
+        ------
+        ValueError
+            Where squares of gradients leave the range of doubles, which those of features of extreme scale do.
         """
         n_rows, n_outputs = batch.Y.shape
         size = covariance_sketch_size(n_rows)
@@ -90,6 +95,10 @@ class LinearisedLaplace:
             with blas_threads(2 * features.size * size):
                 gram += features.T @ features
                 moments += features.T @ (roots * batch.Y[rows])
+        if not np.isfinite(gram).all():
+            raise ValueError(
+                "The scale of X is so extreme that squares of gradients overflow: leave standardize=True, or scale X."
+            )
         eigenvalues, vectors = np.linalg.eigh(gram)
         # Rounding may leave some below zero.
         eigenvalues = np.maximum(eigenvalues, 0)
@@ -99,7 +108,8 @@ class LinearisedLaplace:
         left_out = _LeftOutRows(
             sample, eigenvalues, vectors.T @ moments, batch.Y[::distance], batch.sample_weight[::distance]
         )
-        mean_square = np.trace(gram) / batch.sample_weight.sum()
+        # Without an active neuron or skip connections there are no gradients, and any shift leaves the noise alone.
+        mean_square = np.trace(gram) / batch.sample_weight.sum() or 1.0
         shift = min(_SHIFTS * mean_square, key=lambda shift: left_out.at(shift).loss)
         noise = left_out.at(shift).noise_of(left_out_error)
         return cls((vectors / np.sqrt(eigenvalues + shift)).astype(network.dtype), noise, seed)
@@ -171,8 +181,11 @@ class _LeftOutRows:
         ``1 / (1 - q)``; a row of weight below one has no more than that to leave out.
         """
         inverse = 1 / (self.eigenvalues + shift)
-        spread = self._squares @ inverse
-        remaining = (1 - np.minimum(self.sample_weight, 1) * spread)[:, None]
+        copies, norms = np.minimum(self.sample_weight, 1), self._squares.sum(axis=1)
+        # With the row's own share w φ φ^T alone in the matrix, q would be as large as this, and so little would remain.
+        # Where weights are orders of magnitude apart, rounding exceeds that, and leaves less than zero.
+        spread = np.minimum(self._squares @ inverse, norms / (shift + copies * norms))
+        remaining = np.maximum(1 - copies * spread, shift / (shift + copies * norms))[:, None]
         residual = (self.Y - self.features @ (inverse[:, None] * self.moments)) / remaining
         return _LeftOut(residual, spread[:, None] / remaining, self.sample_weight)
 

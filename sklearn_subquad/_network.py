@@ -261,7 +261,8 @@ class Network:
     def row_batches(self, n_rows):
         """Slices of rows whose activations, in a forward pass, fit in scikit-learn's `working_memory`."""
         itemsize = self.dtype.itemsize
-        entries = sum(width * density for width, density in self.architecture.layers())
+        # One at least, however small the densities are.
+        entries = max(1.0, sum(width * density for width, density in self.architecture.layers()))
         per_row = entries * (itemsize + 2)
         if self.architecture.sparsifier == "topk":
             per_row += max(self.architecture.widths) * dense_row_bytes(itemsize, topk=True)

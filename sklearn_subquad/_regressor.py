@@ -441,8 +441,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
 
 def _require_range(Y, dtype):
-    """Predictions have the dtype of X: refuse targets that it cannot hold."""
-    largest, limit = np.abs(Y).max(), np.finfo(dtype).max
+    """Predictions have the dtype of X: refuse targets that it cannot hold, or whose differences doubles cannot."""
+    largest, limit = np.abs(Y).max(), min(float(np.finfo(dtype).max), np.finfo(np.float64).max / 4)
     if largest > limit:
         raise ValueError(
             f"y holds {largest:.3g}, but predictions are {dtype} as X is, and end at {limit:.3g}. Pass X in double "

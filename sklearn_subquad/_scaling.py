@@ -18,6 +18,11 @@ BIAS_FEATURE = 0.5
 _MAX_DEVIATION = 6.0
 
 
+def _unit(values, axis=None):
+    """A power of two of the largest magnitude: division by it is exact, and then squares and sums are in range."""
+    return np.ldexp(1.0, np.frexp(np.abs(values).max(axis=axis))[1] - 1)
+
+
 def _moments(values, sample_weight):
     """Mean, standard deviation and largest deviation of every column, in double precision.
 
@@ -29,15 +34,19 @@ def _moments(values, sample_weight):
 
 def _column_moments(values, sample_weight):
     values = values.astype(np.float64, copy=False)
+    unit, sample_weight = _unit(values, axis=0), sample_weight / _unit(sample_weight)
+    values = values / unit
     low, high = values.min(axis=0), values.max(axis=0)
-    # By range, not by deviation from the mean: over many rows the mean's own rounding looks like a deviation.
-    constant = high - low <= 10 * np.finfo(np.float64).eps * np.maximum(np.abs(low), np.abs(high))
+    # By range, not by deviation from the mean: over many rows the mean's own rounding looks like a deviation. Nothing
+    # can be divided by a range of numbers that are not normal.
+    limits = np.finfo(np.float64)
+    rounding = 10 * limits.eps * np.maximum(np.abs(low), np.abs(high))
+    constant = high - low <= np.maximum(rounding, 64 * limits.tiny / unit)
     mean = np.where(constant, low, np.average(values, axis=0, weights=sample_weight))
     deviation = np.abs(values - mean)
     largest = np.where(constant, 1.0, deviation.max(axis=0))
-    # Divided by the largest first: squares of very large or small numbers leave the range of the type.
     relative = np.sqrt(np.average((deviation / largest) ** 2, axis=0, weights=sample_weight))
-    return mean, np.where(constant, 1.0, largest * relative), largest
+    return mean * unit, *(np.where(constant, 1.0, moment * unit) for moment in (largest * relative, largest))
 
 
 def _standardise(values, mean, scale, out, metric=None):
@@ -74,12 +83,14 @@ def effective_dimension(x, sample_weight):
     O. Roy, M. Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007, there of singular
     values instead of their squares.
     """
-    x = x - np.average(x, axis=0, weights=sample_weight)
-    largest = np.abs(x).max()
-    if largest == 0:
+    sample_weight = sample_weight / _unit(sample_weight)
+    x = x / _unit(x)
+    x -= np.average(x, axis=0, weights=sample_weight)
+    x *= np.sqrt(sample_weight)[:, None]
+    if not x.any():
         return 1.0
-    # Divided by the largest first: squares of very large or small numbers leave the range of the type.
-    x *= np.sqrt(sample_weight / sample_weight.max())[:, None] / largest
+    # Again: rows far from zero may be near each other, and those that differ may weigh little.
+    x /= np.abs(x).max()
     spectrum = np.maximum(np.linalg.eigvalsh(x.T @ x if x.shape[1] <= len(x) else x @ x.T), 0)
     return float(np.exp(entr(spectrum / spectrum.sum()).sum()))
 

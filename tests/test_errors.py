@@ -195,6 +195,49 @@ def test_bad_sample_weight_is_named(estimator_class, sample_weight, named):
         small(estimator_class).fit(rows(), targets(), sample_weight=sample_weight)
 
 
+@BOTH
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_large", [2, N])
+def test_weights_whose_sum_leaves_the_range_of_the_type_are_named(estimator_class, dtype, n_large):
+    largest = float(np.finfo(dtype).max)
+    weights = np.where(np.arange(N) < n_large, 0.75 * largest, 1.0)
+    with pytest.raises(ValueError, match=f"sum of sample_weight exceeds {largest:.3g}".replace("+", r"\+")):
+        small(estimator_class).fit(rows().astype(dtype), targets(), sample_weight=weights)
+
+
+@BOTH
+def test_weights_that_are_nothing_to_the_type_beside_others_count_as_none(estimator_class):
+    """Steps take square roots of weights in X's type: of 1e-100, less than half of 1e-45, the least number there is."""
+    X, weights = rows().astype(np.float32), np.where(np.arange(N) < 14, 1.0, 1e-100)
+    estimator = small(estimator_class, batch_size=5).fit(X, targets(), sample_weight=weights)
+    expected = small(estimator_class, batch_size=5).fit(X[:14], targets()[:14])
+    assert estimator.loss_curve_ == expected.loss_curve_
+    np.testing.assert_array_equal(estimator.predict(X), expected.predict(X))
+
+
+def test_features_whose_differences_leave_the_range_of_doubles_are_named():
+    X = rows()
+    X[3, 1] = -1.7e308
+    estimator = small(SubquadMLPRegressor)
+    with pytest.raises(ValueError, match=r"X holds 1.7e\+308, but numbers beyond 2.59e\+307 cannot be standardised"):
+        estimator.fit(X, targets())
+    assert not hasattr(estimator, "coefs_")
+
+
+def test_targets_whose_differences_leave_the_range_of_doubles_are_named():
+    with pytest.raises(ValueError, match=r"y holds 1.7e\+308, .* end at 4.49e\+307"):
+        small(SubquadMLPRegressor).fit(rows(), targets() * 1.7e308)
+
+
+# The message is about numbers that overflow on the way to it.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_features_whose_gradients_have_no_squares_are_named():
+    estimator = small(SubquadMLPRegressor, standardize=False, init_scale=1.0)
+    with pytest.raises(ValueError, match="leave standardize=True, or scale X"):
+        estimator.fit(rows() * 1e300, rows()[:, 0])
+    assert not hasattr(estimator, "coefs_")
+
+
 def test_validation_needs_two_rows_that_count():
     estimator = small(SubquadMLPRegressor, early_stopping="validation")
     with pytest.raises(ValueError, match="early_stopping='validation' needs at least two rows"):

@@ -1,6 +1,7 @@
 """Standard deviations of predictions, against dense algebra, brute-force refits and data of known noise."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,20 @@ def test_a_row_that_weighs_less_than_one_is_left_out_as_a_whole():
     normal = features[others].T @ (sample_weight[others, None] * features[others]) + 0.7 * np.eye(6)
     coefficients = np.linalg.solve(normal, features[others].T @ (sample_weight[others, None] * Y[others]))
     np.testing.assert_allclose(left_out.residual[0], Y[0] - features[0] @ coefficients, rtol=1e-10)
+
+
+@pytest.mark.parametrize("shift", [1e-3, 1.0])
+def test_what_remains_of_a_left_out_row_is_positive_for_weights_of_any_order(shift):
+    """Beside three rows of weight 1e30 the share of those of weight 1 in the matrix is lost to rounding."""
+    features, Y, _ = linear_problem()
+    sample_weight = np.where(np.arange(len(Y)) < 3, 1e30, 1.0)
+    rows = left_out_rows(features, Y, sample_weight)
+    left_out = replace(rows, eigenvalues=np.maximum(rows.eigenvalues, 0)).at(shift)
+    # Without the row, the matrix is at least the shift: φ^T (...)^-1 φ is at most |φ|^2 / shift, to some roundings.
+    bound = np.einsum("ij,ij->i", features, features) / shift
+    assert (left_out.spread >= 0).all()
+    assert (left_out.spread[:, 0] <= bound * (1 + 1e-12)).all()
+    assert np.isfinite(left_out.loss)
 
 
 def test_the_noise_is_the_likeliest_one():
@@ -324,6 +339,20 @@ def test_a_constant_model_says_how_far_targets_are_from_it():
     assert model.best_iter_ == 0
     # Of 100 rows held out.
     assert np.sqrt(np.mean(std**2)) == pytest.approx(y.std(), rel=3 * np.sqrt(2 / 100) / 2)
+
+
+@pytest.mark.parametrize("early_stopping", ["loo", False])
+def test_a_network_without_active_neurons_has_the_deviation_of_the_targets(early_stopping):
+    """No gradients, hence no spread: about a constant, every row's deviation is that of the noise."""
+    X, y = np.array([[-0.8], [-1.3], [-1.2], [-0.6]]), np.array([0.0, 1.0, 3.0, 4.0])
+    options = {"hidden_layer_sizes": 1, "skip_connections": False, "standardize": False, "init": "axis_aligned"}
+    model = SubquadMLPRegressor(**options, early_stopping=early_stopping, random_state=0).fit(X, y)
+    assert model.densities_[0] == 0
+    mean, std = model.predict(X, return_std=True)
+    np.testing.assert_allclose(mean, 2)
+    assert np.ptp(std) == 0
+    # Of rows that are left out, a constant misses n / (n - 1) times as much.
+    assert np.std(y) * (1 - 1e-12) <= std[0] <= np.std(y) * 4 / 3 * (1 + 1e-12)
 
 
 def test_poisson_has_no_deviations():

@@ -158,6 +158,25 @@ def test_data_are_left_alone(fit):
     np.testing.assert_array_equal(X, data())
 
 
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize(("unit", "unit_of_weights"), [(2.0**1014, 1.0), (2.0**-1000, 1.0), (1.0, 2.0**1014)])
+def test_moments_of_numbers_and_weights_of_any_unit_are_the_same_to_the_bit(fit, unit, unit_of_weights):
+    """Powers of two change no digit; the largest sums and products are beyond the range of doubles."""
+    X, w = data(), integer_weights()
+    scaling, expected = fit(X * unit, w * unit_of_weights), fit(X, w)
+    np.testing.assert_array_equal(scaling.mean, expected.mean * unit)
+    np.testing.assert_array_equal(scaling.scale, expected.scale * unit)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("largest", [5e-324, 1e-310, 1e-307])
+def test_numbers_without_a_normal_range_are_constant(fit, largest):
+    X = np.array([[0.0], [0.25], [1.0]]) * largest
+    scaled = fit(X).transform(X)[:, 0]
+    assert np.isfinite(scaled).all()
+    assert np.abs(scaled).max() < 1e-300
+
+
 # ---- effective dimensions ----------------------------------------------------------------------------------
 
 
@@ -185,6 +204,13 @@ def test_effective_dimension_counts_equal_orthogonal_columns(scale):
 
 def test_effective_dimension_of_rows_that_do_not_vary_is_one():
     assert effective_dimension(np.full((5, 3), 2.0), np.ones(5)) == 1
+
+
+@pytest.mark.parametrize("unit", [2.0**1020, 2.0**-1040])
+def test_effective_dimension_of_any_unit_is_the_same(unit):
+    """Whole numbers, so that those of the small unit, which are not normal, lose no digit."""
+    x, w = np.random.default_rng(0).integers(-8, 9, (20, 3)).astype(float), integer_weights(20)
+    assert effective_dimension(x * unit, w) == effective_dimension(x, w)
 
 
 def test_effective_dimension_counts_weights_as_copies():

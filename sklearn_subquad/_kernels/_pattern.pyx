@@ -37,6 +37,26 @@ def serial(work, n):
         work(i)
 
 
+def all_once(for_each, work, n):
+    """Call ``for_each(work, n)``; raise ValueError unless that works on every number in range(n), and only once.
+
+    Entries are counted first and written then: a block that is done twice would be written beyond the end.
+    """
+    missing = set(range(n))
+
+    def checked(i):
+        try:
+            # Of two threads with the same number, one comes too late.
+            missing.remove(i)
+        except KeyError:
+            raise ValueError(f"for_each must call its work once for every number in range({n}), not with {i!r}.") from None
+        work(i)
+
+    for_each(checked, n)
+    if missing:
+        raise ValueError(f"for_each must call its work once for every number in range({n}); {sorted(missing)} are missing.")
+
+
 cdef class Pattern:
     """Positions of the entries of a sparse matrix (n_rows x n_columns), block of columns by block of columns.
 
@@ -62,6 +82,11 @@ cdef class Pattern:
         self.row = np.zeros(places, dtype=np.uint16)
         self.c.start = &self.start[0]
         self.c.row = &self.row[0] if places else NULL
+        # Without entries the rows of every chunk stay in their own order.
+        cdef Py_ssize_t q
+        with nogil:
+            for q in range(self.row.shape[0]):
+                self.row[q] = <uint16_t>(q % n_rows % SUBQUAD_CHUNK_ROWS)
         self.allocate_entries(0)
 
     cdef allocate_entries(self, int64_t n_entries):
@@ -189,13 +214,18 @@ cdef class Pattern:
         ----------
         block : int
         for_each : callable
-            ``for_each(work, n)`` calls ``work(i)`` for i in range(n), perhaps in parallel.
+            ``for_each(work, n)`` calls ``work(i)`` for i in range(n), perhaps in parallel, each once.
 
         Returns
         -------
         pattern : Pattern
         order : ndarray of shape (nnz,), int64
             Entry p of the transposed pattern is entry ``order[p]`` of this one.
+
+        Raises
+        ------
+        ValueError
+            If `for_each` leaves out a number, repeats one, or calls `work` with another.
         """
         cdef Py_ssize_t n_rows = self.c.n_rows, n_columns = self.c.n_columns
         cdef Pattern turned = Pattern(n_columns, n_rows, block)
@@ -204,9 +234,9 @@ cdef class Pattern:
         # Entries of column j in block b of rows, at b * n_columns + j; then the place of the next one to be written.
         cursor = np.zeros(n_blocks(n_rows, block) * n_columns, dtype=np.int64)
         # Blocks of this pattern have their own columns, hence their own cursors.
-        for_each(lambda i: self.count_columns(i, block, cursor), n_blocks(n_columns, self.c.block))
+        all_once(for_each, lambda i: self.count_columns(i, block, cursor), n_blocks(n_columns, self.c.block))
         turned.lay_out(cursor)
-        for_each(lambda i: self.place_entries(i, turned, cursor, order), n_blocks(n_columns, self.c.block))
+        all_once(for_each, lambda i: self.place_entries(i, turned, cursor, order), n_blocks(n_columns, self.c.block))
         return turned, order
 
     cdef count_columns(self, Py_ssize_t own_block, Py_ssize_t block, int64_t[::1] count):

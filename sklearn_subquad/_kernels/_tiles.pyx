@@ -22,7 +22,7 @@ def simd_levels():
     return names
 
 
-def use_simd_level(name=""):
+def use_simd_level(str name=""):
     """Choose the SIMD level of all kernels by name; empty for the best that this CPU runs."""
     global level
     encoded = name.encode()
