@@ -3,8 +3,7 @@
     python examples/quickstart.py
 
 Every fit shows a line per step, or per pass in batches: the training loss, the error that decides when to stop, the
-damping, the inner iterations and, for steps on all rows, the rank that was pending at most and the fraction of active
-neurons.
+damping, the inner iterations, the rank that was pending at most, the fraction of active neurons, and seconds.
 The table at the end compares iterations, seconds and test scores (R² or accuracy) at the same widths.
 """
 

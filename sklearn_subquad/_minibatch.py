@@ -78,7 +78,10 @@ class MiniBatchSolver:
             patience.update(error)
             result.error_curve.append(error)
         if options.verbose:
-            print(f"{'pass':>4} {'loss':>11} {'stop error':>11} {'damping':>9} {'CG':>5} {'steps':>6}")
+            print(
+                f"{'pass':>4} {'loss':>11} {'stop error':>11} {'damping':>9} {'CG':>5} {'steps':>6} {'rank':>6} "
+                f"{'density':>7} {'seconds':>8}"
+            )
         loss_floor = self._loss.rounding_floor(self._data.Y, self._data.sample_weight)
         if loss_floor == 0 and not options.goes_on:
             # The constant model is perfect.
@@ -182,6 +185,7 @@ class MiniBatchSolver:
         counts = np.mean(self._trust_region.n_cg_iter[-n_steps:])
         print(
             f"{result.n_iter:4d} {result.loss_curve[-1]:11.4e} {error} {self._trust_region.damping:9.2e} "
-            f"{counts:5.1f} {n_steps:6d}",
+            f"{counts:5.1f} {n_steps:6d} {result.rank_curve[-1]:6.0f} {np.mean(result.density_curve[-1]):7.3f} "
+            f"{self._stopwatch.elapsed:8.2f}",
             flush=True,
         )

@@ -236,7 +236,10 @@ class GaussNewtonSolver:
             result.print_end("network", "steps")
 
     def _print_header(self):
-        print(f"{'step':>4} {'loss':>11} {'stop error':>11} {'damping':>9} {'CG':>4} {'rank':>6} {'density':>7}")
+        print(
+            f"{'step':>4} {'loss':>11} {'stop error':>11} {'damping':>9} {'CG':>4} {'rank':>6} {'density':>7} "
+            f"{'seconds':>8}"
+        )
         self._print_iteration()
 
     def _print_iteration(self):
@@ -245,5 +248,6 @@ class GaussNewtonSolver:
         damping = f"{'auto':>9}" if damping == "auto" else f"{damping:9.2e}"
         print(
             f"{result.n_iter:4d} {result.loss_curve[-1]:11.4e} {error} {damping} {counts[-1] if counts else 0:4d} "
-            f"{result.rank_curve[-1]:6d} {np.mean(result.density_curve[-1]):7.3f}"
+            f"{result.rank_curve[-1]:6d} {np.mean(result.density_curve[-1]):7.3f} {self._stopwatch.elapsed:8.2f}",
+            flush=True,
         )

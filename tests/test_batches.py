@@ -316,6 +316,12 @@ def test_verbose_prints_a_line_a_pass(estimator_class, loss, early_stopping, cap
     if early_stopping == "validation":
         errors = [1 - score for score in estimator.validation_scores_[1:]]
         assert [float(line.split()[2]) for line in passes] == pytest.approx(errors, rel=1e-3)
+    assert [int(line.split()[6]) for line in passes] == [round(rank) for rank in estimator.rank_curve_]
+    densities = [float(line.split()[7]) for line in passes]
+    assert densities == pytest.approx(estimator.density_curve_.mean(axis=1), abs=5e-4)
+    seconds = [float(line.split()[8]) for line in passes]
+    assert 0 <= seconds[0] <= seconds[-1] < 60
+    assert seconds == sorted(seconds)
     assert f"{estimator.best_iter_} of {estimator.n_iter_} passes" in end
     assert estimator.stop_reason_ in end
 
