@@ -48,7 +48,7 @@ _MIN_ROWS_FOR_VALIDATION = 100
 # several outputs inner solves take many iterations, and smaller batches are as accurate (doc/defaults.md).
 _AUTO_BATCHES, _AUTO_BATCHES_OF_OUTPUTS = (4096, 2048), (1024, 1024)
 # By the squared error, classes are learned at least as well from an eighth of the rows at a time, between these limits.
-_MIN_BATCH_OF_LABELS, _MAX_BATCH_OF_LABELS = 128, 512
+_MIN_BATCH_OF_LABELS, _MAX_BATCH_OF_LABELS = 128, 1024
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
 _MIN_STEP_FOR_THREADS = 400_000
 # A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly. Where the

@@ -92,7 +92,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Rows that a step uses. Up to so many rows, counted before any are held out, every step uses all; more are
         shuffled and cut into equal batches in every pass, the damping keeps a step from forgetting other batches, and
         the fitted weights are an average of the iterates. "auto" fits up to 256 rows at once and more in batches of at
-        most an eighth of all rows, but of 128 at least and of 512 at most; with ``loss="log_loss"`` or
+        most an eighth of all rows, but of 128 at least and of 1,024 at most; with ``loss="log_loss"`` or
         ``early_stopping="loo"`` up to 4,096 rows at once and more in batches of at most 2,048, for more than two
         classes both numbers are 1,024.
     tol : float, default=1e-3

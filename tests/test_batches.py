@@ -194,7 +194,7 @@ def test_auto_cuts_many_rows_and_fewer_with_several_outputs(n_outputs, at_once, 
     assert cut.predict(X).tobytes() == as_told.predict(X).tobytes()
 
 
-@pytest.mark.parametrize(("n", "batch"), [(257, 128), (1024, 128), (1025, 129), (4096, 512), (6000, 512)])
+@pytest.mark.parametrize(("n", "batch"), [(257, 128), (1024, 128), (1025, 129), (8192, 1024), (9000, 1024)])
 def test_auto_cuts_labelled_rows_into_eighths(n, batch):
     X, y = data(SubquadMLPClassifier, n=n)
     parameters = {"hidden_layer_sizes": (8,), "max_iter": 1, "early_stopping": False, "random_state": 0}
