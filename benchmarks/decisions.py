@@ -69,7 +69,7 @@ def best_rmse(name, split, seed):
     architecture = model._architecture()
     options = FittingOptions(
         architecture=architecture,
-        solver=model._solver_options(in_batches=False, preconditioner="gram"),
+        solver=model._solver_options(in_batches=False, preconditioner="gram", start=None, partial=False),
         loss="squared_error",
         in_batches=False,
         batch_size=len(fitting),
@@ -80,11 +80,13 @@ def best_rmse(name, split, seed):
         keep_left_out=False,
         inits=(architecture.init,),
         learn_metric=False,
+        start=None,
+        from_any_part=False,
         seed=seed,
     )
     options = _resolved(data[fitting], options)
     with worker_threads():
-        curve = _fit(data, options, None, fitting, test).result.error_curve
+        curve = _fit(data, options, None, fitting, (data, test)).result.error_curve
     return np.sqrt(min(curve)) * data.Y[fitting].std()
 
 
