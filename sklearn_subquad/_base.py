@@ -55,8 +55,6 @@ _MIN_STEP_FOR_THREADS = 400_000
 # curvature changes, a step that is not exact may be too long besides.
 _AUTO_CG_TOL = 1e-2
 _AUTO_CG_TOL_IN_BATCHES = {"squared_error": 3e-1, "log_loss": 1e-1, "poisson": 1e-1}
-
-
 # The damping of a part of the data that is small enough to be that of all that follow. A part may say little: one of a
 # single class asks for a large one.
 _SETTLED_DAMPING = 0.3
@@ -288,7 +286,20 @@ class BaseSubquadMLP(StampedEstimator):
         if not self.__sklearn_is_fitted__():
             return None
         _, inputs, targets = self._model()
-        return FittedStart(inputs, targets, self._state_, self._state_["batch_damping"])
+        return FittedStart(inputs, targets, self._state_)
+
+    def _validated_data(self, X, y, start, **checks):
+        """Features and targets, in the precision and with the features of a start where there is one."""
+        return validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            dtype=[np.float64, np.float32] if start is None else start.dtype,
+            multi_output=True,
+            reset=start is None,
+            **checks,
+        )
 
     def _architecture_from(self, start):
         """The architecture, with the initial weights that a start had; ValueError where it has another shape."""
@@ -350,6 +361,11 @@ class BaseSubquadMLP(StampedEstimator):
         own.
         """
         loss = "binary_log_loss" if independent_labels and self.loss == "log_loss" else self.loss
+        if start is not None and _OUT_ACTIVATIONS[loss] != self.out_activation_:
+            raise ValueError(
+                f"loss={self.loss!r} is not the loss of the fit before, whose outputs mean something else, and cannot "
+                "change where a fit goes on; use warm_start=False, or fit a new estimator."
+            )
         _require_range(X)
         counted = np.flatnonzero(sample_weight)
         # Weights count as copies of rows, and the damping is relative to single rows. Weights that only compare rows,

@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._base import BaseSubquadMLP, densified
 from sklearn_subquad._calibration import project_onto_simplex, scores
@@ -345,7 +344,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         ``warm_start=True`` as it was.
         """
         architecture, start = self._beginning()
-        rows, targets = self._validated(X, y, start, ensure_min_samples=2)
+        rows, targets = self._validated_data(X, y, start, ensure_min_samples=2)
         classes, codes, indicators = encode_labels(targets)
         if start is not None and (self._multilabel != (codes is None) or not np.array_equal(classes, self.classes_)):
             raise ValueError(
@@ -420,7 +419,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """
         start = self._present()
         architecture = self._architecture_from(start)
-        rows, targets = self._validated(X, y, start)
+        rows, targets = self._validated_data(X, y, start)
         known, multilabel = self._classes_of_all_parts(targets, classes, start)
         indicators = encode_more_labels(targets, known, multilabel)
         if self.class_weight == "balanced":
@@ -441,18 +440,6 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             start=start,
         )
         return self
-
-    def _validated(self, X, y, start, **checks):
-        return validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            dtype=[np.float64, np.float32] if start is None else start.dtype,
-            multi_output=True,
-            reset=start is None,
-            **checks,
-        )
 
     def _classes_of_all_parts(self, y, classes, start):
         """The classes, and whether they are labels of which rows have any number."""

@@ -88,15 +88,17 @@ class FittedStart:
     targets : TargetScaling
         For other losses than the squared error, its mean is the baseline.
     state : dict
-        `Network.to_state`; never changed.
-    batch_damping : float
-        The least damping that a part of the data asked for, infinite where none was fitted alone.
+        `Network.to_state`, and what else an estimator keeps; never changed.
     """
 
     inputs: InputScaling
     targets: TargetScaling
     state: dict
-    batch_damping: float
+
+    @property
+    def batch_damping(self):
+        """The least damping that a part of the data asked for, infinite where none was fitted alone."""
+        return self.state["batch_damping"]
 
     @property
     def dtype(self):

@@ -40,9 +40,14 @@ def encode_labels(y):
         y = y.toarray() if issparse(y) else y
         return np.arange(y.shape[1]), None, y != 0
     classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+    return classes, codes, _indicators(codes, len(classes))
+
+
+def _indicators(codes, n_classes):
+    """Whether rows have a class: one column for two classes, else one for each."""
     # A byte each: of many rows and classes, they would be most of the data.
-    indicators = codes[:, None] == np.arange(len(classes))
-    return classes, codes, indicators[:, 1:] if len(classes) == 2 else indicators
+    indicators = codes[:, None] == np.arange(n_classes)
+    return indicators[:, 1:] if n_classes == 2 else indicators
 
 
 def encode_more_labels(y, classes, multilabel):
@@ -76,8 +81,7 @@ def encode_more_labels(y, classes, multilabel):
     unknown = np.setdiff1d(y, classes)
     if len(unknown):
         raise ValueError(f"Targets hold {unknown[:5].tolist()}, but the known classes are {classes.tolist()}.")
-    indicators = np.searchsorted(classes, y)[:, None] == np.arange(len(classes))
-    return indicators[:, 1:] if len(classes) == 2 else indicators
+    return _indicators(np.searchsorted(classes, y), len(classes))
 
 
 def weights_of_classes(class_weight, y, classes, indicators, multilabel):

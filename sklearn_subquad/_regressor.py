@@ -5,7 +5,7 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import MultiOutputMixin, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from sklearn_subquad._base import BaseSubquadMLP, densified
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
@@ -335,17 +335,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     def _validated(self, X, y, start, **checks):
         """Features, targets (n x k), and whether y is one column."""
         _require_numbers(y)
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            dtype=[np.float64, np.float32] if start is None else start.dtype,
-            multi_output=True,
-            y_numeric=True,
-            reset=start is None,
-            **checks,
-        )
+        X, y = self._validated_data(X, y, start, y_numeric=True, **checks)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         Y = self._targets(y, X.dtype)

@@ -291,6 +291,21 @@ def test_the_shape_of_the_network_cannot_change(estimator_class, warm, parameter
     np.testing.assert_array_equal(outputs(model, X), expected)
 
 
+@pytest.mark.parametrize(
+    ("estimator_class", "other"), [(SubquadMLPRegressor, "poisson"), (SubquadMLPClassifier, "log_loss")]
+)
+@pytest.mark.parametrize("warm", [False, True])
+def test_the_loss_cannot_change(estimator_class, other, warm):
+    X, y = data(estimator_class)
+    for first, second in (("squared_error", other), (other, "squared_error")):
+        model = estimator_class(loss=first, max_iter=2, early_stopping=False, warm_start=warm, **SETTINGS).fit(X, y)
+        expected = outputs(model, X)
+        model.set_params(loss=second)
+        with pytest.raises(ValueError, match=f"loss='{second}' is not the loss of the fit before"):
+            model.fit(X, y) if warm else model.partial_fit(X, y)
+        np.testing.assert_array_equal(outputs(model, X), expected)
+
+
 # ---- warm_start -------------------------------------------------------------------------------------------------
 
 
