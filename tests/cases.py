@@ -3,13 +3,26 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._jacobian import Jacobian, make_probes
 from sklearn_subquad._losses import DiagonalFactor, IdentityFactor, SoftmaxFactor, make_loss
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._trust_region import Batch
 
 N_ROWS, N_FEATURES = 17, 5
+# Both estimators with all their losses.
+EVERY_LOSS = pytest.mark.parametrize(
+    ("estimator_class", "loss"),
+    [
+        (SubquadMLPRegressor, "squared_error"),
+        (SubquadMLPRegressor, "poisson"),
+        (SubquadMLPClassifier, "squared_error"),
+        (SubquadMLPClassifier, "log_loss"),
+    ],
+    ids=["regressor", "poisson", "classifier", "log_loss"],
+)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from cases import EVERY_LOSS
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_breast_cancer
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -23,16 +24,6 @@ from sklearn_subquad._network import Network
 from sklearn_subquad._trust_region import TrustRegion
 
 N, N_TEST = 600, 400
-LOSSES = pytest.mark.parametrize(
-    ("estimator_class", "loss"),
-    [
-        (SubquadMLPRegressor, "squared_error"),
-        (SubquadMLPRegressor, "poisson"),
-        (SubquadMLPClassifier, "squared_error"),
-        (SubquadMLPClassifier, "log_loss"),
-    ],
-    ids=["regressor", "poisson", "classifier", "log_loss"],
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,7 +77,7 @@ def error(estimator, X, y, loss=None):
 # ---- sizes of batches -----------------------------------------------------------------------------------------
 
 
-@LOSSES
+@EVERY_LOSS
 @pytest.mark.parametrize(("batch_size", "early_stopping"), [(100, False), (250, "validation")])
 def test_passes_are_counted(estimator_class, loss, batch_size, early_stopping):
     X, y = training(estimator_class)
@@ -109,7 +100,7 @@ def test_passes_are_counted(estimator_class, loss, batch_size, early_stopping):
     assert {"init", "forward", "jacobian", "solve", "update", "flush"} <= set(estimator.phase_times_)
 
 
-@LOSSES
+@EVERY_LOSS
 @pytest.mark.parametrize(("batch_size", "early_stopping"), [(150, False), (10_000, "auto"), (150, "validation")])
 def test_a_batch_of_all_rows_is_the_usual_fit(estimator_class, loss, batch_size, early_stopping):
     X, y = data(estimator_class, n=150)
@@ -120,7 +111,7 @@ def test_a_batch_of_all_rows_is_the_usual_fit(estimator_class, loss, batch_size,
     assert len(whole.loss_curve_) == whole.n_iter_ + 1
 
 
-@LOSSES
+@EVERY_LOSS
 def test_batches_predict_about_as_well_as_all_rows_at_once(estimator_class, loss):
     X, y = data(estimator_class)
     train, test = slice(N), slice(N, None)
@@ -139,7 +130,7 @@ def test_batches_predict_about_as_well_as_all_rows_at_once(estimator_class, loss
         assert lost < 0.35, f"batch_size={batch_size}, early_stopping={early_stopping}"
 
 
-@LOSSES
+@EVERY_LOSS
 @pytest.mark.parametrize("batch_size", [541, 550, N - 1])
 def test_rows_held_out_do_not_turn_batches_into_a_fit_of_all_rows(estimator_class, loss, batch_size, monkeypatch):
     X, y = training(estimator_class)
@@ -157,7 +148,7 @@ def test_rows_held_out_do_not_turn_batches_into_a_fit_of_all_rows(estimator_clas
     assert rows_and_steps == [(540, 1), (540, 1), (600, 2)]
 
 
-@LOSSES
+@EVERY_LOSS
 def test_many_held_out_rows_stay_out(estimator_class, loss, kept_parts):
     X, y = training(estimator_class)
     parameters = {"loss": loss, "init": "axis_aligned", "feature_metric": None, "batch_size": 550}
@@ -212,7 +203,7 @@ def test_auto_leaves_few_labelled_rows_together(n, early_stopping):
     assert len(model.loss_curve_) == model.n_iter_ + 1
 
 
-@LOSSES
+@EVERY_LOSS
 def test_validation_returns_the_best_average(estimator_class, loss, kept_parts):
     X, y = training(estimator_class)
     estimator = batched(estimator_class, loss=loss, damping=0.02, max_iter=20, feature_metric=None).fit(X, y)
@@ -337,7 +328,7 @@ def test_targets_that_need_no_pass_have_curves_of_none():
 # ---- repeatability, storing, scikit-learn's tools -------------------------------------------------------------
 
 
-@LOSSES
+@EVERY_LOSS
 def test_random_state_fixes_the_fit_to_the_bit(estimator_class, loss):
     X, y = training(estimator_class)
     first = batched(estimator_class, loss=loss, max_iter=2).fit(X, y)
@@ -348,7 +339,7 @@ def test_random_state_fixes_the_fit_to_the_bit(estimator_class, loss):
     assert not np.allclose(outputs(other, X), expected, rtol=1e-3)
 
 
-@LOSSES
+@EVERY_LOSS
 @pytest.mark.parametrize(("n_jobs", "dtype"), [(2, np.float32), (4, np.float64)])
 def test_n_jobs_does_not_change_a_bit(estimator_class, loss, dtype, n_jobs):
     X, y = training(estimator_class, dtype=dtype)
@@ -370,7 +361,7 @@ def test_short_steps_use_one_thread(batch_size, n_threads, monkeypatch):
     assert asked == [n_threads]
 
 
-@LOSSES
+@EVERY_LOSS
 def test_single_and_double_precision_agree(estimator_class, loss):
     X, y = training(estimator_class, dtype=np.float32)
     parameters = {"loss": loss, "damping": 1.0, "cg_tol": 1e-5, "max_cg_iter": 200, "early_stopping": False}
@@ -396,7 +387,7 @@ def test_grid_search_over_batch_size_and_loss_in_a_pipeline(estimator_class, oth
     assert search.best_estimator_.predict(X).shape == y.shape
 
 
-@LOSSES
+@EVERY_LOSS
 def test_a_second_fit_equals_a_first_one(estimator_class, loss):
     X, y = training(estimator_class)
     refitted = batched(estimator_class, early_stopping="loo", batch_size=N, max_iter=1).fit(X[:50, :2], y[:50])
@@ -436,7 +427,7 @@ def test_learns_with_other_parameters(estimator_class, loss, parameters):
     assert estimator.loss_curve_[-1] < 0.95 * estimator.loss_curve_[0]
 
 
-@LOSSES
+@EVERY_LOSS
 def test_alpha_pulls_towards_the_start(estimator_class, loss):
     X, y = training(estimator_class)
     parameters = {"loss": loss, "early_stopping": False, "damping": 1.0, "max_iter": 4}
@@ -445,7 +436,7 @@ def test_alpha_pulls_towards_the_start(estimator_class, loss):
     assert fits[-1].loss_curve_[-1] == pytest.approx(fits[-1].loss_curve_[0], rel=1e-3)
 
 
-@LOSSES
+@EVERY_LOSS
 def test_the_result_does_not_depend_on_when_weights_are_flushed(estimator_class, loss):
     X, y = training(estimator_class)
     parameters = {"loss": loss, "cg_tol": 1e-8, "max_cg_iter": 500, "max_iter": 2, "damping": 1.0}
@@ -490,7 +481,7 @@ def test_a_class_that_most_batches_lack(loss, early_stopping, n_classes, n_rare)
 # ---- sample weights -------------------------------------------------------------------------------------------
 
 
-@LOSSES
+@EVERY_LOSS
 @pytest.mark.parametrize("early_stopping", [False, "validation"])
 def test_zero_weights_remove_rows(estimator_class, loss, early_stopping):
     X, y = training(estimator_class)
@@ -503,7 +494,7 @@ def test_zero_weights_remove_rows(estimator_class, loss, early_stopping):
     assert outputs(weighted, X[kept]).tobytes() == outputs(removed, X[kept]).tobytes()
 
 
-@LOSSES
+@EVERY_LOSS
 def test_heavier_rows_are_fitted_better(estimator_class, loss):
     X, y = training(estimator_class)
     heavy = np.arange(N) < 100
@@ -527,7 +518,7 @@ EDGES = {
 }
 
 
-@LOSSES
+@EVERY_LOSS
 @pytest.mark.parametrize(("early_stopping", "dtype"), [(False, np.float32), ("auto", np.float64)])
 @pytest.mark.parametrize("edge", EDGES)
 def test_unusual_data_give_a_finite_model(estimator_class, loss, early_stopping, dtype, edge):
@@ -563,7 +554,7 @@ def test_a_constant_target_is_learnt(loss, value, early_stopping):
         np.testing.assert_allclose(estimator.predict(X), y, rtol=1e-12, atol=0.2)
 
 
-@LOSSES
+@EVERY_LOSS
 @pytest.mark.parametrize("early_stopping", [False, "auto"])
 @pytest.mark.parametrize(("n", "batch_size"), [(2, 1), (3, 1), (3, 2), (7, 2)])
 def test_batches_of_one_or_two_rows(estimator_class, loss, early_stopping, n, batch_size):
@@ -600,7 +591,7 @@ def test_nothing_grows_with_the_square_of_the_rows(estimator_class, loss):
     assert estimator.score(X, y) > 0.5
 
 
-@LOSSES
+@EVERY_LOSS
 @pytest.mark.parametrize("fitted_before", [False, True])
 @pytest.mark.parametrize("method", ["apply", "forward"])
 def test_an_interrupted_fit_leaves_the_estimator_unfitted(estimator_class, loss, fitted_before, method, monkeypatch):

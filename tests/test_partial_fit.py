@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from cases import EVERY_LOSS
 from scipy import sparse
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_digits
@@ -16,16 +17,6 @@ from sklearn_subquad._network import Network
 
 SETTINGS = {"hidden_layer_sizes": (64, 64), "random_state": 0}
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
-LOSSES = pytest.mark.parametrize(
-    ("estimator_class", "loss"),
-    [
-        (SubquadMLPRegressor, "squared_error"),
-        (SubquadMLPRegressor, "poisson"),
-        (SubquadMLPClassifier, "squared_error"),
-        (SubquadMLPClassifier, "log_loss"),
-    ],
-)
-KINDS = pytest.mark.parametrize("kind", ["one", "two", "three"])
 
 
 def data(estimator_class, n=600, kind="three", dtype=np.float64):
@@ -52,7 +43,7 @@ def outputs(model, X):
 # ---- partial_fit ------------------------------------------------------------------------------------------------
 
 
-@LOSSES
+@EVERY_LOSS
 def test_parts_teach_nearly_as_much_as_all_rows_in_batches(estimator_class, loss):
     X, y = data(estimator_class, n=1000)
     model = estimator_class(loss=loss, batch_size=150, max_iter=4, early_stopping=False, **SETTINGS)
@@ -66,7 +57,7 @@ def test_parts_teach_nearly_as_much_as_all_rows_in_batches(estimator_class, loss
     assert scores[1] > first.score(X[600:], y[600:]) - constant
 
 
-@LOSSES
+@EVERY_LOSS
 def test_a_first_call_is_a_pass_of_a_fit(estimator_class, loss):
     X, y = data(estimator_class, n=90)
     model = estimator_class(loss=loss, batch_size=30, max_iter=1, early_stopping=False, **SETTINGS)
@@ -81,7 +72,7 @@ def test_a_first_call_is_a_pass_of_a_fit(estimator_class, loss):
     assert part.n_iter_ == 1
 
 
-@LOSSES
+@EVERY_LOSS
 def test_later_calls_take_one_step_a_batch_from_the_present_weights(estimator_class, loss, monkeypatch):
     X, y = data(estimator_class)
     model = passes(estimator_class(loss=loss, batch_size=70, damping=1.0, **SETTINGS), X, y, n_parts=6, n_passes=1)
@@ -309,7 +300,7 @@ def test_the_loss_cannot_change(estimator_class, other, warm):
 # ---- warm_start -------------------------------------------------------------------------------------------------
 
 
-@LOSSES
+@EVERY_LOSS
 @pytest.mark.parametrize("batch_size", [1000, 100])
 def test_a_warm_start_goes_on(estimator_class, loss, batch_size):
     X, y = data(estimator_class)

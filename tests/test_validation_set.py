@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from cases import EVERY_LOSS
 from scipy import sparse
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
@@ -13,15 +14,6 @@ from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _fitting
 
 SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 8, "random_state": 0}
 N = 300
-CASES = pytest.mark.parametrize(
-    ("estimator_class", "loss"),
-    [
-        (SubquadMLPRegressor, "squared_error"),
-        (SubquadMLPRegressor, "poisson"),
-        (SubquadMLPClassifier, "squared_error"),
-        (SubquadMLPClassifier, "log_loss"),
-    ],
-)
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 BATCHES = pytest.mark.parametrize("batch_size", ["auto", 60])
 
@@ -38,7 +30,7 @@ def halves(estimator_class):
     return X[:200], y[:200], X[200:], y[200:]
 
 
-@CASES
+@EVERY_LOSS
 @BATCHES
 def test_scores_are_those_of_the_validation_set(estimator_class, loss, batch_size):
     X, y, X_val, y_val = halves(estimator_class)
