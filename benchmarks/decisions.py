@@ -13,7 +13,6 @@ from threadpoolctl import threadpool_limits
 from uci_sets import DATA
 
 from sklearn_subquad import SubquadMLPRegressor, _kernels, _network
-from sklearn_subquad._fitting import FittingOptions, TrainingSet, _fit, _resolved
 from sklearn_subquad._matmul import PackedMatrix
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._rows import SparseRows
@@ -64,30 +63,17 @@ def best_rmse(name, split, seed):
     """Lowest test RMSE on the path of 20 steps at the defaults: what a perfect stopping rule would reach."""
     z = np.load(DATA / "regression" / f"{name}.npz")
     fitting, test = z["train_idx"][split], z["test_idx"][split]
-    data = TrainingSet(z["X"], z["y"][:, None].astype(float), np.ones(len(z["X"])))
-    model = SubquadMLPRegressor(tol=0.0, n_iter_no_change=20)
-    architecture = model._architecture()
-    options = FittingOptions(
-        architecture=architecture,
-        solver=model._solver_options(in_batches=False, preconditioner="gram", start=None, partial=False),
-        loss="squared_error",
-        in_batches=False,
+    X, y = z["X"], z["y"].astype(float)
+    model = SubquadMLPRegressor(
+        tol=0.0,
+        n_iter_no_change=20,
+        init="axis_aligned",
+        feature_metric=None,
         batch_size=len(fitting),
-        standardize=True,
-        unit_variance_targets=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        keep_left_out=False,
-        inits=(architecture.init,),
-        learn_metric=False,
-        start=None,
-        from_any_part=False,
-        seed=seed,
+        random_state=seed,
     )
-    options = _resolved(data[fitting], options)
-    with worker_threads():
-        curve = _fit(data, options, None, fitting, (data, test)).result.error_curve
-    return np.sqrt(min(curve)) * data.Y[fitting].std()
+    model.fit(X[fitting], y[fitting], X_val=X[test], y_val=y[test])
+    return np.sqrt(1 - max(model.validation_scores_)) * y[fitting].std()
 
 
 def mirrored():

@@ -1,285 +1,57 @@
-"""What both estimators share: parameters, validation, fitting, fitted attributes, chunked prediction."""
+"""What fits of both estimators share: validation, what is decided before a fit, memory, warnings."""
 
 import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Sequence
-from numbers import Integral, Real
-from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_consistent_length, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._calibration import fitted_sharpness
-from sklearn_subquad._compat import Interval, Options, StrOptions, check_sample_weight
+from sklearn_subquad._compat import CallbackSupportMixin, callback_context, check_sample_weight
 from sklearn_subquad._fitting import (
     FittedStart,
     FittingOptions,
     TrainingSet,
-    fit_network,
-    held_out_rows,
-    keeps_fitted_part,
 )
 from sklearn_subquad._initial_weights import INPUT_WEIGHTS
+from sklearn_subquad._iterates import GivenRows, Iterates
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
-from sklearn_subquad._matmul import ROUTES, PackedMatrix
-from sklearn_subquad._memory import CALIBRATION_ROWS, MAX_SQUARE_ROWS, FitSize, require_bytes
+from sklearn_subquad._memory import MAX_SQUARE_ROWS, FitSize, densified, require_bytes
 from sklearn_subquad._metric import MAX_METRIC_FEATURES
-from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._persistence import StampedEstimator
-from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, cheapest_preconditioner, resolved_sketch_size
-from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
-from sklearn_subquad._sketch import SKETCHES
-from sklearn_subquad._solver import SolverOptions
-from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density
+from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, resolved_sketch_size
+from sklearn_subquad._predictor import OUT_ACTIVATIONS, Predictor
+from sklearn_subquad._progress import CallbackProgress
+from sklearn_subquad._search import fit_network, held_out_rows, keeps_fitted_part
 from sklearn_subquad._stopping import StopReason
 
-# init="auto", where nothing is tried.
-_FIRST_INIT = "axis_aligned"
-# early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
-_MIN_ROWS_FOR_VALIDATION = 100
-# batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With
-# several outputs inner solves take many iterations, and smaller batches are as accurate (doc/defaults.md).
-_AUTO_BATCHES, _AUTO_BATCHES_OF_OUTPUTS = (4096, 2048), (1024, 1024)
-# By the squared error, classes are learned at least as well from an eighth of the rows at a time, between these limits.
-_MIN_BATCH_OF_LABELS, _MAX_BATCH_OF_LABELS = 128, 1024
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
 _MIN_STEP_FOR_THREADS = 400_000
-# A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly. Where the
-# curvature changes, a step that is not exact may be too long besides.
-_AUTO_CG_TOL = 1e-2
-_AUTO_CG_TOL_IN_BATCHES = {"squared_error": 3e-1, "log_loss": 1e-1, "poisson": 1e-1}
-# The damping of a part of the data that is small enough to be that of all that follow. A part may say little: one of a
-# single class asks for a large one.
-_SETTLED_DAMPING = 0.3
-# What turns outputs of a loss into predictions, in the terms of scikit-learn's MLP.
-_OUT_ACTIVATIONS = {
-    "squared_error": "identity",
-    "log_loss": "softmax",
-    "binary_log_loss": "logistic",
-    "poisson": "exp",
-}
 
 
-def densified(X):
-    """Validated features as an array; MemoryError where there is no room for what a sparse matrix leaves out."""
-    if not issparse(X):
-        return X
-    n_bytes = X.shape[0] * X.shape[1] * X.dtype.itemsize
-    require_bytes(
-        n_bytes,
-        f"X is sparse, and its {X.shape[0]} rows of {X.shape[1]} features are made dense for the fit; use fewer of "
-        "either, or reduce the features by sklearn.decomposition.TruncatedSVD.",
-    )
-    return X.toarray()
-
-
-class BaseSubquadMLP(StampedEstimator):
+class BaseSubquadMLP(CallbackSupportMixin, Predictor):
     """Base class; the public estimators document the parameters."""
 
-    # Set by `fit`.
-    shifts_: NDArray[np.float64]
-    gains_: NDArray[np.float64]
-    densities_: NDArray[np.float64]
-    init_: str
-    init_scale_: float
-    damping_: float
-    n_iter_: int
-    best_iter_: int
-    n_cg_iter_: list[int]
-    loss_curve_: list[float]
-    density_curve_: NDArray[np.float64]
-    rank_curve_: list[float]
-    loo_curve_: list[float]
-    validation_scores_: list[float]
-    rank_: int
-    phase_times_: dict[str, float]
-    stop_reason_: str
-    n_layers_: int
-    n_outputs_: int
-    out_activation_: str
-    n_features_in_: int
-    feature_names_in_: NDArray[np.object_]
-
-    _parameter_constraints: dict[str, Any] = {
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "sparsifier": [StrOptions(set(SPARSIFIERS))],
-        "density": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), "array-like"],
-        "skip_connections": ["boolean"],
-        "init": [StrOptions({"auto", *INPUT_WEIGHTS})],
-        "init_scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "max_rank": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
-        "matmul": [StrOptions({"auto", *ROUTES})],
-        "preconditioner": [StrOptions({"auto", "gram", "sketch", "none"})],
-        "sketch": [StrOptions(set(SKETCHES))],
-        "sketch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "cg_tol": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="neither")],
-        "max_cg_iter": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, 1, closed="left")],
-        "early_stopping": [StrOptions({"auto", "loo", "validation"}), Options(bool, {False})],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "feature_metric": [StrOptions({"auto"}), None],
-        "standardize": ["boolean"],
-        "n_jobs": [
-            None,
-            Interval(Integral, None, -1, closed="right"),
-            Interval(Integral, 1, None, closed="left"),
-        ],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-    }
-
-    def __init__(
-        self,
-        *,
-        hidden_layer_sizes: int | Sequence[int] = (1024, 1024),
-        loss: Literal["squared_error", "poisson", "log_loss"] = "squared_error",
-        sparsifier: Literal["shifted_relu", "topk"] = "shifted_relu",
-        density: Literal["auto"] | float | Sequence[float] = "auto",
-        skip_connections: bool = True,
-        init: Literal["auto", "axis_aligned", "gaussian"] = "auto",
-        init_scale: Literal["auto"] | float = "auto",
-        damping: Literal["auto"] | float = "auto",
-        alpha: float = 0.0,
-        max_rank: Literal["auto"] | int = "auto",
-        matmul: Literal["auto", "scatter", "blas", "strassen"] = "auto",
-        preconditioner: Literal["auto", "gram", "sketch", "none"] = "auto",
-        sketch: Literal["tensor_srht", "tensor_sketch"] = "tensor_srht",
-        sketch_size: Literal["auto"] | int = "auto",
-        cg_tol: Literal["auto"] | float = "auto",
-        max_cg_iter: int = 50,
-        max_iter: int = 20,
-        batch_size: Literal["auto"] | int = "auto",
-        tol: float = 1e-3,
-        early_stopping: Literal["auto", "loo", "validation", False] = "auto",
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 3,
-        feature_metric: Literal["auto"] | None = "auto",
-        standardize: bool = True,
-        n_jobs: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
-        warm_start: bool = False,
-        verbose: int | bool = 0,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.loss = loss
-        self.sparsifier = sparsifier
-        self.density = density
-        self.skip_connections = skip_connections
-        self.init = init
-        self.init_scale = init_scale
-        self.damping = damping
-        self.alpha = alpha
-        self.max_rank = max_rank
-        self.matmul = matmul
-        self.preconditioner = preconditioner
-        self.sketch = sketch
-        self.sketch_size = sketch_size
-        self.cg_tol = cg_tol
-        self.max_cg_iter = max_cg_iter
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.tol = tol
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.feature_metric = feature_metric
-        self.standardize = standardize
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-
-    # ---- parameters ---------------------------------------------------------------------------------------
-
-    def _architecture(self):
-        widths = self._widths()
-        return Architecture(
-            widths=widths,
-            densities=self._target_densities(widths),
-            sparsifier=self.sparsifier,
-            skip_connections=self.skip_connections,
-            init=_FIRST_INIT if self.init == "auto" else self.init,
-            init_scale=_own_type(self.init_scale, float),
-            max_rank=_own_type(self.max_rank, int),
-            matmul=self.matmul,
-            keep_start=self.alpha > 0,
-        )
-
-    def _widths(self):
-        try:
-            widths = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
-        except ValueError:
-            # Sequences of different lengths within the sequence.
-            widths = np.empty(0)
-        integral = widths.dtype.kind in "iu"
-        if widths.ndim != 1 or not len(widths) or not integral or widths.min() < 1:
-            raise ValueError(
-                "hidden_layer_sizes must be a positive integer or a non-empty sequence of them, one per hidden "
-                f"layer; got {self.hidden_layer_sizes!r}."
-            )
-        return tuple(int(width) for width in widths)
-
-    def _target_densities(self, widths):
-        if isinstance(self.density, str):
-            return tuple(auto_density(width) for width in widths)
-        try:
-            densities = np.asarray(self.density)
-            # Strings and complex numbers would be converted as well.
-            densities = densities.astype(np.float64) if densities.dtype.kind in "iufO" else np.empty(0)
-            if densities.ndim == 0:
-                densities = np.full(len(widths), densities)
-        except (TypeError, ValueError):
-            densities = np.empty(0)
-        if densities.shape != (len(widths),) or not np.all((densities > 0) & (densities <= 0.5)):
-            raise ValueError(
-                "density must be 'auto', a number in (0, 0.5], or one such number per hidden layer "
-                f"({len(widths)} here); got {self.density!r}."
-            )
-        return tuple(float(density) for density in densities)
-
-    def _solver_options(self, in_batches, preconditioner, start, partial):
-        cg_tol, damping = _own_type(self.cg_tol, float), _own_type(self.damping, float)
-        if damping == "auto" and partial and start is not None and start.batch_damping <= _SETTLED_DAMPING:
-            damping = start.batch_damping
-        if cg_tol == "auto":
-            cg_tol = _AUTO_CG_TOL_IN_BATCHES[self.loss] if in_batches else _AUTO_CG_TOL
-        return SolverOptions(
-            damping=damping,
-            alpha=float(self.alpha),
-            preconditioner=preconditioner,
-            sketch=self.sketch,
-            sketch_size=_own_type(self.sketch_size, int),
-            cg_tol=cg_tol,
-            max_cg_iter=int(self.max_cg_iter),
-            max_iter=1 if partial else int(self.max_iter),
-            goes_on=start is not None,
-            tol=float(self.tol),
-            n_iter_no_change=int(self.n_iter_no_change),
-            verbose=int(self.verbose),
-        )
-
-    # ---- fitting ------------------------------------------------------------------------------------------
-
     def _beginning(self):
-        """Architecture of a fit, and the `FittedStart` that it goes on from. Without one, forget what was fitted."""
+        """What a fit begins with, once nothing is wrong with the parameters. Without a start, forget what was fitted.
+
+        Returns
+        -------
+        architecture : Architecture
+        scorer : callable or None
+            What says on held-out rows how good an estimator is, if not the loss.
+        start : FittedStart or None
+            What the fit goes on from.
+        """
         start = self._present() if self.warm_start else None
-        architecture = self._architecture_from(start)
+        architecture, scorer = self._architecture_from(start), self._scorer()
         if start is None:
             self._forget()
-        return architecture, start
+        return architecture, scorer, start
 
     def _present(self):
         """The fitted model as a `FittedStart`, or None where there is none."""
@@ -341,8 +113,10 @@ class BaseSubquadMLP(StampedEstimator):
         Y,
         sample_weight,
         *,
+        given,
         architecture,
         unit_variance_targets,
+        scorer=None,
         stratify=None,
         covariance=False,
         calibration=False,
@@ -353,6 +127,9 @@ class BaseSubquadMLP(StampedEstimator):
     ):
         """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end.
 
+        The rows as they were `given` are for callbacks and for a `scorer`, which says on held-out rows how good an
+        estimator is, if not the loss does.
+
         A `validation` set says when to stop in the place of held-out rows. A fit goes on from a `start`, if there is
         one. A `partial` one is a single pass over rows that others will follow.
 
@@ -361,7 +138,7 @@ class BaseSubquadMLP(StampedEstimator):
         own.
         """
         loss = "binary_log_loss" if independent_labels and self.loss == "log_loss" else self.loss
-        if start is not None and _OUT_ACTIVATIONS[loss] != self.out_activation_:
+        if start is not None and OUT_ACTIVATIONS[loss] != self.out_activation_:
             raise ValueError(
                 f"loss={self.loss!r} is not the loss of the fit before, whose outputs mean something else, and cannot "
                 "change where a fit goes on; use warm_start=False, or fit a new estimator."
@@ -370,7 +147,8 @@ class BaseSubquadMLP(StampedEstimator):
         counted = np.flatnonzero(sample_weight)
         # Weights count as copies of rows, and the damping is relative to single rows. Weights that only compare rows,
         # such as those that sum to one, are brought to mean one: on average no row stands for less than itself.
-        data = TrainingSet(X, Y, sample_weight / min(1.0, sample_weight[counted].mean()))
+        weights = sample_weight / min(1.0, sample_weight[counted].mean())
+        data = TrainingSet(X, Y, weights, given, np.arange(len(X)))
         if len(counted) < len(X):
             data = data[counted]
             stratify = None if stratify is None else stratify[counted]
@@ -380,7 +158,9 @@ class BaseSubquadMLP(StampedEstimator):
         in_batches = partial or n_rows > batch_size
         early_stopping = False
         if not partial:
-            early_stopping = self._resolved_early_stopping(n_rows, in_batches, validation, start)
+            early_stopping = self._resolved_early_stopping(n_rows, in_batches, validation, scorer, start)
+        # How many fits there will be depends on what they find.
+        context = callback_context(self, max_subtasks=None)
         # Held-out rows decide what is learned from, where there are not too many features to try.
         choices = early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES and start is None
         learn_metric = choices and self.feature_metric == "auto"
@@ -411,10 +191,11 @@ class BaseSubquadMLP(StampedEstimator):
             sketch_size=resolved_sketch_size(solver.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
             n_factors=n_factors,
             covariance_size=covariance_sketch_size(fitted) if covariance else 0,
-            keeps_a_model=keeps_part and (learn_metric or len(inits) > 1),
+            keeps_a_model=(keeps_part or context is not None) and (learn_metric or len(inits) > 1),
             n_validation_rows=0 if validation is None else len(validation.X),
         )
         self._require_memory(size)
+        progress = None if context is None else CallbackProgress(self, context, given)
         options = FittingOptions(
             architecture=architecture,
             solver=solver,
@@ -430,6 +211,9 @@ class BaseSubquadMLP(StampedEstimator):
             learn_metric=learn_metric,
             start=start,
             from_any_part=partial,
+            iterates=Iterates(self, loss, calibration, independent_labels),
+            scorer=scorer,
+            progress=progress,
             seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )
         small = rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS
@@ -446,8 +230,10 @@ class BaseSubquadMLP(StampedEstimator):
             sharpness = None
             if model.left_out is not None:
                 sharpness = fitted_sharpness(model.left_out_rows, independent_labels)
-            self.out_activation_ = _OUT_ACTIVATIONS[loss]
-            self._set_fitted(model, early_stopping, self._measure_densities(model, data.X), laplace, sharpness)
+            densities = self._measure_densities(model, data.X)
+            self._set_fitted(model, loss, early_stopping, scorer is not None, densities, laplace, sharpness)
+        if progress is not None:
+            progress.end()
 
     def _validation_set(self, X_val, y_val, sample_weight_val, dtype, encode):
         """Rows that say when to stop, or None where none are given.
@@ -461,6 +247,7 @@ class BaseSubquadMLP(StampedEstimator):
         if X_val is None or y_val is None:
             given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
             raise ValueError(f"{given} was passed without {missing}; a validation set needs both.")
+        X_val_given = X_val
         try:
             X_val = validate_data(self, X_val, accept_sparse="csr", dtype=dtype, reset=False)
         except ValueError as error:
@@ -474,60 +261,9 @@ class BaseSubquadMLP(StampedEstimator):
         Y, weights = encode(y_val, weights)
         if not (weights > 0).any():
             raise ValueError("No row of the validation set has a positive weight.")
-        rows = TrainingSet(densified(X_val), Y, weights)
+        given = GivenRows(X_val_given, y_val, sample_weight_val)
+        rows = TrainingSet(densified(X_val), Y, weights, given, np.arange(len(Y)))
         return rows if (weights > 0).all() else rows[weights > 0]
-
-    def _resolved_batch_size(self, n_rows, Y):
-        """Rows of a batch; all rows where they are one batch."""
-        if self.batch_size != "auto":
-            return min(int(self.batch_size), n_rows)
-        if Y.dtype == bool and self.loss == "squared_error" and self.early_stopping != "loo":
-            # A part of the rows is to be more than one batch where all are.
-            at_once = 2 * _MIN_BATCH_OF_LABELS
-            part = min(max(_MIN_BATCH_OF_LABELS, math.ceil(n_rows / 8)), _MAX_BATCH_OF_LABELS)
-        else:
-            at_once, part = _AUTO_BATCHES if Y.shape[1] == 1 else _AUTO_BATCHES_OF_OUTPUTS
-        return n_rows if n_rows <= at_once else part
-
-    def _resolved_early_stopping(self, n_rows, in_batches, validation, start):
-        early_stopping = self.early_stopping
-        if validation is not None:
-            if early_stopping not in ("auto", "validation"):
-                raise ValueError(
-                    f"X_val and y_val say when to stop, but early_stopping={early_stopping!r} does not ask them; use "
-                    "'validation' or 'auto', or leave them out."
-                )
-            return "validation"
-        if early_stopping == "auto":
-            few = self.loss == "squared_error" and not in_batches and n_rows < _MIN_ROWS_FOR_VALIDATION
-            early_stopping = "loo" if few and start is None else "validation"
-        if early_stopping == "loo" and start is not None:
-            raise ValueError(
-                "early_stopping='loo' corrects for steps from the start, of which warm_start=True knows the last ones "
-                "only; use 'validation' or False."
-            )
-        if early_stopping == "loo" and self.loss != "squared_error":
-            raise ValueError(
-                f"early_stopping='loo' is a formula of the squared error, but loss={self.loss!r}; use 'validation'."
-            )
-        if early_stopping == "loo" and in_batches:
-            raise ValueError(
-                f"early_stopping='loo' needs all {n_rows} rows in one batch, but batch_size={self.batch_size!r} cuts "
-                "them; use 'validation', or a batch_size of at least the number of rows."
-            )
-        if early_stopping == "validation" and n_rows < 2:
-            raise ValueError(
-                "early_stopping='validation' needs at least two rows of positive sample_weight; use 'loo'."
-            )
-        return early_stopping
-
-    def _resolved_preconditioner(self, architecture, n_rows, n_outputs, n_factors, early_stopping):
-        if self.preconditioner != "auto":
-            return self.preconditioner
-        if early_stopping == "loo":
-            # It needs the Gram matrix in any case.
-            return "gram"
-        return cheapest_preconditioner(n_rows, architecture.widths, architecture.densities, n_outputs, n_factors)
 
     def _require_memory(self, size):
         advice = "use narrower layers, a smaller batch_size, fewer rows or X in single precision."
@@ -549,148 +285,12 @@ class BaseSubquadMLP(StampedEstimator):
         model.result.phase_times["covariance"] = time.perf_counter() - start
         return laplace
 
-    def _set_fitted(self, model, early_stopping, densities, laplace, sharpness):
-        network, result = model.network, model.result
-        self._architecture_ = {
-            "widths": network.architecture.widths,
-            "densities": network.architecture.densities,
-            "sparsifier": network.architecture.sparsifier,
-            "skip_connections": network.architecture.skip_connections,
-            "init_scale": network.architecture.init_scale,
-        }
-        self.init_ = network.architecture.init
-        self.init_scale_ = network.architecture.init_scale
-        self.densities_ = densities
-        self.shifts_ = np.array([layer.shift for layer in network.layers])
-        self.gains_ = np.array([layer.gain for layer in network.layers])
-        self.n_layers_ = len(network.layers) + 2
-        self.n_outputs_ = network.output_weights[0].shape[1]
-        self.n_iter_ = result.n_iter
-        self.best_iter_ = result.best_iter
-        self.n_cg_iter_ = list(result.n_cg_iter)
-        self.damping_ = result.damping
-        self.loss_curve_ = list(result.loss_curve)
-        # Also of no pass at all an array of one column per layer.
-        self.density_curve_ = np.reshape(result.density_curve, (-1, len(network.layers)))
-        self.rank_curve_ = list(result.rank_curve)
-        self.stop_reason_ = result.stop_reason.value
-        self.rank_ = max((weights.max_rank_seen for weights in network.lazy_weights()), default=0)
-        self.phase_times_ = result.phase_times
-        for name in ("loo_curve_", "validation_scores_"):
-            if hasattr(self, name):
-                delattr(self, name)
-        if early_stopping == "loo":
-            self.loo_curve_ = list(result.error_curve)
-        elif early_stopping == "validation":
-            self.validation_scores_ = [1.0 - error for error in result.error_curve]
-        self._state_ = network.to_state() | {
-            "input_mean": model.inputs.mean,
-            "input_scale": model.inputs.scale,
-            "input_metric": model.inputs.metric,
-            "target_mean": model.targets.mean,
-            "target_scale": model.targets.scale,
-            "laplace": None if laplace is None else laplace.to_state(),
-            "sharpness": sharpness,
-            "batch_damping": np.inf,
-        }
-
-    @staticmethod
-    def _measure_densities(model, X):
-        network = model.network
-        # Rows at equal distances: their order may mean something.
-        X = X[:: -(-len(X) // CALIBRATION_ROWS)]
-        active = np.zeros(len(network.layers))
-        for rows in network.row_batches(len(X)):
-            active += network.forward(model.inputs.transform(X[rows])).n_active
-        return network.mean_densities(active, len(X))
-
-    # ---- prediction ---------------------------------------------------------------------------------------
-
-    def _model(self):
-        """The fitted network and its scalings, on the stored arrays."""
-        state = self._state_
-        network = Network.from_state(Architecture(**self._architecture_), state)
-        inputs = InputScaling(state["input_mean"], state["input_scale"], state["input_metric"])
-        return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
-
-    def _outputs(self, X, return_std=False):
-        """Network outputs (n x k) in the target's units, for unvalidated X; if asked, their deviations as well."""
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        network, inputs, targets = self._model()
-        out = np.empty((X.shape[0], self.n_outputs_), dtype=X.dtype)
-        if return_std:
-            laplace, std = LinearisedLaplace.from_state(self._state_["laplace"]), np.empty_like(out)
-        with worker_threads(self.n_jobs):
-            for rows in network.row_batches(X.shape[0]):
-                x = inputs.transform(densified(X[rows])).astype(network.dtype, copy=False)
-                out[rows] = targets.inverse_transform(network.forward(x).output)
-                if return_std:
-                    std[rows] = targets.scale * np.sqrt(laplace.variance(network, x))
-        return (out, std) if return_std else out
-
-    # ---- parameters of the network, as dense arrays ----------------------------------------------------------
-
-    @property
-    def coefs_(self) -> list[NDArray[np.floating]]:
-        """Weights in the layout of scikit-learn's MLP, built from the packed tiles at every access.
-
-        List of n_layers_ - 1 arrays. With skip connections, item l has shape
-        ``(m_l + n_features_in_, m_{l+1})``, where m_0 = 0: first the rows for the hidden layer before, then
-        those for the (standardised) features; the last item has n_outputs_ columns. Without, item 0 has
-        shape ``(n_features_in_, m_1)`` and item l has shape ``(m_l, m_{l+1})``.
-        """
-        return [hidden_and_features for hidden_and_features, _ in self._dense_layers()]
-
-    @property
-    def intercepts_(self) -> list[NDArray[np.floating]]:
-        """List of n_layers_ - 1 arrays of shape (m_l,): the constant input's share of each pre-activation.
-
-        The threshold `shifts_` is not part of it.
-        """
-        return [intercept for _, intercept in self._dense_layers()]
-
-    def _dense_layers(self):
-        check_is_fitted(self)
-        state, widths = self._state_, self._architecture_["widths"]
-        metric = state["input_metric"]
-        hidden = [
-            None,
-            *(PackedMatrix(t, m).to_dense().T for t, m in zip(state["tiles"], widths[1:], strict=True)),
-        ]
-        inputs = [None if weights is None else weights.T for weights in state["input_weights"]]
-        hidden.append(state["output_weights"][0])
-        inputs.append(state["output_weights"][1])
-        layers = []
-        for from_hidden, from_input in zip(hidden, inputs, strict=True):
-            parts = [] if from_hidden is None else [from_hidden]
-            width = (from_input if from_hidden is None else from_hidden).shape[1]
-            intercept = np.zeros(width, dtype=state["output_weights"][0].dtype)
-            if from_input is not None:
-                parts.append(from_input[:-1] if metric is None else metric.astype(from_input.dtype) @ from_input[:-1])
-                intercept = intercept.dtype.type(BIAS_FEATURE) * from_input[-1]
-            layers.append((np.concatenate(parts), intercept))
-        return layers
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_state_")
-
 
 def _require_range(X):
     """Refuse features whose differences, of all features together, may leave the range of doubles."""
     largest, limit = max(X.max(), -X.min()), np.finfo(np.float64).max / (4 * math.sqrt(X.shape[1]))
     if largest > limit:
         raise ValueError(f"X holds {largest:.3g}, but numbers beyond {limit:.3g} cannot be standardised: scale X.")
-
-
-def _own_type(value, number):
-    """A parameter as Python's int or float, unless it is "auto": NumPy's narrow types overflow in what follows."""
-    return value if isinstance(value, str) else number(value)
 
 
 def _why_constant(result):

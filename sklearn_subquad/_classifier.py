@@ -1,6 +1,6 @@
 """The classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -9,10 +9,12 @@ from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sklearn_subquad._base import BaseSubquadMLP, densified
+from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._calibration import project_onto_simplex, scores
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
+from sklearn_subquad._iterates import GivenRows
 from sklearn_subquad._labels import encode_labels, encode_more_labels, require_examples, weights_of_classes
+from sklearn_subquad._memory import densified
 from sklearn_subquad._typing import MatrixLike
 
 
@@ -103,6 +105,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         number; in batches that leave 1,000 rows or more out, it keeps the best average of iterates, and they stay out.
         False takes steps until the training loss does not fall any more.
         "auto" is "validation" for 100 rows or more, in batches and for other losses than the squared error, else "loo".
+    scoring : "loss", str, callable or None, default="loss"
+        What says on held-out rows, or on the validation set, when to stop: their loss, or a score, the higher the
+        better. A name is one of :func:`sklearn.metrics.get_scorer_names`; a callable takes ``(estimator, X, y)`` and
+        returns a number; None stands for the estimator's own `score`. Where `fit` has weights, it is also passed those
+        of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.
     n_iter_no_change : int, default=3
@@ -165,11 +172,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Leave-one-out error after 0 (the mean), 1, ... steps, in the units of `loss_curve_`. Only for
         ``early_stopping="loo"``.
     validation_scores_ : list of float
-        One minus the error on the held-out rows, in the units of `loss_curve_`, after 0 (the class frequencies), 1, ...
-        steps of the search; in batches, of the average after every pass. Of the better of two, where a metric was
-        tried. Only for ``early_stopping="validation"``. With ``loss="log_loss"`` the rows include one more, whose label
-        is the most probable one besides its own: what it costs is the mean over the held-out rows, and of fewer than
-        100 rows it is as large a share as of 100.
+        One minus the error on the held-out rows, in the units of `loss_curve_`, or the score that `scoring` names, after
+        0 (the class frequencies), 1, ... steps of the search; in batches, of the average after every pass. Of the better
+        of two, where a metric was tried. Only for ``early_stopping="validation"``. The error with ``loss="log_loss"``
+        counts one more row, whose label is the most probable one besides its own: what it costs is the mean over the
+        held-out rows, and of fewer than 100 rows it is as large a share as of 100.
     density_curve_ : ndarray of shape (n_iter_ + 1, n_hidden_layers)
         Fraction of active neurons of every hidden layer, as the mean over the fitted rows after 0 (the random start),
         1, ... n_iter_ steps; row best_iter_ is of the returned network. In batches, of shape
@@ -257,6 +264,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         batch_size: Literal["auto"] | int = "auto",
         tol: float = 1e-3,
         early_stopping: Literal["auto", "loo", "validation", False] = "auto",
+        scoring: str | Callable[..., float] | None = "loss",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
         feature_metric: Literal["auto"] | None = "auto",
@@ -287,6 +295,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             batch_size=batch_size,
             tol=tol,
             early_stopping=early_stopping,
+            scoring=scoring,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             feature_metric=feature_metric,
@@ -343,7 +352,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted, or with
         ``warm_start=True`` as it was.
         """
-        architecture, start = self._beginning()
+        architecture, scorer, start = self._beginning()
         rows, targets = self._validated_data(X, y, start, ensure_min_samples=2)
         classes, codes, indicators = encode_labels(targets)
         if start is not None and (self._multilabel != (codes is None) or not np.array_equal(classes, self.classes_)):
@@ -367,6 +376,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             densified(rows),
             indicators,
             weights,
+            given=GivenRows(X, targets, sample_weight),
+            scorer=scorer,
             architecture=architecture,
             unit_variance_targets=False,
             stratify=codes,
@@ -434,6 +445,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             densified(rows),
             indicators,
             weights,
+            given=GivenRows(X, targets, sample_weight),
             architecture=architecture,
             unit_variance_targets=False,
             independent_labels=self._independent_labels,

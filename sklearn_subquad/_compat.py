@@ -5,18 +5,30 @@ from typing import TypeVar
 
 import numpy as np
 from sklearn.base import _fit_context
+from sklearn.utils import _safe_indexing
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
 __all__ = [
+    "CallbackSupportMixin",
     "Interval",
     "Options",
     "StrOptions",
+    "callback_context",
     "check_matplotlib_support",
     "check_sample_weight",
     "fit_context",
+    "safe_indexing",
 ]
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:
+    # Before scikit-learn 1.9 there are no callbacks.
+    class CallbackSupportMixin:
+        """Stands for the mixin with `set_callbacks`."""
+
 
 _Method = TypeVar("_Method", bound=Callable)
 
@@ -24,6 +36,18 @@ _Method = TypeVar("_Method", bound=Callable)
 def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _Method]:
     """scikit-learn's decorator of `fit`, which validates parameters; type checkers see the method through it."""
     return _fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)
+
+
+def safe_indexing(rows, places):
+    """Rows (array, sparse matrix, frame or list) at integer places."""
+    return _safe_indexing(rows, places)
+
+
+def callback_context(estimator, max_subtasks):
+    """Root of the tree of tasks that callbacks see of a fit, or None where the estimator has no callbacks."""
+    if not getattr(estimator, "_skl_callbacks", ()):
+        return None
+    return estimator._init_callback_context(max_subtasks=max_subtasks)
 
 
 def check_sample_weight(sample_weight, X):

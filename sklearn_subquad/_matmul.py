@@ -74,6 +74,12 @@ class PackedMatrix:
             packed.tiles[whole, :, : W.shape[0] - whole * LANES] = W[whole * LANES :].T
         return packed
 
+    def copy(self):
+        """The same numbers in other memory."""
+        other = PackedMatrix.zeros(*self.shape, self.dtype)
+        other.tiles[...] = self.tiles
+        return other
+
     @property
     def shape(self):
         return self.n_out, self.tiles.shape[1]

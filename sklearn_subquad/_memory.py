@@ -5,6 +5,8 @@ import os
 import pathlib
 from dataclasses import dataclass
 
+from scipy.sparse import issparse
+
 # Rows of a step up to which n x n matrices are formed without being asked for. Beyond, rows are linearised in blocks of
 # so many, where nobody asks for the Gram matrix of all.
 MAX_SQUARE_ROWS = 8192
@@ -173,3 +175,16 @@ def require_bytes(needed, message):
     available = available_bytes()
     if available is not None and needed > available:
         raise MemoryError(f"{message} {needed:,} bytes are needed and {available:,} are available.")
+
+
+def densified(X):
+    """Validated features as an array; MemoryError where there is no room for what a sparse matrix leaves out."""
+    if not issparse(X):
+        return X
+    n_bytes = X.shape[0] * X.shape[1] * X.dtype.itemsize
+    require_bytes(
+        n_bytes,
+        f"X is sparse, and its {X.shape[0]} rows of {X.shape[1]} features are made dense for the fit; use fewer of "
+        "either, or reduce the features by sklearn.decomposition.TruncatedSVD.",
+    )
+    return X.toarray()

@@ -94,25 +94,31 @@ class MiniBatchSolver:
             if result.n_iter >= options.max_iter:
                 result.stop_reason = StopReason.MAX_ITER
                 break
+            if options.watch is not None:
+                options.watch.begin_step()
             total, n_active, ranks = self._one_pass(average)
             n_steps = len(ranks)
             loss = self._loss.reported(total / float(self._data.sample_weight.sum()))
             result.loss_curve.append(loss)
             if n_steps == 0:
                 result.stop_reason = StopReason.INTERPOLATED if total <= loss_floor else StopReason.NO_DESCENT
+                if options.watch is not None:
+                    options.watch.abandon_step()
                 break
             result.n_iter += 1
             result.density_curve.append(self._network.mean_densities(n_active, len(self._data)))
             result.rank_curve.append(float(np.mean(ranks)))
-            error = loss if self._criterion is None else self._error_of(average)
-            if self._criterion is not None:
-                result.error_curve.append(error)
+            error, stopped = self._look_at(average, result)
+            error = loss if error is None else error
             if patience.update(error) or self._criterion is None:
                 result.best_iter = result.n_iter
                 if self._criterion is not None:
                     best = self._keep(average.parameters, best)
             if options.verbose:
                 self._print_pass(result, n_steps)
+            if stopped:
+                result.stop_reason = StopReason.CALLBACK
+                break
             if options.outpaced(result.error_curve):
                 result.stop_reason = StopReason.OUTPACED
                 break
@@ -154,13 +160,21 @@ class MiniBatchSolver:
                 average.update(iterate)
         return total, n_active, ranks
 
-    def _error_of(self, average):
+    def _look_at(self, average, result):
+        """The early-stopping error of the average, None without a criterion, and whether a callback asked to stop."""
+        error, stopped, watch = None, False, self._options.watch
+        if self._criterion is None and watch is None:
+            return error, stopped
         with self._stopwatch.phase("stopping"):
             iterate = Parameters.of(self._network)
             average.parameters.give_to(self._network)
-            error = self._criterion.of_network(self._network)
+            if self._criterion is not None:
+                error = self._criterion.of_network(self._network)
+                result.error_curve.append(error)
+            if watch is not None:
+                stopped = watch.end_step()
             iterate.give_to(self._network)
-        return error
+        return error, stopped
 
     def _keep(self, parameters, memory):
         """A copy of the parameters, in the memory of an earlier one if there is any."""

@@ -8,6 +8,8 @@ connections) or g_l = h_l:
 The parts of W_l that meet h_{l-1} (m_l x m_{l-1}) are `LazyWeights`; the parts that meet x are dense.
 """
 
+import copy
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -302,6 +304,27 @@ class Network:
                     layer.hidden_weights.scale_change(1.0 / undo.step.shrink)
             layer.input_weights = undo.input_weights[depth]
         self.output_weights = undo.output_weights
+
+    def copy(self):
+        """The same network in memory of its own, but for what never changes."""
+
+        def copied(part):
+            return None if part is None else part.copy()
+
+        layers = [
+            dataclasses.replace(
+                layer, hidden_weights=copied(layer.hidden_weights), input_weights=copied(layer.input_weights)
+            )
+            for layer in self.layers
+        ]
+        output_weights = tuple(copied(part) for part in self.output_weights)
+        return dataclasses.replace(self, layers=layers, output_weights=output_weights)
+
+    def constant(self):
+        """A network on the same arrays that is zero everywhere."""
+        other = copy.copy(self)
+        other.clear_output()
+        return other
 
     def clear_output(self):
         """Let the network be zero everywhere."""

@@ -7,8 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from sklearn_subquad._base import BaseSubquadMLP, densified
+from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
+from sklearn_subquad._iterates import GivenRows
+from sklearn_subquad._memory import densified
 from sklearn_subquad._typing import MatrixLike
 
 
@@ -93,6 +95,11 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         1,000 rows or more out, it keeps the best average of iterates, and they stay out. False takes steps until the
         training loss does not fall any more.
         "auto" is "validation" for 100 rows or more, in batches and for other losses than the squared error, else "loo".
+    scoring : "loss", str, callable or None, default="loss"
+        What says on held-out rows, or on the validation set, when to stop: their loss, or a score, the higher the
+        better. A name is one of :func:`sklearn.metrics.get_scorer_names`; a callable takes ``(estimator, X, y)`` and
+        returns a number; None stands for the estimator's own `score`. Where `fit` has weights, it is also passed those
+        of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
     validation_fraction : float, default=0.1
         Fraction of rows held out for ``early_stopping="validation"``.
     n_iter_no_change : int, default=3
@@ -154,9 +161,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Leave-one-out error after 0 (the mean), 1, ... steps, in the units of `loss_curve_`. Only for
         ``early_stopping="loo"``.
     validation_scores_ : list of float
-        One minus the error on the held-out rows, in the units of `loss_curve_`, after 0 (the mean), 1, ... steps of the
-        search; in batches, of the average after every pass. Of the better of two, where a metric was tried. Only for
-        ``early_stopping="validation"``.
+        One minus the error on the held-out rows, in the units of `loss_curve_`, or the score that `scoring` names, after
+        0 (the mean), 1, ... steps of the search; in batches, of the average after every pass. Of the better of two,
+        where a metric was tried. Only for ``early_stopping="validation"``.
     density_curve_ : ndarray of shape (n_iter_ + 1, n_hidden_layers)
         Fraction of active neurons of every hidden layer, as the mean over the fitted rows after 0 (the random start),
         1, ... n_iter_ steps; row best_iter_ is of the returned network. In batches, of shape
@@ -259,7 +266,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted, or with
         ``warm_start=True`` as it was.
         """
-        architecture, start = self._beginning()
+        architecture, scorer, start = self._beginning()
         rows, Y, single_output = self._validated(X, y, start, ensure_min_samples=2)
 
         def encode(y, weights):
@@ -277,6 +284,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             densified(rows),
             Y,
             weights,
+            given=GivenRows(X, Y[:, 0] if single_output else Y, sample_weight),
+            scorer=scorer,
             architecture=architecture,
             unit_variance_targets=True,
             covariance=self.loss == "squared_error",
@@ -326,6 +335,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             densified(rows),
             Y,
             weights,
+            given=GivenRows(X, Y[:, 0] if single_output else Y, sample_weight),
             architecture=architecture,
             unit_variance_targets=True,
             start=start,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sklearn_subquad._progress import WatchedFit
 from sklearn_subquad._stopping import LeaveOneOutError, Patience, Rival, StopReason
 from sklearn_subquad._stopwatch import Stopwatch
 from sklearn_subquad._trust_region import StepOptions, TrustRegion
@@ -13,8 +14,8 @@ from sklearn_subquad._trust_region import StepOptions, TrustRegion
 class SolverOptions(StepOptions):
     """What a solver is told, in the terms of the estimators' parameters.
 
-    Besides, a fit to give up against, if any, and whether it goes on from a network that was fitted before. That one is
-    returned where no step is better, in the place of the constant model.
+    Besides, a fit to give up against, if any; whether it goes on from a network that was fitted before, which is
+    returned where no step is better, in the place of the constant model; and who is told of every step and may stop it.
     """
 
     max_iter: int = 20
@@ -23,6 +24,7 @@ class SolverOptions(StepOptions):
     verbose: int = 0
     rival: Rival | None = None
     goes_on: bool = False
+    watch: WatchedFit | None = None
 
     def outpaced(self, error_curve):
         """Whether a fit with this curve is to be given up."""
@@ -48,6 +50,8 @@ class SolverResult:
     rank_curve : list of int or float
         The most that was pending in one weight matrix during steps 1, ... `n_iter`, after 0 for the start; in batches,
         for every pass that counts, the mean over its steps.
+    held_out_losses : list of float
+        Where the error is minus a score: the mean loss on the held-out rows, after 0, 1, ... steps.
     n_cg_iter : list of int
         Inner iterations of each step, rejected attempts included.
     n_solves, n_unconverged : int
@@ -62,6 +66,7 @@ class SolverResult:
     best_iter: int = 0
     loss_curve: list = field(default_factory=list)
     error_curve: list = field(default_factory=list)
+    held_out_losses: list = field(default_factory=list)
     density_curve: list = field(default_factory=list)
     rank_curve: list = field(default_factory=list)
     n_cg_iter: list = field(default_factory=list)
@@ -78,8 +83,9 @@ class SolverResult:
 
     @property
     def left_out_error(self):
-        """The early-stopping error of the returned network, or None where there is none."""
-        return self.error_curve[min(self.best_iter, len(self.error_curve) - 1)] if self.error_curve else None
+        """Mean loss of the returned network on rows that it was not fitted to, or None where there are none."""
+        losses = self.held_out_losses or self.error_curve
+        return losses[min(self.best_iter, len(losses) - 1)] if losses else None
 
     def describe_steps(self, trust_region, stopwatch):
         """Take over what the trust region and the stopwatch counted."""
@@ -134,12 +140,17 @@ class GaussNewtonSolver:
         """Take steps until a stop reason is found; returns a `SolverResult`."""
         self._setup()
         reason = self._stop_reason()
+        watch = self._options.watch
         while reason is None:
+            if watch is not None:
+                watch.begin_step()
             first_step_error = self._criterion if isinstance(self._criterion, LeaveOneOutError) else None
             self._trust_region.linearise(self._batch, self._point, first_step_error)
             accepted = self._trust_region.step()
             if accepted is None:
                 reason = StopReason.NO_DESCENT
+                if watch is not None:
+                    watch.abandon_step()
                 break
             self._point = accepted.point
             self._undo_log.append(accepted.undo)
@@ -148,6 +159,8 @@ class GaussNewtonSolver:
                     weights.flush_if_full()
             self._record(accepted.solution)
             reason = self._stop_reason()
+            if watch is not None and watch.end_step() and reason is None:
+                reason = StopReason.CALLBACK
         self._finalise(reason)
         return self._result
 

@@ -21,6 +21,7 @@ class StopReason(Enum):
     OUTPACED = "another choice of weights or features had a lower error after as many steps"
     LOSS_CONVERGED = "the training loss has fallen by less than tol for n_iter_no_change"
     INTERPOLATED = "the training targets are fitted to rounding"
+    CALLBACK = "a callback asked to stop"
     NO_DESCENT = "no damping gave a step that lowers the objective"
 
 
@@ -42,7 +43,7 @@ class Patience:
         """Record the score of the next iterate; returns whether it is the best so far."""
         self._iter += 1
         if score < self._threshold:
-            self._threshold, self._waited = score * (1 - self._tol), 0
+            self._threshold, self._waited = score - self._tol * abs(score), 0
         else:
             self._waited += 1
         if score < self.best:
@@ -131,8 +132,12 @@ class HeldOutError:
 
     def of_network(self, network):
         """Error of a network, whose activations are those of a part of the rows at a time."""
+        return self.of_output(self.outputs(network))
+
+    def outputs(self, network):
+        """Outputs (n x k) of a network for the held-out rows."""
         parts = (self._batch.x[rows] for rows in network.row_batches(len(self._batch)))
-        return self.of_output(np.concatenate([network.forward(x).output for x in parts]))
+        return np.concatenate([network.forward(x).output for x in parts])
 
     def of_output(self, output):
         """Error of outputs (n x k) of the held-out rows."""
@@ -143,6 +148,45 @@ class HeldOutError:
         if self._doubt:
             value += self._doubt * self._loss.value_of_other_labels(Y, output, sample_weight)
         return self._loss.reported(value / ((1 + self._doubt) * float(sample_weight.sum())))
+
+
+class HeldOutScore:
+    """Minus a score of the estimator on rows that the fit does not see.
+
+    Parameters
+    ----------
+    error : HeldOutError
+        Of the same rows. It keeps their outputs, and says how large the noise is.
+    score : callable
+        Takes a network; nan is no better than any other score.
+    network : Network
+        The one that is fitted.
+
+    Attributes
+    ----------
+    losses : list of float
+        What `error` says after 0, 1, ... steps.
+    """
+
+    needs_gram = False
+
+    def __init__(self, error, score, network):
+        self._error, self._score, self._network = error, score, network
+        self.losses = []
+
+    def of_the_constant(self):
+        """Minus the score of the constant model."""
+        return self.of_network(self._network.constant())
+
+    def after_step(self, network, output, jacobian, solution):
+        """Minus the score of the network after an accepted step."""
+        return self.of_network(network)
+
+    def of_network(self, network):
+        """Minus the score of a network."""
+        self.losses.append(self._error.of_network(network))
+        score = self._score(network)
+        return np.inf if np.isnan(score) else -score
 
 
 class LeaveOneOutError:

@@ -1,5 +1,7 @@
 """Lazy low-rank maintenance of one m_out x m_in weight matrix."""
 
+import copy
+
 import numpy as np
 
 from sklearn_subquad._costs import balanced_rank, cheapest_route, folding_operations, query_operations
@@ -190,6 +192,14 @@ class LazyWeights:
         for U, G in self._pending:
             out = out + _dense_product(U, G)
         return out
+
+    def copy(self):
+        """The same weights in memory of their own, but for pending factors, which never change."""
+        other = copy.copy(self)
+        other._pending = list(self._pending)
+        other._start = self._start.copy()
+        other._change = None if self._change is None else self._change.copy()
+        return other
 
     def packed(self):
         """W as a PackedMatrix in the object's own memory, everything folded in; the start is not kept any longer."""

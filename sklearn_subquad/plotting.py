@@ -157,6 +157,8 @@ class FitDisplay:
 
         Notes
         -----
+        With another ``scoring`` than "loss" the early-stopping error is minus the score.
+
         With ``early_stopping="validation"`` the early-stopping error is that of the search for the number of steps;
         loss, density and rank are of the final fit, which takes as many as were best; the seconds are of all fits
         together. In batches the loss of a pass is that before each batch's step, hence higher than after the pass, and
@@ -168,8 +170,11 @@ class FitDisplay:
         error_curve, error_name = None, "Early-stopping error"
         if hasattr(estimator, "loo_curve_"):
             error_curve, error_name = list(estimator.loo_curve_), "Leave-one-out error"
-        elif hasattr(estimator, "validation_scores_"):
+        elif hasattr(estimator, "validation_scores_") and estimator.scoring == "loss":
             error_curve, error_name = [1.0 - score for score in estimator.validation_scores_], "Held-out error"
+        elif hasattr(estimator, "validation_scores_"):
+            # Falling where the fit gets better, like the loss beside it.
+            error_curve, error_name = [-score for score in estimator.validation_scores_], "Minus the held-out score"
         display = cls(
             loss_curve=list(estimator.loss_curve_),
             best_iter=estimator.best_iter_,

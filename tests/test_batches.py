@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _fitting
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _search
 from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Network
 from sklearn_subquad._trust_region import TrustRegion
@@ -37,7 +37,7 @@ def _one_blas_thread():
 def kept_parts(monkeypatch):
     """One part is held out, and what was fitted without it is the result, as where there are many rows."""
     for limit in ("HELD_OUT_ROWS", "_ENOUGH_WITHOUT"):
-        monkeypatch.setattr(_fitting, limit, 1)
+        monkeypatch.setattr(_search, limit, 1)
 
 
 def batched(estimator_class, **parameters):

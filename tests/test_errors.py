@@ -288,6 +288,7 @@ INVALID = {
     "batch_size": [0, -1, 1.5, np.inf, "big", None],
     "tol": [-1e-3, 1, np.nan, "auto", None],
     "early_stopping": [True, "gcv", None, 0],
+    "scoring": [0, True, ["accuracy"], "no such score"],
     "validation_fraction": [0.0, 1.0, -0.1, 5, "auto", None],
     "n_iter_no_change": [0, 1.5, "auto", None],
     "feature_metric": ["diagonal", True, False, 1],

@@ -881,6 +881,7 @@ EFFECTS = [
     ("early_stopping", {}, "loo", "validation", "loo_curve_"),
     ("early_stopping", {}, False, "validation", "validation_scores_"),
     ("validation_fraction", {"early_stopping": "validation"}, 0.1, 0.4, "validation_scores_"),
+    ("scoring", {"early_stopping": "validation"}, "loss", None, "validation_scores_"),
     ("n_iter_no_change", {"tol": 0.9, "early_stopping": False}, 1, 3, "n_iter_"),
     ("feature_metric", {"early_stopping": "validation"}, "auto", None, "phase_times_"),
     ("standardize", {}, True, False, "outputs"),

@@ -5,7 +5,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _memory, _preconditioner, _trust_region
+from sklearn_subquad import (
+    SubquadMLPClassifier,
+    SubquadMLPRegressor,
+    _base,
+    _memory,
+    _parameters,
+    _preconditioner,
+    _trust_region,
+)
 from sklearn_subquad._jacobian import Jacobian
 from sklearn_subquad._jacobian_blocks import JacobianBlocks
 
@@ -133,7 +141,7 @@ def test_auto_asks_for_the_rows_that_steps_really_have(n, batch_size, early_stop
         asked.append((n_rows, widths, n_outputs, n_factors))
         return "gram"
 
-    monkeypatch.setattr(_base, "cheapest_preconditioner", recording)
+    monkeypatch.setattr(_parameters, "cheapest_preconditioner", recording)
     X, y = problem()
     options = {"batch_size": batch_size, "early_stopping": early_stopping}
     estimator("squared_error", preconditioner="auto", **options).fit(X[:n], y[:n])

@@ -7,7 +7,7 @@ import pytest
 from cases import DenseNetwork
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _fitting
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _search
 from sklearn_subquad._metric import MAX_METRIC_FEATURES, gradient_moments, learned_metric
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._scaling import InputScaling
@@ -161,7 +161,7 @@ def test_features_stay_as_they_are_where_the_metric_does_not_help(estimator_clas
     if estimator_class is SubquadMLPClassifier:
         y = (y > np.median(y)).astype(int)
     # Both features matter alike, and one of them is lost.
-    monkeypatch.setattr(_fitting, "learned_metric", lambda moments: np.diag([1.0, 0.0]))
+    monkeypatch.setattr(_search, "learned_metric", lambda moments: np.diag([1.0, 0.0]))
     tried, without = (
         model(estimator_class, batch_size=batch_size, init="gaussian", feature_metric=which).fit(X, y)
         for which in ("auto", None)

@@ -14,10 +14,11 @@ import typing
 import pytest
 
 import sklearn_subquad
-from sklearn_subquad import _base
+from sklearn_subquad import _base, _parameters, _predictor
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ESTIMATORS = [sklearn_subquad.SubquadMLPRegressor, sklearn_subquad.SubquadMLPClassifier]
+BASES = (_base.BaseSubquadMLP, _predictor.Predictor, _parameters.MLPParameters)
 
 
 def imported_modules(statement):
@@ -58,7 +59,7 @@ def unannotated(function):
 
 def public_methods(cls):
     """Public functions and properties that this package defines for a class, and its constructor."""
-    for owner in (cls, _base.BaseSubquadMLP):
+    for owner in (cls, *BASES):
         for name, member in vars(owner).items():
             if not name.startswith("_") or name == "__init__":
                 function = member.fget if isinstance(member, property) else member
@@ -81,7 +82,7 @@ def test_all_that_is_public_is_annotated(estimator_class):
 def test_documented_attributes_have_types(estimator_class):
     section = inspect.getdoc(estimator_class).split("Attributes\n----------\n")[1].split("\n\n")[0]
     documented = {name.strip() for line in re.findall(r"^(\w.*) : ", section, re.MULTILINE) for name in line.split(",")}
-    typed = set().union(*(inspect.get_annotations(cls) for cls in (estimator_class, _base.BaseSubquadMLP)))
+    typed = set().union(*(inspect.get_annotations(cls) for cls in (estimator_class, *BASES)))
     assert documented >= {"coefs_", "n_iter_", "loss_curve_"}
     assert documented - {"coefs_", "intercepts_"} <= typed
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _memory
@@ -108,6 +109,10 @@ def is_seed(value):
     )
 
 
+def is_scoring(value):
+    return value is None or callable(value) or (isinstance(value, str) and value in {"loss", *get_scorer_names()})
+
+
 FLAG = Other(is_flag, (True, False, np.True_, np.False_))
 COUNT = Number(Integral, 1)
 PARAMETERS = {
@@ -130,6 +135,7 @@ PARAMETERS = {
     "batch_size": Number(Integral, 1, auto=True),
     "tol": Number(Real, 0, 1),
     "early_stopping": Choice(("auto", "loo", "validation", False)),
+    "scoring": Other(is_scoring, ("loss", "r2", "neg_mean_squared_error", None, len)),
     "validation_fraction": Number(Real, 0, 1, low_counts=False),
     "n_iter_no_change": COUNT,
     "feature_metric": Choice(("auto", None)),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases import fitting_problem
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _fitting
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _search
 from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
 from sklearn_subquad._stopping import Rival, StopReason
@@ -89,9 +89,9 @@ def test_what_was_given_up_is_not_chosen_and_not_fitted_further(estimator_class,
         y = y > 0
     if one_part:
         # Parts have 40 rows.
-        monkeypatch.setattr(_fitting, "HELD_OUT_ROWS", 40)
-    searches, create = [], _fitting._Search.__post_init__
-    monkeypatch.setattr(_fitting._Search, "__post_init__", lambda self: searches.append(self) or create(self))
+        monkeypatch.setattr(_search, "HELD_OUT_ROWS", 40)
+    searches, create = [], _search._Search.__post_init__
+    monkeypatch.setattr(_search._Search, "__post_init__", lambda self: searches.append(self) or create(self))
     # Whatever has a rival is behind it.
     monkeypatch.setattr(Rival, "is_ahead_of", lambda self, curve: len(curve) == 4)
     parameters = {"hidden_layer_sizes": (64, 64), "batch_size": batch_size, "max_iter": 6, "random_state": 0}

@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _memory
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _memory, _predictor
 from sklearn_subquad._network import Network
 
 SETTINGS = {"hidden_layer_sizes": (32, 32), "max_iter": 3, "random_state": 0}
@@ -41,9 +41,9 @@ def test_only_a_part_of_the_rows_is_made_dense_to_predict(estimator_class, monke
     X, y = data()
     model = estimator_class(**SETTINGS).fit(X, y)
     expected = model.predict(X)
-    parts, densified = [], _base.densified
+    parts, densified = [], _predictor.densified
     monkeypatch.setattr(Network, "row_batches", lambda self, n: [slice(0, 100), slice(100, n)])
-    monkeypatch.setattr(_base, "densified", lambda rows: parts.append(rows.shape) or densified(rows))
+    monkeypatch.setattr(_predictor, "densified", lambda rows: parts.append(rows.shape) or densified(rows))
     np.testing.assert_array_equal(model.predict(sparse.csr_array(X)), expected)
     assert parts == [(100, 8), (50, 8)]
 

@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _fitting
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _search
 
 SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 8, "random_state": 0}
 N = 300
@@ -55,14 +55,14 @@ def test_scores_are_those_of_the_validation_set(estimator_class, loss, batch_siz
 @BATCHES
 def test_a_validation_set_is_a_held_out_part_that_was_chosen_by_hand(estimator_class, batch_size, monkeypatch):
     # One part, which stays out: the same as with `validation_fraction` where there are many rows.
-    monkeypatch.setattr(_fitting, "HELD_OUT_ROWS", 1)
+    monkeypatch.setattr(_search, "HELD_OUT_ROWS", 1)
     X, y = data(estimator_class)
     model = estimator_class(batch_size=batch_size, **SETTINGS)
     seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
     stratify = y if is_classifier(model) else None
     fitted, held_out = train_test_split(np.arange(N), test_size=30, random_state=seed, stratify=stratify)
-    searches, create = [], _fitting._Search.__post_init__
-    monkeypatch.setattr(_fitting._Search, "__post_init__", lambda self: searches.append(self) or create(self))
+    searches, create = [], _search._Search.__post_init__
+    monkeypatch.setattr(_search._Search, "__post_init__", lambda self: searches.append(self) or create(self))
     parameters = {"init": "axis_aligned", "init_scale": 0.1, "feature_metric": None, "early_stopping": "validation"}
     model.set_params(**parameters).fit(X, y)
     by_hand = clone(model).fit(X[fitted], y[fitted], X_val=X[held_out], y_val=y[held_out])
@@ -75,14 +75,14 @@ def test_a_validation_set_is_a_held_out_part_that_was_chosen_by_hand(estimator_c
 @BATCHES
 def test_all_rows_are_fitted_once_and_no_row_of_the_validation_set(estimator_class, batch_size, monkeypatch):
     X, y, X_val, y_val = halves(estimator_class)
-    rows, fit = [], _fitting._fit
+    rows, fit = [], _search.fit_rows
 
     def spy(*args, **kwargs):
         model = fit(*args, **kwargs)
         rows.append(np.sort(model.batch.x[:, 0]))
         return model
 
-    monkeypatch.setattr(_fitting, "_fit", spy)
+    monkeypatch.setattr(_search, "fit_rows", spy)
     parameters = {"init": "axis_aligned", "feature_metric": None, "standardize": False, "batch_size": batch_size}
     model = estimator_class(**SETTINGS | parameters).fit(X, y, X_val=X_val, y_val=y_val)
     assert len(rows) == 1

@@ -1,0 +1,84 @@
+"""Estimators as they would be if a fit had stopped where it is: for scores and callbacks."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array
+
+from sklearn_subquad._calibration import fitted_sharpness
+from sklearn_subquad._compat import safe_indexing
+
+
+@dataclass(frozen=True)
+class GivenRows:
+    """Rows as scores and callbacks get them.
+
+    Attributes
+    ----------
+    X : {array-like, sparse matrix} of shape (n, n_features)
+        As the caller passed them, with names where they have any.
+    y : ndarray of shape (n,) or (n, k)
+        Targets, classes or labels, not encoded.
+    sample_weight : array-like of shape (n,) or None
+        As the caller passed them.
+    """
+
+    X: Any
+    y: np.ndarray
+    sample_weight: Any
+
+    def __getitem__(self, places):
+        weights = self.sample_weight
+        return GivenRows(
+            safe_indexing(self.X, places),
+            safe_indexing(self.y, places),
+            None if weights is None else check_array(weights, ensure_2d=False, input_name="sample_weight")[places],
+        )
+
+
+class Iterates:
+    """Makes fitted copies of an estimator from a network whose fit goes on.
+
+    Parameters
+    ----------
+    estimator : Predictor
+    loss : str
+    calibrates : bool
+        Whether probabilities are calibrated on rows that were left out.
+    independent_labels : bool
+        Whether every output is for or against one label.
+    """
+
+    def __init__(self, estimator, loss, calibrates, independent_labels):
+        self._estimator, self._loss = estimator, loss
+        self._calibrates, self._independent_labels = calibrates, independent_labels
+
+    def attributes(self, network, inputs, targets, left_out):
+        """Fitted attributes in memory of their own.
+
+        Parameters
+        ----------
+        network : Network
+        inputs : InputScaling
+        targets : TargetScaling
+        left_out : LeftOutRows or None
+            What the network says of rows that were left out.
+        """
+        return self._attributes(network.copy(), inputs, targets, left_out)
+
+    def live(self, network, inputs, targets, left_out):
+        """An estimator on the network itself: it predicts what the network would, until that changes."""
+        estimator = copy.copy(self._estimator)
+        for name, value in self._attributes(network, inputs, targets, left_out, live=True).items():
+            setattr(estimator, name, value)
+        # To go through the state would fold in what is pending.
+        estimator._model = lambda: (network, inputs, targets)
+        return estimator
+
+    def _attributes(self, network, inputs, targets, left_out, live=False):
+        sharpness = None
+        if self._calibrates and left_out is not None:
+            sharpness = fitted_sharpness(left_out, self._independent_labels)
+        return self._estimator.model_attributes(network, inputs, targets, self._loss, sharpness=sharpness, live=live)

@@ -1,0 +1,196 @@
+"""The fitted state of both estimators, and predictions from it."""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklearn_subquad._laplace import LinearisedLaplace
+from sklearn_subquad._matmul import PackedMatrix
+from sklearn_subquad._memory import CALIBRATION_ROWS, densified
+from sklearn_subquad._network import Architecture, Network
+from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._parameters import MLPParameters
+from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
+
+# What turns outputs of a loss into predictions, in the terms of scikit-learn's MLP.
+OUT_ACTIVATIONS = {
+    "squared_error": "identity",
+    "log_loss": "softmax",
+    "binary_log_loss": "logistic",
+    "poisson": "exp",
+}
+
+
+class Predictor(MLPParameters):
+    """What is fitted, as plain arrays, scalars and dicts."""
+
+    # Set by `fit`.
+    shifts_: NDArray[np.float64]
+    gains_: NDArray[np.float64]
+    densities_: NDArray[np.float64]
+    init_: str
+    init_scale_: float
+    damping_: float
+    n_iter_: int
+    best_iter_: int
+    n_cg_iter_: list[int]
+    loss_curve_: list[float]
+    density_curve_: NDArray[np.float64]
+    rank_curve_: list[float]
+    loo_curve_: list[float]
+    validation_scores_: list[float]
+    rank_: int
+    phase_times_: dict[str, float]
+    stop_reason_: str
+    n_layers_: int
+    n_outputs_: int
+    out_activation_: str
+    n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+
+    def model_attributes(self, network, inputs, targets, loss, *, laplace=None, sharpness=None, live=False):
+        """Fitted attributes that predictions read, or say what the network is.
+
+        With `live` the arrays of the network are not among them, and nothing pending is folded in.
+        """
+        architecture = network.architecture
+        state = {} if live else network.to_state()
+        return {
+            "_architecture_": {
+                "widths": architecture.widths,
+                "densities": architecture.densities,
+                "sparsifier": architecture.sparsifier,
+                "skip_connections": architecture.skip_connections,
+                "init_scale": architecture.init_scale,
+            },
+            "init_": architecture.init,
+            "init_scale_": architecture.init_scale,
+            "shifts_": np.array([layer.shift for layer in network.layers]),
+            "gains_": np.array([layer.gain for layer in network.layers]),
+            "n_layers_": len(network.layers) + 2,
+            "n_outputs_": network.output_weights[0].shape[1],
+            "out_activation_": OUT_ACTIVATIONS[loss],
+            "_state_": state
+            | {
+                "input_mean": inputs.mean,
+                "input_scale": inputs.scale,
+                "input_metric": inputs.metric,
+                "target_mean": targets.mean,
+                "target_scale": targets.scale,
+                "laplace": None if laplace is None else laplace.to_state(),
+                "sharpness": sharpness,
+                "batch_damping": np.inf,
+            },
+        }
+
+    def _set_fitted(self, model, loss, early_stopping, scored, densities, laplace, sharpness):
+        """Set all fitted attributes; `scored` says whether a scorer told when to stop."""
+        network, result = model.network, model.result
+        self.densities_ = densities
+        self.n_iter_ = result.n_iter
+        self.best_iter_ = result.best_iter
+        self.n_cg_iter_ = list(result.n_cg_iter)
+        self.damping_ = result.damping
+        self.loss_curve_ = list(result.loss_curve)
+        # Also of no pass at all an array of one column per layer.
+        self.density_curve_ = np.reshape(result.density_curve, (-1, len(network.layers)))
+        self.rank_curve_ = list(result.rank_curve)
+        self.stop_reason_ = result.stop_reason.value
+        self.rank_ = max((weights.max_rank_seen for weights in network.lazy_weights()), default=0)
+        self.phase_times_ = result.phase_times
+        for name in ("loo_curve_", "validation_scores_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        if early_stopping == "loo":
+            self.loo_curve_ = list(result.error_curve)
+        elif early_stopping == "validation":
+            best = 0.0 if scored else 1.0
+            self.validation_scores_ = [best - error for error in result.error_curve]
+        # The state comes last: an estimator that has one is fitted.
+        attributes = self.model_attributes(
+            network, model.inputs, model.targets, loss, laplace=laplace, sharpness=sharpness
+        )
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    @staticmethod
+    def _measure_densities(model, X):
+        network = model.network
+        # Rows at equal distances: their order may mean something.
+        X = X[:: -(-len(X) // CALIBRATION_ROWS)]
+        active = np.zeros(len(network.layers))
+        for rows in network.row_batches(len(X)):
+            active += network.forward(model.inputs.transform(X[rows])).n_active
+        return network.mean_densities(active, len(X))
+
+    def _model(self):
+        """The fitted network and its scalings, on the stored arrays."""
+        state = self._state_
+        network = Network.from_state(Architecture(**self._architecture_), state)
+        inputs = InputScaling(state["input_mean"], state["input_scale"], state["input_metric"])
+        return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
+
+    def _outputs(self, X, return_std=False):
+        """Network outputs (n x k) in the target's units, for unvalidated X; if asked, their deviations as well."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        network, inputs, targets = self._model()
+        out = np.empty((X.shape[0], self.n_outputs_), dtype=X.dtype)
+        if return_std:
+            laplace, std = LinearisedLaplace.from_state(self._state_["laplace"]), np.empty_like(out)
+        with worker_threads(self.n_jobs):
+            for rows in network.row_batches(X.shape[0]):
+                x = inputs.transform(densified(X[rows])).astype(network.dtype, copy=False)
+                out[rows] = targets.inverse_transform(network.forward(x).output)
+                if return_std:
+                    std[rows] = targets.scale * np.sqrt(laplace.variance(network, x))
+        return (out, std) if return_std else out
+
+    @property
+    def coefs_(self) -> list[NDArray[np.floating]]:
+        """Weights in the layout of scikit-learn's MLP, built from the packed tiles at every access.
+
+        List of n_layers_ - 1 arrays. With skip connections, item l has shape
+        ``(m_l + n_features_in_, m_{l+1})``, where m_0 = 0: first the rows for the hidden layer before, then
+        those for the (standardised) features; the last item has n_outputs_ columns. Without, item 0 has
+        shape ``(n_features_in_, m_1)`` and item l has shape ``(m_l, m_{l+1})``.
+        """
+        return [hidden_and_features for hidden_and_features, _ in self._dense_layers()]
+
+    @property
+    def intercepts_(self) -> list[NDArray[np.floating]]:
+        """List of n_layers_ - 1 arrays of shape (m_l,): the constant input's share of each pre-activation.
+
+        The threshold `shifts_` is not part of it.
+        """
+        return [intercept for _, intercept in self._dense_layers()]
+
+    def _dense_layers(self):
+        check_is_fitted(self)
+        state, widths = self._state_, self._architecture_["widths"]
+        metric = state["input_metric"]
+        hidden = [
+            None,
+            *(PackedMatrix(t, m).to_dense().T for t, m in zip(state["tiles"], widths[1:], strict=True)),
+        ]
+        inputs = [None if weights is None else weights.T for weights in state["input_weights"]]
+        hidden.append(state["output_weights"][0])
+        inputs.append(state["output_weights"][1])
+        layers = []
+        for from_hidden, from_input in zip(hidden, inputs, strict=True):
+            parts = [] if from_hidden is None else [from_hidden]
+            width = (from_input if from_hidden is None else from_hidden).shape[1]
+            intercept = np.zeros(width, dtype=state["output_weights"][0].dtype)
+            if from_input is not None:
+                parts.append(from_input[:-1] if metric is None else metric.astype(from_input.dtype) @ from_input[:-1])
+                intercept = intercept.dtype.type(BIAS_FEATURE) * from_input[-1]
+            layers.append((np.concatenate(parts), intercept))
+        return layers
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_state_")
