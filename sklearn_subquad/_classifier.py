@@ -172,11 +172,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Leave-one-out error after 0 (the mean), 1, ... steps, in the units of `loss_curve_`. Only for
         ``early_stopping="loo"``.
     validation_scores_ : list of float
-        One minus the error on the held-out rows, in the units of `loss_curve_`, or the score that `scoring` names, after
-        0 (the class frequencies), 1, ... steps of the search; in batches, of the average after every pass. Of the better
-        of two, where a metric was tried. Only for ``early_stopping="validation"``. The error with ``loss="log_loss"``
-        counts one more row, whose label is the most probable one besides its own: what it costs is the mean over the
-        held-out rows, and of fewer than 100 rows it is as large a share as of 100.
+        One minus the error on the held-out rows, in the units of `loss_curve_`, or the score that `scoring` names,
+        after 0 (the class frequencies), 1, ... steps of the search; in batches, of the average after every pass. Of the
+        better of two, where a metric was tried. Only for ``early_stopping="validation"``. The error with
+        ``loss="log_loss"`` counts one more row, whose label is the most probable one besides its own: what it costs is
+        the mean over the held-out rows, and of fewer than 100 rows it is as large a share as of 100.
     density_curve_ : ndarray of shape (n_iter_ + 1, n_hidden_layers)
         Fraction of active neurons of every hidden layer, as the mean over the fitted rows after 0 (the random start),
         1, ... n_iter_ steps; row best_iter_ is of the returned network. In batches, of shape

@@ -161,9 +161,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Leave-one-out error after 0 (the mean), 1, ... steps, in the units of `loss_curve_`. Only for
         ``early_stopping="loo"``.
     validation_scores_ : list of float
-        One minus the error on the held-out rows, in the units of `loss_curve_`, or the score that `scoring` names, after
-        0 (the mean), 1, ... steps of the search; in batches, of the average after every pass. Of the better of two,
-        where a metric was tried. Only for ``early_stopping="validation"``.
+        One minus the error on the held-out rows, in the units of `loss_curve_`, or the score that `scoring` names,
+        after 0 (the mean), 1, ... steps of the search; in batches, of the average after every pass. Of the better of
+        two, where a metric was tried. Only for ``early_stopping="validation"``.
     density_curve_ : ndarray of shape (n_iter_ + 1, n_hidden_layers)
         Fraction of active neurons of every hidden layer, as the mean over the fitted rows after 0 (the random start),
         1, ... n_iter_ steps; row best_iter_ is of the returned network. In batches, of shape
