@@ -1,19 +1,22 @@
 """The only place that touches scikit-learn's private API."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from importlib.util import find_spec
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils import _safe_indexing
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight
 
 __all__ = [
     "CallbackSupportMixin",
     "Interval",
     "Options",
+    "ScoreName",
     "StrOptions",
     "callback_context",
     "check_matplotlib_support",
@@ -22,20 +25,73 @@ __all__ = [
     "safe_indexing",
 ]
 
-try:
-    from sklearn.callback import CallbackSupportMixin
-except ImportError:
-    # Before scikit-learn 1.9 there are no callbacks.
-    class CallbackSupportMixin:
-        """Stands for the mixin with `set_callbacks`."""
-
-
 _Method = TypeVar("_Method", bound=Callable)
+
+
+class ScoreName(StrOptions):
+    """What scikit-learn has a score of that name for, and "loss".
+
+    Unlike `StrOptions` of all names, it imports the metrics only where another name than "loss" is looked up.
+    """
+
+    def __init__(self):
+        super().__init__({"loss"})
+
+    def is_satisfied_by(self, val):
+        if not isinstance(val, str):
+            return False
+        if val == "loss":
+            return True
+        from sklearn.metrics import get_scorer_names
+
+        return val in get_scorer_names()
+
+    def __str__(self):
+        return "'loss' or a name among those of sklearn.metrics.get_scorer_names()"
 
 
 def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _Method]:
     """scikit-learn's decorator of `fit`, which validates parameters; type checkers see the method through it."""
     return _fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)
+
+
+def _knows_callbacks(estimator):
+    return find_spec("sklearn.callback") is not None
+
+
+class CallbackSupportMixin:
+    """scikit-learn's mixin of that name, imported where a callback is set.
+
+    It imports its progress bar, and that one the package rich where there is one, which would take longer than all that
+    this package imports.
+    """
+
+    @available_if(_knows_callbacks)
+    def set_callbacks(self, *callbacks: Any) -> Self:
+        """Set callbacks, which are told of every fit of a network and every step, and may ask to stop.
+
+        Parameters
+        ----------
+        *callbacks : sklearn.callback.FitCallback
+            Those that take the place of any set before; none to have none. Needs scikit-learn 1.9.
+
+        Returns
+        -------
+        self : estimator
+
+        Raises
+        ------
+        TypeError
+            Where one does not follow the protocol.
+        """
+        from sklearn.callback import CallbackSupportMixin
+
+        return CallbackSupportMixin.set_callbacks(self, *callbacks)
+
+    def _init_callback_context(self, **options):
+        from sklearn.callback import CallbackSupportMixin
+
+        return CallbackSupportMixin._init_callback_context(self, **options)
 
 
 def safe_indexing(rows, places):

@@ -86,10 +86,6 @@ class TrainingSet:
     def __getitem__(self, rows):
         return TrainingSet(self.X[rows], self.Y[rows], self.sample_weight[rows], self.given, self.places[rows])
 
-    def as_given(self):
-        """These rows as the caller passed them."""
-        return self.given[self.places]
-
 
 @dataclass(frozen=True)
 class FittedStart:
@@ -215,17 +211,20 @@ def fit_rows(data, options, loss, fitting=slice(None), held_out=None, metric=Non
     # Only what is scaled lives on: of the rows as they come, there is no copy while the solver works.
     batch = _scaled(data[fitting], inputs, targets, loss)
     source, watched = (data, fitting) if held_out is None else held_out
-    watched = source[watched]
-    kept = KeptOutputs(len(watched.X)) if options.keep_left_out and options.early_stopping else None
-    held_out = None if held_out is None else _scaled(watched, inputs, targets, loss)
+    kept = None
+    if options.keep_left_out and options.early_stopping:
+        kept = KeptOutputs(len(source.places[watched]))
+    if held_out is not None:
+        held_out = _scaled(source[watched], inputs, targets, loss)
     if loss is None:
         loss = SquaredError(data.Y.shape[1])
-    unfinished = _UnfinishedFit(options, inputs, targets, _initial_network(batch, options), watched, kept, left_out)
+    network = _initial_network(batch, options)
+    unfinished = _UnfinishedFit(options, inputs, targets, network, source, watched, kept, left_out)
     criterion = None
     if held_out is not None:
         criterion = HeldOutError(held_out, loss, kept)
         if options.scorer is not None:
-            criterion = HeldOutScore(criterion, unfinished.scoring(), unfinished.network)
+            criterion = HeldOutScore(criterion, unfinished.scoring(), network)
     elif options.early_stopping == "loo":
         # The seeds of probes and weights differ, so that the one are not drawn from the bits of the other.
         criterion = LeaveOneOutError(batch, np.random.default_rng([options.seed, 1]), kept=kept)
@@ -235,7 +234,7 @@ def fit_rows(data, options, loss, fitting=slice(None), held_out=None, metric=Non
         if options.progress is not None:
             unfinished.tell(options.progress, data, fitting)
             solver = dataclasses.replace(solver, watch=stack.enter_context(unfinished.watch))
-        result = _solver(unfinished.network, batch, loss, solver, criterion, options).solve()
+        result = _solver(network, batch, loss, solver, criterion, options).solve()
         if solver.watch is not None:
             solver.watch.n_steps = result.best_iter
     if solver.watch is not None and solver.watch.stopped:
@@ -243,7 +242,7 @@ def fit_rows(data, options, loss, fitting=slice(None), held_out=None, metric=Non
     result.phase_times["init"] = initialised
     if options.scorer is not None and criterion is not None:
         result.held_out_losses = criterion.losses
-    return FittedModel(inputs, targets, unfinished.network, result, batch, unfinished.path)
+    return FittedModel(inputs, targets, network, result, batch, unfinished.path)
 
 
 def _solver(network, batch, loss, solver, criterion, options):
@@ -263,8 +262,8 @@ class _UnfinishedFit:
     inputs : InputScaling
     targets : TargetScaling
     network : Network
-    watched : TrainingSet
-        Rows that say when to stop.
+    source, watched : TrainingSet and slice or ndarray of int
+        Rows that say when to stop, as places of others.
     kept : KeptOutputs or None
         Their outputs, where they are kept.
     others : LeftOutPath or None
@@ -277,7 +276,8 @@ class _UnfinishedFit:
     inputs: InputScaling
     targets: TargetScaling
     network: Network
-    watched: TrainingSet
+    source: TrainingSet
+    watched: slice | np.ndarray
     kept: KeptOutputs | None
     others: LeftOutPath | None
     watch: WatchedFit | None = None
@@ -288,12 +288,12 @@ class _UnfinishedFit:
         if self.kept is None:
             return self.others
         outputs = [self.targets.inverse_transform(output) for output in self.kept.outputs]
-        rows = self.kept.rows
-        return LeftOutPath(outputs, self.watched.Y[rows], self.watched.sample_weight[rows])
+        Y, sample_weight = self.source.Y[self.watched], self.source.sample_weight[self.watched]
+        return LeftOutPath(outputs, Y[self.kept.rows], sample_weight[self.kept.rows])
 
     def scoring(self):
         """A function from the network, or one with the same scaling, to the score of an estimator on watched rows."""
-        rows = self.watched.as_given()
+        rows = self.source.given[self.source.places[self.watched]]
         weights = {} if rows.sample_weight is None else {"sample_weight": rows.sample_weight}
 
         def score(network):

@@ -81,4 +81,4 @@ class Iterates:
         sharpness = None
         if self._calibrates and left_out is not None:
             sharpness = fitted_sharpness(left_out, self._independent_labels)
-        return self._estimator.model_attributes(network, inputs, targets, self._loss, sharpness=sharpness, live=live)
+        return self._estimator._model_attributes(network, inputs, targets, self._loss, sharpness=sharpness, live=live)

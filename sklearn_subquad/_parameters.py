@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sklearn_subquad._compat import Interval, Options, StrOptions
+from sklearn_subquad._compat import Interval, Options, ScoreName, StrOptions
 from sklearn_subquad._initial_weights import INPUT_WEIGHTS
 from sklearn_subquad._matmul import ROUTES
 from sklearn_subquad._network import Architecture
@@ -58,8 +58,7 @@ class MLPParameters(StampedEstimator):
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, 1, closed="left")],
         "early_stopping": [StrOptions({"auto", "loo", "validation"}), Options(bool, {False})],
-        # Names of scores are looked up by a fit: to list them takes the import of all metrics.
-        "scoring": [str, callable, None],
+        "scoring": [ScoreName(), callable, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "feature_metric": [StrOptions({"auto"}), None],
@@ -223,12 +222,7 @@ class MLPParameters(StampedEstimator):
         # Not at the top: it imports a large part of scikit-learn, which whoever only loads a model does without.
         from sklearn.metrics import check_scoring
 
-        try:
-            scorer = check_scoring(self, self.scoring)
-        except ValueError as error:
-            raise ValueError(
-                f"scoring must be 'loss', the name of a score, a callable or None; got {self.scoring!r}. {error}"
-            ) from error
+        scorer = check_scoring(self, self.scoring)
 
         def score(estimator, X, y, **weights):
             value = scorer(estimator, X, y, **weights)

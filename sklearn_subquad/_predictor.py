@@ -48,7 +48,7 @@ class Predictor(MLPParameters):
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
 
-    def model_attributes(self, network, inputs, targets, loss, *, laplace=None, sharpness=None, live=False):
+    def _model_attributes(self, network, inputs, targets, loss, *, laplace=None, sharpness=None, live=False):
         """Fitted attributes that predictions read, or say what the network is.
 
         With `live` the arrays of the network are not among them, and nothing pending is folded in.
@@ -107,7 +107,7 @@ class Predictor(MLPParameters):
             best = 0.0 if scored else 1.0
             self.validation_scores_ = [best - error for error in result.error_curve]
         # The state comes last: an estimator that has one is fitted.
-        attributes = self.model_attributes(
+        attributes = self._model_attributes(
             network, model.inputs, model.targets, loss, laplace=laplace, sharpness=sharpness
         )
         for name, value in attributes.items():
