@@ -61,7 +61,8 @@ def main(smoke):
             expected = scores if expected is None else expected
             # To rounding, which may move a row at the border of two classes.
             np.testing.assert_allclose(scores, expected, atol=2 / len(y))
-    print(f"{len(grid['density']) * search.cv} fits of {len(X)} rows or fewer, widths ({width}, {width})")
+            print(f"{way}: {taken:.1f} s", flush=True)
+    print(f"Medians of {len(grid['density']) * search.cv} fits of {len(X)} rows or fewer, widths ({width}, {width})")
     for way, runs in seconds.items():
         print(f"{way}: {np.median(runs):.1f} s ({min(runs):.1f} to {max(runs):.1f})", flush=True)
 
