@@ -7,13 +7,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import type_of_target
 
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._calibration import project_onto_simplex, scores
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 from sklearn_subquad._iterates import GivenRows
-from sklearn_subquad._labels import encode_labels, encode_more_labels, require_examples, weights_of_classes
+from sklearn_subquad._labels import (
+    check_labels,
+    encode_labels,
+    encode_more_labels,
+    require_examples,
+    weights_of_classes,
+)
 from sklearn_subquad._memory import densified
 from sklearn_subquad._typing import MatrixLike
 
@@ -462,7 +468,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
                     f"{self.classes_.tolist()}."
                 )
             return self.classes_, self._multilabel
-        check_classification_targets(y)
+        check_labels(y)
         if type_of_target(y) == "multilabel-indicator":
             return np.arange(y.shape[1]), True
         if classes is None:

@@ -7,6 +7,13 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 
+def check_labels(y):
+    """Raise ValueError for continuous targets, and for labels that are None, of which other messages say nothing."""
+    if isinstance(y, np.ndarray) and y.dtype.kind == "O" and any(label is None for label in y.flat):
+        raise ValueError("y holds missing labels (None): drop these rows, or give them a class of their own.")
+    check_classification_targets(y)
+
+
 def encode_labels(y):
     """Indicators of classes or labels.
 
@@ -27,9 +34,9 @@ def encode_labels(y):
     Raises
     ------
     ValueError
-        For continuous targets, and several columns that are not indicators.
+        For continuous targets, missing labels, and several columns that are not indicators.
     """
-    check_classification_targets(y)
+    check_labels(y)
     kind = type_of_target(y)
     if kind == "multiclass-multioutput":
         raise ValueError(
@@ -77,6 +84,7 @@ def encode_more_labels(y, classes, multilabel):
                 f"them; got shape {y.shape}."
             )
         return y != 0
+    check_labels(y)
     y = column_or_1d(y, warn=True)
     unknown = np.setdiff1d(y, classes)
     if len(unknown):

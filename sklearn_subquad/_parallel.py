@@ -16,11 +16,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import joblib
-from joblib.parallel import get_active_backend
+from joblib.parallel import BACKENDS, get_active_backend
 from threadpoolctl import ThreadpoolController
 
 # Operations of dense linear algebra from which more threads save more than their spinning costs afterwards.
 _MIN_BLAS_OPERATIONS = 4e9
+
+# The number of jobs of other backends, such as Dask's, counts the processors of a cluster.
+_LOCAL_BACKENDS = tuple(
+    BACKENDS[name] for name in ("loky", "multiprocessing", "sequential", "threading") if name in BACKENDS
+)
 
 # The pool, its number of threads, and whether its opener set the limit of BLAS.
 _pool = ContextVar("sklearn_subquad_pool", default=(None, 1, False))
@@ -63,8 +68,11 @@ def _one_blas_thread():
 
 def resolve_n_jobs(n_jobs=None):
     """The number of threads that `worker_threads` uses for `n_jobs`."""
-    if n_jobs is None:
-        _, n_jobs = get_active_backend()
+    backend, configured = get_active_backend()
+    if not isinstance(backend, _LOCAL_BACKENDS):
+        with joblib.parallel_config(backend="threading", n_jobs=None):
+            return resolve_n_jobs(n_jobs)
+    n_jobs = configured if n_jobs is None else n_jobs
     return _blas_limit() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
 
 

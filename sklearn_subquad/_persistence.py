@@ -1,7 +1,7 @@
-"""Stored estimators say by which version they were stored."""
+"""What estimators take from the installed distribution: the version they are stored with, the site they link to."""
 
 import warnings
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -22,8 +22,19 @@ class InconsistentVersionWarning(UserWarning):
 class StampedEstimator(BaseEstimator):
     """Base class that stamps what pickle, joblib, skops and copies store, and looks at the stamp of what they load.
 
-    scikit-learn does the same for its own modules only.
+    scikit-learn does the same for its own modules only, as for the link to the documentation in HTML representations.
     """
+
+    _doc_link_module = "sklearn_subquad"
+
+    @property
+    def _doc_link_template(self) -> str:
+        """Address of an estimator's page on the site that the distribution names; empty, without a link, for none."""
+        for entry in metadata("sklearn_subquad").get_all("Project-URL", []):
+            label, _, site = entry.partition(",")
+            if label.strip().lower() == "documentation":
+                return site.strip().rstrip("/") + "/generated/{estimator_module}.{estimator_name}.html"
+        return ""
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {_STAMP: VERSION}

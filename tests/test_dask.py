@@ -1,0 +1,163 @@
+"""Searches on Dask's workers, and data that is read a part at a time."""
+
+import importlib.util
+import threading
+
+import joblib
+import numpy as np
+import pytest
+from joblib.parallel import ParallelBackendBase
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info
+
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._parallel import resolve_n_jobs
+
+needs_dask = pytest.mark.skipif(
+    importlib.util.find_spec("dask") is None or importlib.util.find_spec("distributed") is None,
+    reason="dask.distributed is not installed",
+)
+SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 3, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A client of two processes of one thread each on this machine."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def data(estimator_class):
+    load = load_diabetes if estimator_class is SubquadMLPRegressor else load_breast_cancer
+    X, y = load(return_X_y=True)
+    return X[:300], y[:300].astype(float if estimator_class is SubquadMLPRegressor else int)
+
+
+@needs_dask
+@pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+def test_a_search_on_workers_finds_what_one_process_finds(estimator_class, client):
+    X, y = data(estimator_class)
+    name = estimator_class.__name__.lower()
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), estimator_class(**SETTINGS)), {f"{name}__density": [0.1, 0.2, 0.4]}, cv=2
+    )
+    alone = clone(search).set_params(n_jobs=1).fit(X, y)
+    with joblib.parallel_config(backend="dask"):
+        found = search.fit(X, y)
+    for key in ("mean_test_score", "std_test_score"):
+        np.testing.assert_allclose(found.cv_results_[key], alone.cv_results_[key], rtol=1e-9)
+    assert found.best_params_ == alone.best_params_
+
+
+class CountsThreads(ClassifierMixin, BaseEstimator):
+    """Fits a classifier, and scores one over the threads that it may use here, works with, and leaves to BLAS."""
+
+    def __init__(self, seed=0):
+        self.seed = seed
+
+    def fit(self, X, y):
+        counts, done = [resolve_n_jobs()], threading.Event()
+
+        def watch():
+            while not done.wait(0.001):
+                counts.append(sum(t.name.startswith("sklearn_subquad") for t in threading.enumerate()))
+                counts.extend(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        model = SubquadMLPClassifier(hidden_layer_sizes=(512, 512), max_iter=2, batch_size=1000, random_state=self.seed)
+        try:
+            model.fit(X, y)
+        finally:
+            done.set()
+            watcher.join()
+        self.most_ = max(counts)
+        self.classes_ = np.unique(y)
+        return self
+
+    def score(self, X, y):
+        return self.most_
+
+
+@needs_dask
+def test_a_worker_of_one_thread_computes_with_one(client):
+    X, y = data(SubquadMLPClassifier)
+    with joblib.parallel_config(backend="dask"):
+        search = GridSearchCV(CountsThreads(), {"seed": [0, 1]}, cv=2, refit=False).fit(X, y)
+    assert search.cv_results_["mean_test_score"].max() == 1
+
+
+class ClusterBackend(ParallelBackendBase):
+    """As joblib's backends of clusters do, offers 64 processors of other machines, also within a task."""
+
+    default_n_jobs = -1
+
+    def effective_n_jobs(self, n_jobs):
+        return 64
+
+
+@pytest.mark.parametrize("n_jobs", [None, -1, 2])
+def test_processors_of_a_cluster_are_no_threads_of_a_fit(n_jobs):
+    expected = resolve_n_jobs(n_jobs)
+    joblib.register_parallel_backend("a cluster", ClusterBackend)
+    with joblib.parallel_config(backend="a cluster"):
+        assert joblib.effective_n_jobs() == 64
+        assert resolve_n_jobs(n_jobs) == expected
+
+
+# ---- out of core ---------------------------------------------------------------------------------------------------
+
+
+def parts_of(n, size=70):
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+@pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+def test_parts_of_a_file_teach_what_parts_of_an_array_do(estimator_class, tmp_path):
+    X, y = data(estimator_class)
+    for name, array in (("X", X), ("y", y)):
+        file = np.memmap(tmp_path / name, dtype=array.dtype, mode="w+", shape=array.shape)
+        file[:] = array
+        file.flush()
+    X_file = np.memmap(tmp_path / "X", dtype=X.dtype, mode="r", shape=X.shape)
+    y_file = np.memmap(tmp_path / "y", dtype=y.dtype, mode="r", shape=y.shape)
+    classes = {"classes": [0, 1]} if estimator_class is SubquadMLPClassifier else {}
+    models = [estimator_class(**SETTINGS) for _ in range(2)]
+    for _ in range(2):
+        for rows in parts_of(len(X)):
+            models[0].partial_fit(X[rows], y[rows], **classes)
+            models[1].partial_fit(X_file[rows], y_file[rows], **classes)
+    assert models[1].predict(X_file).tobytes() == models[0].predict(X).tobytes()
+    np.testing.assert_array_equal(X_file, X)
+    # No part of the file is kept: the estimator goes without it.
+    assert not any(isinstance(value, np.memmap) for value in models[1]._state_.values())
+
+
+@needs_dask
+@pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+def test_an_incremental_fit_of_dask_arrays_is_a_loop_over_their_blocks(estimator_class, client):
+    wrappers = pytest.importorskip("dask_ml.wrappers", reason="dask-ml is not installed, or not for this scikit-learn")
+    import dask.array
+
+    X, y = data(estimator_class)
+    classes = {"classes": [0, 1]} if estimator_class is SubquadMLPClassifier else {}
+    expected = estimator_class(**SETTINGS)
+    for rows in parts_of(len(X), 100):
+        expected.partial_fit(X[rows], y[rows], **classes)
+    # Blocks in their order.
+    wrapped = wrappers.Incremental(estimator_class(**SETTINGS), shuffle_blocks=False, scoring=None)
+    wrapped.fit(dask.array.from_array(X, (100, X.shape[1])), dask.array.from_array(y, 100), **classes)
+    np.testing.assert_allclose(wrapped.estimator_.predict(X), expected.predict(X), rtol=1e-9)
+    predicted = wrapped.predict(dask.array.from_array(X, (150, X.shape[1])))
+    np.testing.assert_allclose(predicted.compute(), expected.predict(X), rtol=1e-9)
