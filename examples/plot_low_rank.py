@@ -41,8 +41,8 @@ spectra = [np.linalg.svd(change, compute_uv=False) for change in changes]
 # %%
 # On the left is the whole spectrum, on a logarithmic axis. After one step it falls to rounding errors (of numbers in
 # double precision) behind the 80th singular value, after two behind the 160th, after four behind the 320th: the number
-# of steps times the number of rows. After eight steps that would be more than there are neurons, and the rank ends where
-# the neurons do that are active on some row: the weights of others do not change.
+# of steps times the number of rows. After eight steps that would be more than there are neurons, and the rank ends with
+# the number of neurons that are active on some row: the weights of others do not change.
 #
 # On the right is how much of the change the largest ones make up, as a share of its squared Frobenius norm. Far fewer
 # than n matter: some twenty directions are 99 % of it, hardly more after eight steps than after one. (Of this the

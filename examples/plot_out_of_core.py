@@ -25,9 +25,9 @@ X_test, y_test = make_friedman1(4000, noise=NOISE, random_state=N_PARTS)
 X_test = X_test.astype(np.float32)
 
 # %%
-# The file is written and read part by part: ten features and the target. The network standardises by its first part; the
-# others get features that are standardised by the same, and targets from which its mean is taken. All see every row
-# once.
+# The file is written and read part by part: ten features and the target. The network standardises by its first part;
+# the others get features that are standardised by the same, and targets from which its mean is taken. All see every
+# row once.
 
 parts = [slice(start, start + PART) for start in range(0, N_PARTS * PART, PART)]
 models = {

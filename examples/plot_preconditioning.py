@@ -2,8 +2,8 @@
 Preconditioners of the inner solve
 ==================================
 
-A step solves ``(J J^T + shift I) c = r`` by conjugate gradients, where J is the Jacobian of all outputs on all rows. How
-many iterations that takes depends on the preconditioner: the Gram matrix that the outputs share, a sketch of J, or
+A step solves ``(J J^T + shift I) c = r`` by conjugate gradients, where J is the Jacobian of all outputs on all rows.
+How many iterations that takes depends on the preconditioner: the Gram matrix that the outputs share, a sketch of J, or
 none. All of them end in the same solution.
 """
 
@@ -73,6 +73,16 @@ SOLVES = [
 ]
 DAMPINGS = (1.0, 0.01)
 
+# %%
+# Both preconditioners save most of the iterations, and the more so the smaller the damping is: without one, 300
+# iterations were not enough on the right. A sketch of twice as many columns as there are rows is not far behind the
+# Gram matrix; one of half as many costs less and takes longer. The line is where the solver stops by default when it
+# fits all rows at once: a step is solved to 1 % of the residual.
+#
+# The Gram matrix is no exact solution here, since the ten outputs share one and each has another. With a single output
+# it is, and a step is solved directly. With a small scale of the output weights at the start, outputs have nearly the
+# same, and a few iterations are enough.
+
 figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
 with worker_threads():
     for damping, ax in zip(DAMPINGS, axes, strict=True):
@@ -80,6 +90,7 @@ with worker_threads():
             norms = residual_norms(name, damping, size)
             ax.plot(norms, style, label=label)
             print(f"damping {damping:g}, {label}: {len(norms) - 1} iterations to {norms[-1]:.1e}")
+        ax.axhline(1e-2, color="0.35", linewidth=1)
         ax.set(title=f"Damping {damping:g}", xlabel="Iteration", yscale="log", xlim=(0, 150))
 axes[0].set_ylabel("Relative residual")
 axes[0].legend()

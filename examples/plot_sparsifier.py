@@ -18,8 +18,8 @@ from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 # The activations of a layer
 # --------------------------
 # A classifier learns the ten digits. Its fitted attributes say what the layers compute, so that they can be followed by
-# hand. Here the pixels are centred outside and divided by one scale for all; inside they are only divided by the root of
-# their number.
+# hand. Here the pixels are centred outside and divided by one scale for all; inside they are only divided by the root
+# of their number.
 
 
 def activations(model, X):
@@ -48,8 +48,9 @@ print(f"neurons that are active on none of these rows: {np.count_nonzero(np.all(
 
 # %%
 # In the picture a row is an image, and a column one of the 512 neurons of the last layer. Neurons are sorted by the
-# digit on which they are most active. White is exactly zero. The blocks on the diagonal are what a digit's own neurons
-# do; hardly any neuron is of use to one digit alone.
+# digit on which they are most active. White is exactly zero. Along the diagonal every digit has its own neurons, but
+# most of them are active on other digits as well. The fraction of active neurons is a mean: on the right are those that
+# none of these images activates, about a quarter.
 
 by_digit = hidden.reshape(10, 20, -1).mean(axis=1)
 # Those that are never active come last.
@@ -66,7 +67,9 @@ figure.colorbar(image, ax=ax, label="Activation", extend="max")
 # %%
 # Density against error and time
 # ------------------------------
-# A wider network, for regression on 500 rows, at densities from 1 % to the 50 % of the ordinary ReLU.
+# A wider network, for regression on 500 rows, at densities from 1 % to the 50 % of the ordinary ReLU. Most of what the
+# ordinary ReLU computes is not needed: the error stays about the same down to a density of 5 % and grows below, while
+# the time of a step falls with the density until other work is all that is left. The default is on the dense side.
 
 DENSITIES, WIDTH, N_TRAIN = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), 2048, 500
 X, y = make_friedman1(N_TRAIN + 2000, noise=0.1, random_state=0)
@@ -75,7 +78,7 @@ X = X.astype(np.float32)
 measured = []
 for density in (*DENSITIES, "auto"):
     regressor = SubquadMLPRegressor(
-        hidden_layer_sizes=(WIDTH, WIDTH), density=density, early_stopping=False, max_iter=6, random_state=0
+        hidden_layer_sizes=(WIDTH, WIDTH), density=density, early_stopping=False, max_iter=10, random_state=0
     ).fit(X[:N_TRAIN], y[:N_TRAIN])
     phases = ("forward", "jacobian", "solve", "update", "flush")
     seconds = sum(regressor.phase_times_[phase] for phase in phases) / regressor.n_iter_

@@ -52,13 +52,14 @@ axes[0].set_ylabel("y")
 axes[0].legend(loc="lower right")
 
 # %%
-# Where there are data, the width of the band is that of the noise. It grows in the gap and outside, for both. How
-# they go on there is what differs: a network of ReLUs goes on along straight lines and grows less and less sure of
-# them, the Gaussian process returns to the mean. Neither can know that the curve goes on as a sine.
+# Where there are data, the band is about as wide as the noise asks for. It grows in the gap and outside, for both. How
+# they go on there is what differs: a network of ReLUs goes on along straight lines, of which it is less and less sure,
+# the Gaussian process returns to the mean. Neither can know that the curve goes on as a sine. To the left of the data
+# the network is too sure of its line: the curve leaves the interval at once.
 #
-# The Gaussian process has smooth bands, which suit a smooth curve of one feature. Those of the network have edges:
-# neurons that become active at one point are what it has there, and with a single feature all of them are visible. On
-# such a problem the process is the better choice; the network is for more rows and features than it can take.
+# The bands of the Gaussian process are smooth, as is the curve. Those of the network have edges, where neurons become
+# active: with a single feature, all of them do so at points. On such a problem the Gaussian process is the better
+# choice; it is with more features, and more rows than it can take, that the network has its place.
 #
 # On 2,000 other rows from where the data are, the share that lies in the 90 % interval, and the root mean squared error
 # (the noise is 0.2):
