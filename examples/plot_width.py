@@ -24,7 +24,7 @@ NOISE, N_TRAIN, N_DRAWS = 0.1, 500, 3
 # the initial weights and what comes after the last step are left out.
 #
 # Beside it stands scikit-learn's dense MLP of the same width: the second call of its `partial_fit`, one epoch of Adam
-# over the same rows. (It needs some hundred epochs where the other needs about ten steps.)
+# over the same rows, up to 2,048 neurons. (It needs some hundred epochs where the other needs about ten steps.)
 
 
 def seconds_per_step(model):
@@ -50,12 +50,14 @@ for draw in range(N_DRAWS):
         ).fit(X_train, y_train)
         errors[draw, i] = root_mean_squared_error(y[N_TRAIN:], model.predict(X[N_TRAIN:]))
         step_times[draw, i] = seconds_per_step(model)
-epoch_times = [seconds_per_epoch(width, X_train, y_train) for width in WIDTHS]
+dense_widths = WIDTHS[:-1]
+epoch_times = [seconds_per_epoch(width, X_train, y_train) for width in dense_widths]
 
 # %%
 # The error on 2,000 other rows falls with the width up to about 1,024 neurons and then stays where it is: wider does
-# no harm, although the widest network has 17 million weights for 500 rows. The noise alone is 0.1; the rest is what
-# 500 rows leave open.
+# no harm, although the widest network has 17 million weights for 500 rows. It is well above the noise of 0.1: these
+# fits take ten steps whatever comes of it. At the defaults, which look for the number of steps on held-out rows and
+# learn a metric of the features, the error at width 1,024 is about 0.25 on the same draws.
 #
 # In the right picture both axes are logarithmic, so that the slope is the power of the width that the time grows with.
 # The dotted line grows with its square, as a dense network has to. In narrow networks the step costs what does not
@@ -68,9 +70,9 @@ error_ax.axhline(NOISE, color="0.35", linestyle=":", label="Noise")
 error_ax.set(title="Test error", ylabel="Root mean squared error", ylim=(0, None))
 
 time_ax.plot(WIDTHS, np.median(step_times, axis=0), "C0o-", label="A Gauss-Newton step")
-time_ax.plot(WIDTHS, epoch_times, "C1s--", label="An epoch of MLPRegressor")
-square = WIDTHS[-3:] / WIDTHS[-1]
-time_ax.plot(WIDTHS[-3:], 0.4 * epoch_times[-1] * square**2, color="0.35", linestyle=":", label="Square of the width")
+time_ax.plot(dense_widths, epoch_times, "C1s--", label="An epoch of MLPRegressor")
+square = (WIDTHS[-4:] / dense_widths[-1]) ** 2
+time_ax.plot(WIDTHS[-4:], 0.4 * epoch_times[-1] * square, color="0.35", linestyle=":", label="Square of the width")
 time_ax.set(title="Time", ylabel="Seconds", yscale="log")
 
 for ax in (error_ax, time_ax):
