@@ -67,10 +67,10 @@ figure.colorbar(image, ax=ax, label="Activation", extend="max")
 # %%
 # Density against error and time
 # ------------------------------
-# A wider network, for regression on 500 rows, at densities from 1 % to the 50 % of the ordinary ReLU. Little of what the
-# ordinary ReLU computes is needed: the error is hardly larger down to a density of 5 % and grows below, while a step of
-# the ordinary ReLU takes by far the longest. At small densities the rest of the work is most of the time. The default
-# is on the dense side.
+# A wider network, for regression on 500 rows, at densities from 1 % to the 50 % of the ordinary ReLU. Little of what
+# that computes is needed: the error is hardly larger down to a density of 5 % and grows below, while a step of the
+# ordinary ReLU takes by far the longest. At small densities the rest of the work is most of the time. The default is on
+# the dense side.
 
 DENSITIES, WIDTH, N_TRAIN = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), 2048, 500
 X, y = make_friedman1(N_TRAIN + 2000, noise=0.1, random_state=0)
