@@ -60,6 +60,11 @@ shape = len(encoders), len(densities), len(scales)
 scores = search.cv_results_["mean_test_score"].reshape(shape)
 spread = search.cv_results_["std_test_score"].reshape(shape)
 
+# %%
+# The encoding matters most: numbers for categories without an order lose much, and make scores depend on the other
+# parameters in no clear way. With one column per category, no other setting is better than the default by more than
+# scores differ between folds; only a density of 5 %, six neurons a layer, is clearly worse.
+
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), sharey=True, layout="constrained")
 for name, table, ax in zip(encoders, scores, axes, strict=True):
     image = ax.imshow(table, cmap="viridis", vmin=scores.min(), vmax=scores.max())
