@@ -149,9 +149,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Class labels, sorted.
     coefs_ : list of ndarray
         Weights, as dense arrays built at every access. With skip connections item l has shape
-        (m_l + n_features_in_, m_{l+1}), m_0 being 0: first the rows that meet the hidden layer before, then
+        ``(m_l + n_features_in_, m_{l+1})``, m_0 being 0: first the rows that meet the hidden layer before, then
         those that meet the scaled features, ``(x - mean) / scale / sqrt(n_features_in_)``. Without, item 0 has
-        shape (n_features_in_, m_1), the others (m_l, m_{l+1}).
+        shape ``(n_features_in_, m_1)``, the others ``(m_l, m_{l+1})``.
     intercepts_ : list of ndarray of shape (m_{l+1},)
         The constant's share of each layer's pre-activations; zero where nothing meets the features.
     shifts_, gains_ : ndarray of shape (n_hidden_layers,)
@@ -183,15 +183,15 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         better of two, where a metric was tried. Only for ``early_stopping="validation"``. The error with
         ``loss="log_loss"`` counts one more row, whose label is the most probable one besides its own: what it costs is
         the mean over the held-out rows, and of fewer than 100 rows it is as large a share as of 100.
-    density_curve_ : ndarray of shape (n_iter_ + 1, n_hidden_layers)
+    density_curve_ : ndarray of shape (`n_iter_` + 1, n_hidden_layers)
         Fraction of active neurons of every hidden layer, as the mean over the fitted rows after 0 (the random start),
-        1, ... n_iter_ steps; row best_iter_ is of the returned network. In batches, of shape
-        (n_iter_, n_hidden_layers): for every pass the mean over its rows, those of each batch counted before its step.
+        1, ... `n_iter_` steps; row `best_iter_` is of the returned network. In batches, of shape
+        (`n_iter_`, n_hidden_layers): for every pass the mean over its rows, each batch's counted before its step.
         For ``early_stopping="validation"`` of the final fit, as `n_iter_` and `loss_curve_`.
     rank_curve_ : list of int
-        Rank-one updates that were pending as factors during steps 1, ... n_iter_, at most and in the weight matrix that
-        held the most, after a 0 for the start. It rises from step to step while factors wait and falls once they were
-        folded in; always 0 with one hidden layer. In batches, n_iter_ floats: for every pass the mean over its steps.
+        Rank-one updates that were pending as factors during steps 1, ... `n_iter_`, at most and in the weight matrix
+        that held the most, after a 0 for the start. It rises from step to step while factors wait and falls once they
+        were folded in; always 0 with one hidden layer. In batches, `n_iter_` floats: means over the steps of every pass.
         Of the same fit as `density_curve_`.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
@@ -207,7 +207,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         "identity"; with ``loss="log_loss"`` "logistic" for two classes and "softmax" for more.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Their names, where X has string column names.
 
     See Also

@@ -150,16 +150,16 @@ class Predictor(MLPParameters):
     def coefs_(self) -> list[NDArray[np.floating]]:
         """Weights in the layout of scikit-learn's MLP, built from the packed tiles at every access.
 
-        List of n_layers_ - 1 arrays. With skip connections, item l has shape
+        List of `n_layers_` - 1 arrays. With skip connections, item l has shape
         ``(m_l + n_features_in_, m_{l+1})``, where m_0 = 0: first the rows for the hidden layer before, then
-        those for the (standardised) features; the last item has n_outputs_ columns. Without, item 0 has
+        those for the (standardised) features; the last item has `n_outputs_` columns. Without, item 0 has
         shape ``(n_features_in_, m_1)`` and item l has shape ``(m_l, m_{l+1})``.
         """
         return [hidden_and_features for hidden_and_features, _ in self._dense_layers()]
 
     @property
     def intercepts_(self) -> list[NDArray[np.floating]]:
-        """List of n_layers_ - 1 arrays of shape (m_l,): the constant input's share of each pre-activation.
+        """List of `n_layers_` - 1 arrays of shape (m_l,): the constant input's share of each pre-activation.
 
         The threshold `shifts_` is not part of it.
         """
