@@ -29,6 +29,8 @@ templates_path = ["_templates"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
+# Methods stand beside their class in the list of a page's headings.
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"
 autodoc_member_order = "groupwise"
 # Members are listed by the template of classes.
