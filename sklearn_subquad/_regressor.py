@@ -171,8 +171,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         For ``early_stopping="validation"`` of the final fit, as `n_iter_` and `loss_curve_`.
     rank_curve_ : list of int
         Rank-one updates that were pending as factors during steps 1, ... `n_iter_`, at most and in the weight matrix
-        that held the most, after a 0 for the start. It rises from step to step while factors wait and falls once they
-        were folded in; always 0 with one hidden layer. In batches, `n_iter_` floats: means over the steps of every pass.
+        that held the most, after a 0 for the start. It rises from step to step while factors wait and falls once
+        they were folded in; always 0 with one hidden layer. In batches, `n_iter_` floats: means over the steps of every pass.
         Of the same fit as `density_curve_`.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
