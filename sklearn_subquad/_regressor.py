@@ -172,7 +172,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     rank_curve_ : list of int
         Rank-one updates that were pending as factors during steps 1, ... `n_iter_`, at most and in the weight matrix
         that held the most, after a 0 for the start. It rises from step to step while factors wait and falls once
-        they were folded in; always 0 with one hidden layer. In batches, `n_iter_` floats: means over the steps of every pass.
+        they were folded in; always 0 with one hidden layer. In batches, `n_iter_` floats, means over the passes' steps.
         Of the same fit as `density_curve_`.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
