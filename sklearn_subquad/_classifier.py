@@ -131,9 +131,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         mean exceeds 6. Without it, features should be centred and of unit scale already.
     n_jobs : int or None, default=None
         Threads, as in joblib; fits whose steps are too short to share (fewer than 400,000 rows times neurons) use one.
-        None follows ``joblib.parallel_config``, then the present thread limit of BLAS, hence
-        ``threadpoolctl.threadpool_limits`` and joblib's worker processes. Up to about 2,000 rows the result is
-        the same to the bit for every number; beyond, factorisations by threaded BLAS are the same to rounding.
+        None follows ``joblib.parallel_config``, is one in the threads of a joblib pool, and else the present thread
+        limit of BLAS, hence that of ``threadpoolctl.threadpool_limits`` and joblib's worker processes. Up to about
+        2,000 rows the result is the same to the bit for every number; beyond, factorisations by threaded BLAS are the
+        same to rounding.
     random_state : int, RandomState instance or None, default=None
         Determines the initial weights, the held-out part, probes and sketches.
     warm_start : bool, default=False

@@ -73,6 +73,9 @@ def resolve_n_jobs(n_jobs=None):
         with joblib.parallel_config(backend="threading", n_jobs=None):
             return resolve_n_jobs(n_jobs)
     n_jobs = configured if n_jobs is None else n_jobs
+    if n_jobs is None and backend.nesting_level and threading.current_thread() is not threading.main_thread():
+        # A thread of a joblib pool, whose others are at work as well. Tasks of worker processes are in main threads.
+        return 1
     return _blas_limit() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
 
 
@@ -84,8 +87,8 @@ def worker_threads(n_jobs=None):
     ----------
     n_jobs : int or None
         Number of threads as in joblib (-1: all processors). None follows ``joblib.parallel_config`` where that
-        says something, and otherwise the limit that BLAS has at the moment, so that
-        ``threadpoolctl.threadpool_limits`` and joblib's worker processes govern it.
+        says something, is 1 in the threads of a joblib pool, and otherwise the limit that BLAS has at the moment, so
+        that ``threadpoolctl.threadpool_limits`` and joblib's worker processes govern it.
     """
     n_threads = resolve_n_jobs(n_jobs)
     # The executor starts threads only for what is submitted: with n_threads = 1 there are none.

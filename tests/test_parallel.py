@@ -8,7 +8,7 @@ import threadpoolctl
 
 from sklearn_subquad._matmul import ROUTES, PackedMatrix, row_gram_columns, row_products, symmetric, times_dense
 from sklearn_subquad._parallel import blas_threads as large_work
-from sklearn_subquad._parallel import for_each, worker_threads
+from sklearn_subquad._parallel import for_each, resolve_n_jobs, worker_threads
 from sklearn_subquad._products import ColumnwiseSum, sparse_term
 from sklearn_subquad._rows import SparseRows
 
@@ -129,6 +129,18 @@ class TestForEach:
         with worker_threads(4):
             for_each(work, 1000)
         np.testing.assert_array_equal(out, np.arange(1000))
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("threading", 1), ("sequential", 3)])
+def test_threads_of_a_pool_take_one_each(backend, expected):
+    """Unless they are told otherwise; a sequential backend is no pool."""
+
+    def threads(n_jobs):
+        return resolve_n_jobs(n_jobs)
+
+    with threadpoolctl.threadpool_limits(3, user_api="blas"):
+        found = joblib.Parallel(2, backend=backend)(joblib.delayed(threads)(n_jobs) for n_jobs in (None, 2, None))
+    assert found == [expected, 2, expected]
 
 
 class Interrupted:
