@@ -12,6 +12,7 @@ change; sketches: condition and inner iterations by the columns of a sketch. doc
 
 import argparse
 import dataclasses
+import itertools
 import json
 import pathlib
 from dataclasses import dataclass
@@ -228,7 +229,7 @@ def converge(setting, target, *, width, n_rows, depth, damping, density=None):
             dampings.append(float(accepted.solution.shift / trust_region._mean_diagonal))
             if distances[-1] < REACHED:
                 break
-    ratios = [after / before for before, after in zip(distances, distances[1:], strict=False)]
+    ratios = [after / before for before, after in itertools.pairwise(distances)]
     result = {
         "setting": setting.name,
         "target": target,
@@ -325,7 +326,7 @@ def sketches(smoke):
 
 
 def preconditioned(system, preconditioner, rhs):
-    """Condition number of ``preconditioner^-1 system``, and conjugate gradients' iterations for this right-hand side."""
+    """Condition number of ``preconditioner^-1 system``, and iterations of conjugate gradients for this right-hand side."""
     spectrum = scipy.linalg.eigh(system, preconditioner, eigvals_only=True, check_finite=False)
     factor = scipy.linalg.cho_factor(preconditioner, lower=True)
     solved = pcg(
