@@ -326,7 +326,7 @@ def sketches(smoke):
 
 
 def preconditioned(system, preconditioner, rhs):
-    """Condition number of ``preconditioner^-1 system``, and iterations of conjugate gradients for this right-hand side."""
+    """Condition number of ``preconditioner^-1 system``, and inner iterations for this right-hand side."""
     spectrum = scipy.linalg.eigh(system, preconditioner, eigvals_only=True, check_finite=False)
     factor = scipy.linalg.cho_factor(preconditioner, lower=True)
     solved = pcg(
