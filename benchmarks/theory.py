@@ -290,7 +290,7 @@ SKETCH_DAMPINGS = (1e-3, 0.3)
 
 def sketches(smoke):
     """Condition number of the preconditioned system, and inner iterations, by kind and columns of the sketch."""
-    sizes, width = ((48,), 128) if smoke else ((256, 512, 1024, 2048), SKETCH_WIDTH)
+    sizes, width = ((48,), 128) if smoke else ((128, 256, 512, 1024), SKETCH_WIDTH)
     found = []
     for n_rows in sizes:
         X, y = friedman(n_rows)
