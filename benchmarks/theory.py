@@ -144,6 +144,12 @@ def seconds(smoke):
 # ---- how the residual falls -------------------------------------------------------------------------------
 
 
+class IndependentOutputs(Architecture):
+    """As in the paper, output weights of any size are independent: the network does not start at zero."""
+
+    mirrored = False
+
+
 @dataclass(frozen=True)
 class Setting:
     """A kind of network and of inputs.
@@ -153,10 +159,13 @@ class Setting:
     name : str
     unit_rows : bool
         Whether inputs are scaled to norm one and nothing else, as in the paper, or standardised.
+    mirrored : bool
+        Whether output weights of that size come in pairs of opposite sign, as the package draws them, or are independent.
     """
 
     name: str
     unit_rows: bool
+    mirrored: bool = False
 
     def density(self, width):
         return shifted_density(width) if self.unit_rows else auto_density(width)
@@ -168,7 +177,8 @@ class Setting:
         if self.unit_rows:
             x = X - X.mean(axis=0)
             x /= np.linalg.norm(x, axis=1, keepdims=True)
-            architecture = Architecture(*shape, skip_connections=False, init="gaussian", init_scale=1.0)
+            kind = Architecture if self.mirrored else IndependentOutputs
+            architecture = kind(*shape, skip_connections=False, init="gaussian", init_scale=1.0)
         else:
             x = InputScaling.fit(X, np.ones(len(X)), True).transform(X)
             architecture = Architecture(*shape, init_scale=0.05 * np.sqrt(2048 / width))
@@ -176,6 +186,7 @@ class Setting:
 
 
 SETTINGS = (Setting("paper", unit_rows=True), Setting("default", unit_rows=False))
+MIRRORED = Setting("mirrored", unit_rows=True, mirrored=True)
 TARGETS = ("random", "smooth")
 # Steps at most, and the distance from the targets, relative to the first one, at which single precision begins to tell.
 MAX_STEPS, REACHED = 12, 1e-4
@@ -259,8 +270,8 @@ def convergence(smoke):
     """Series over the width, the damping, the density and the depth."""
     found = []
 
-    def run(series, **changes):
-        for setting in SETTINGS:
+    def run(series, settings=SETTINGS, **changes):
+        for setting in settings:
             for target in TARGETS:
                 found.append({"series": series} | converge(setting, target, **(base | changes)))
 
@@ -269,6 +280,7 @@ def convergence(smoke):
         run("width")
         return found
     base = BASE
+    run("mirrored", (MIRRORED,))
     for n_rows in (64, 256, 512):
         for width in (256, 1024, 4096, 16384):
             run("width", n_rows=n_rows, width=width)

@@ -11,7 +11,7 @@ TABLE = HERE / "results" / "theory.md"
 PICTURES = HERE.parent / "doc" / "images"
 
 COLOURS = ("#0b6e4f", "#b23a48", "#2f5d8a", "#c58b1b", "#7a4b94", "#7a7a7a")
-NAMES = {"paper": "as in the paper", "default": "package default"}
+NAMES = {"paper": "as in the paper", "default": "package default", "mirrored": "as in the paper, mirrored"}
 TARGET_NAMES = {"random": "random labels", "smooth": "smooth target"}
 SKETCH_NAMES = {"tensor_srht": "TensorSRHT", "tensor_sketch": "TensorSketch", "gaussian": "Gaussian matrix"}
 
