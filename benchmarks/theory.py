@@ -1,13 +1,14 @@
 """The claims of the paper (arXiv 2112.07628), measured: what is counted, timed, and how fast the residual falls.
 
 python benchmarks/theory.py all          # about twenty minutes; writes results/theory.json
-python benchmarks/theory.py counts rows seconds convergence sketches      # or some of them
+python benchmarks/theory.py counts gaussian rows seconds convergence sketches      # or some of them
 python benchmarks/theory.py plot         # writes results/theory.md and doc/images/claim_*.svg (needs matplotlib)
 python benchmarks/theory.py all --smoke  # small problems, nothing written
 
-counts: operations and weights of an iteration by width and density; rows: weights that an iteration depends on, by its
-number of rows; seconds: an iteration by width and density; convergence: how the residual falls, and which neurons
-change; sketches: condition and inner iterations by the columns of a sketch. doc/paper_claims.md says what came out.
+counts: operations and weights of an iteration by width and density; gaussian: the same from Gaussian initial weights;
+rows: weights that an iteration depends on, by its number of rows; seconds: an iteration by width and density;
+convergence: how the residual falls, and which neurons change; sketches: condition and inner iterations by the columns
+of a sketch. doc/paper_claims.md says what came out.
 """
 
 import argparse
@@ -53,15 +54,15 @@ def shifted_density(width):
 # ---- what an iteration costs ------------------------------------------------------------------------------
 
 
-def counts(smoke):
+def counts(smoke, init="auto", widths=WIDTHS):
     """Operations, and weights fetched and written, of an iteration on `N_ROWS` rows, by width and density."""
-    widths, n_rows = ((128, 256, 512), 64) if smoke else (WIDTHS, N_ROWS)
+    widths, n_rows = ((128, 256, 512), 64) if smoke else (widths, N_ROWS)
     found = []
     for width in widths:
         for power in POWERS:
             counter = OperationCounter()
             with counter.counting():
-                model = timed_model(width, width**power).fit(*friedman(n_rows))
+                model = timed_model(width, width**power).set_params(init=init).fit(*friedman(n_rows))
             if model.n_iter_ != STEPS:
                 raise ValueError(f"{model.n_iter_} steps instead of {STEPS}.")
             phases = dict(counter.phases)
@@ -92,6 +93,11 @@ def counts(smoke):
                 flush=True,
             )
     return found
+
+
+def gaussian(smoke):
+    """`counts` for initial weights that meet all features, whose pre-activations are normal."""
+    return counts(smoke, "gaussian", WIDTHS[:-1])
 
 
 KINDS = {
@@ -353,6 +359,7 @@ def preconditioned(system, preconditioner, rhs):
 
 MEASUREMENTS = {
     "counts": counts,
+    "gaussian": gaussian,
     "rows": rows,
     "seconds": seconds,
     "convergence": convergence,
