@@ -1,14 +1,14 @@
 """The claims of the paper (arXiv 2112.07628), measured: what is counted, timed, and how fast the residual falls.
 
 python benchmarks/theory.py all          # about twenty minutes; writes results/theory.json
-python benchmarks/theory.py counts gaussian rows seconds convergence sketches      # or some of them
+python benchmarks/theory.py counts gaussian rows seconds convergence depths sketches      # or some of them
 python benchmarks/theory.py plot         # writes results/theory.md and doc/images/claim_*.svg (needs matplotlib)
 python benchmarks/theory.py all --smoke  # small problems, nothing written
 
 counts: operations and weights of an iteration by width and density; gaussian: the same from Gaussian initial weights;
 rows: weights that an iteration depends on, by its number of rows; seconds: an iteration by width and density;
-convergence: how the residual falls, and which neurons change; sketches: condition and inner iterations by the columns
-of a sketch. doc/paper_claims.md says what came out.
+convergence: how the residual falls, and which neurons change; depths: the same by the number of layers; sketches:
+condition and inner iterations by the columns of a sketch. doc/paper_claims.md says what came out.
 """
 
 import argparse
@@ -198,6 +198,7 @@ TARGETS = ("random", "smooth")
 MAX_STEPS, REACHED = 12, 1e-4
 # Of the series that vary one thing.
 BASE = {"width": 4096, "n_rows": 256, "depth": 2, "damping": 1e-4}
+SMOKE = {"width": 128, "n_rows": 32, "damping": 1e-3}
 
 
 def _active(rows):
@@ -212,7 +213,8 @@ def converge(setting, target, *, width, n_rows, depth, damping, density=None):
     """Steps of one fit at a damping that stays: distances ||f - y|| relative to the first one, and flips.
 
     A flip is a neuron that is active on a row before a step and not after it, or the other way round; their shares are
-    means over rows, of all neurons of a layer. `modelled` is what the linear model leaves of the distance.
+    means over rows, of all neurons of a layer. `modelled` is what the linear model leaves of the distance; `silent` the
+    share of rows for which no neuron of the last layer is active, before the first step and after the last one.
     """
     X, y = friedman(n_rows)
     if target == "random":
@@ -261,6 +263,7 @@ def converge(setting, target, *, width, n_rows, depth, damping, density=None):
         "flips": flips,
         "dampings": dampings,
         "active": [float(layer.mean()) for layer in initially],
+        "silent": [float((~layer[-1].any(axis=1)).mean()) for layer in (initially, active)],
         "flips_in_all": [float((a != b).mean()) for a, b in zip(active, initially, strict=True)],
     }
     print(
@@ -272,31 +275,33 @@ def converge(setting, target, *, width, n_rows, depth, damping, density=None):
     return result
 
 
+def series(name, settings=SETTINGS, **changes):
+    """`converge` in all settings and to both targets, from the base case but for the changes."""
+    for setting in settings:
+        for target in TARGETS:
+            yield {"series": name} | converge(setting, target, **(BASE | changes))
+
+
 def convergence(smoke):
-    """Series over the width, the damping, the density and the depth."""
-    found = []
-
-    def run(series, settings=SETTINGS, **changes):
-        for setting in settings:
-            for target in TARGETS:
-                found.append({"series": series} | converge(setting, target, **(base | changes)))
-
+    """Series over the width, the damping and the density."""
     if smoke:
-        base = {"width": 128, "n_rows": 32, "depth": 2, "damping": 1e-3}
-        run("width")
-        return found
-    base = BASE
-    run("mirrored", (MIRRORED,))
+        return list(series("width", **SMOKE))
+    found = [*series("mirrored", (MIRRORED,))]
     for n_rows in (64, 256, 512):
         for width in (256, 1024, 4096, 16384):
-            run("width", n_rows=n_rows, width=width)
+            found += series("width", n_rows=n_rows, width=width)
     for damping in (1e-6, 1e-3, 1e-2, 1e-1, 1.0):
-        run("damping", damping=damping)
+        found += series("damping", damping=damping)
     for density in (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
-        run("density", density=density)
-    for depth in (1, 3, 4, 6, 8):
-        run("depth", depth=depth)
+        found += series("density", density=density)
     return found
+
+
+def depths(smoke):
+    """A series over the number of hidden layers."""
+    if smoke:
+        return list(series("depth", **SMOKE))
+    return [entry for depth in (1, 3, 4, 6, 8) for entry in series("depth", depth=depth)]
 
 
 # ---- what a sketch is worth -------------------------------------------------------------------------------
@@ -363,6 +368,7 @@ MEASUREMENTS = {
     "rows": rows,
     "seconds": seconds,
     "convergence": convergence,
+    "depths": depths,
     "sketches": sketches,
 }
 

@@ -38,6 +38,10 @@ def operations(entry):
     return sum(entry[kind] for kind in KINDS)
 
 
+def with_weights(entry):
+    return entry["through_weights"] + entry["into_weights"]
+
+
 def exponent(entries, value):
     number = slope([(entry["width"], value(entry)) for entry in entries])
     return "" if number is None else f"{number:.2f}"
@@ -77,6 +81,14 @@ def costs(measured):
         cells = [seconds.get(width, "") for width in widths]
         rows.append(["seconds", *cells, exponent(of_power, lambda entry: entry["seconds"])])
         lines += [f"Density m^({power}).", "", *table(head, rows)]
+    rows = []
+    for power in POWERS:
+        entries = by_power(measured["gaussian"]["results"], power)
+        exponents = (exponent(entries, value) for value in (with_weights, operations, lambda entry: entry["active"]))
+        rows.append([f"m^({power})", f"{2 + power:.1f}", *exponents])
+    head = ["density", "2 + power", "operations with and into W", "all operations", "active neurons"]
+    lines += [f"Exponents from Gaussian initial weights, m = {FITTED_FROM} to {entries[-1]['width']}.", ""]
+    lines += table(head, rows)
     lines += [
         f"Seconds are medians of {timed[0]['rounds']} rounds over all widths and densities in turn.",
         "",
@@ -85,7 +97,7 @@ def costs(measured):
 
 
 def falls(measured):
-    entries = measured["convergence"]["results"]
+    entries = measured["convergence"]["results"] + measured["depths"]["results"]
     lines = ["## How the distance from the targets falls", ""]
     lines += [
         f"At a fixed damping; base case: {', '.join(f'{name} {value}' for name, value in BASE.items())}. The largest "
@@ -192,12 +204,11 @@ def draw_weights(measured):
     figure, (left, middle, right) = panels(3, titles)
     for power, colour in zip(POWERS, COLOURS, strict=False):
         entries = by_power(counted, power)
-
-        def with_weights(entry):
-            return entry["through_weights"] + entry["into_weights"]
-
-        label = f"density m^({power}): slope {exponent(entries, with_weights)}, theory {2 + power:.1f}"
+        label = f"density m^({power}): slope {exponent(entries, with_weights)}"
         left.loglog(widths, [with_weights(entry) for entry in entries], "o-", color=colour, label=label)
+        entries = by_power(measured["gaussian"]["results"], power)
+        label = f"the same, Gaussian weights: {exponent(entries, with_weights)}"
+        left.loglog([e["width"] for e in entries], [with_weights(e) for e in entries], ":", color=colour, label=label)
     left.loglog(widths, [6 * n_rows * width**2 for width in widths], "k--", linewidth=0.8, label="dense: slope 2")
     entries = by_power(counted, POWERS[0])
     for name, colour in (("weights_fetched", COLOURS[0]), ("weights_written", COLOURS[1])):
@@ -292,7 +303,7 @@ def draw_convergence(measured):
 
 
 def draw_limits(measured):
-    entries = measured["convergence"]["results"]
+    entries = measured["convergence"]["results"] + measured["depths"]["results"]
     names = ("width", "damping", "density", "depth")
     titles = ["Width over rows m / n", "Damping", "Density", "Hidden layers"]
     figure, axes = panels(4, titles)
