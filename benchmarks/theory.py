@@ -298,10 +298,13 @@ def convergence(smoke):
 
 
 def depths(smoke):
-    """A series over the number of hidden layers."""
+    """A series over the number of hidden layers, for the paper's network also at a density of 0.2."""
     if smoke:
         return list(series("depth", **SMOKE))
-    return [entry for depth in (1, 3, 4, 6, 8) for entry in series("depth", depth=depth)]
+    found = [entry for depth in (1, 3, 4, 6, 8) for entry in series("depth", depth=depth)]
+    return found + [
+        entry for depth in (3, 6) for entry in series("dense depth", SETTINGS[:1], depth=depth, density=0.2)
+    ]
 
 
 # ---- what a sketch is worth -------------------------------------------------------------------------------
