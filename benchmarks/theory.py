@@ -97,7 +97,7 @@ def counts(smoke, init="auto", widths=WIDTHS):
 
 def gaussian(smoke):
     """`counts` for initial weights that meet all features, whose pre-activations are normal."""
-    return counts(smoke, "gaussian", WIDTHS[:-1])
+    return counts(smoke, "gaussian", WIDTHS[:4])
 
 
 KINDS = {
