@@ -66,7 +66,7 @@ def counts(smoke, init="auto", widths=WIDTHS):
             if model.n_iter_ != STEPS:
                 raise ValueError(f"{model.n_iter_} steps instead of {STEPS}.")
             phases = dict(counter.phases)
-            init, forward = phases.pop("init"), phases["forward"]
+            before, forward = phases.pop("init"), phases["forward"]
             # A fit makes one forward pass more than it takes steps.
             phases["forward"] = Counts(
                 **{name: value * STEPS / (STEPS + 1) for name, value in dataclasses.asdict(forward).items()}
@@ -78,7 +78,7 @@ def counts(smoke, init="auto", widths=WIDTHS):
             jacobian = phases["jacobian"]
             found.append(
                 {"width": width, "power": power, "n_rows": n_rows, "n_weights": counter.n_weights}
-                | {"active": float(np.mean(model.density_curve_[1:])), "init_fetched": init.weights_fetched}
+                | {"active": float(np.mean(model.density_curve_[1:])), "init_fetched": before.weights_fetched}
                 | {name: float(value) for name, value in total.items()}
                 | {"forward": phases["forward"].through_weights / STEPS, "backward": jacobian.through_weights / STEPS}
                 | {"inputs_used": float(forward.inputs_used / forward.n_forward)}
