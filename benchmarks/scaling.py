@@ -63,13 +63,13 @@ def timed_model(width, density):
     )
 
 
-def time_ours(width, density, n_rows):
+def time_ours(width, density, n_rows, repeats=REPEATS):
     """Median seconds per iteration by phase, over fits of `STEPS` steps; initialisation apart."""
     density = {"auto": "auto", "theory": width**-0.3}.get(density) or float(density)
     X, y = friedman(n_rows)
     model = timed_model(width, density)
     fits = []
-    for _ in range(REPEATS if width <= REPEATED_UP_TO else 1):
+    for _ in range(repeats if width <= REPEATED_UP_TO else 1):
         model.fit(X, y)
         phases = dict(model.phase_times_)
         # A fit makes one forward pass more than it takes steps.

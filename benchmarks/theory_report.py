@@ -79,7 +79,7 @@ def costs(measured):
         of_power = by_power(timed, power)
         seconds = {entry["width"]: f"{entry['seconds']:.3g}" for entry in of_power}
         cells = [seconds.get(width, "") for width in widths]
-        rows.append(["seconds", *cells, exponent(of_power, lambda entry: entry["seconds"])])
+        rows.append(["processor seconds, all cores", *cells, exponent(of_power, lambda entry: entry["seconds"])])
         lines += [f"Density m^({power}).", "", *table(head, rows)]
     rows = []
     for power in POWERS:
@@ -260,7 +260,11 @@ def draw_weights(measured):
 def draw_cost(measured):
     counted, timed = measured["counts"]["results"], measured["seconds"]["results"]
     n_rows = counted[0]["n_rows"]
-    titles = (f"Operations counted, {n_rows} rows", "Seconds an iteration", "What operations are for, m^(-0.2)")
+    titles = (
+        f"Operations counted, {n_rows} rows",
+        "Processor seconds an iteration, all cores",
+        "What operations are for, m^(-0.2)",
+    )
     figure, (left, middle, right) = panels(3, titles)
     widths = sorted({entry["width"] for entry in counted})
     for power, colour in zip(POWERS, COLOURS, strict=False):
