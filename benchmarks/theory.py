@@ -1,6 +1,6 @@
 """The claims of the paper (arXiv 2112.07628), measured: what is counted, timed, and how fast the residual falls.
 
-python benchmarks/theory.py all          # about twenty minutes; writes results/theory.json
+python benchmarks/theory.py all          # an hour beside other work; writes results/theory.json
 python benchmarks/theory.py counts gaussian rows seconds convergence depths sketches      # or some of them
 python benchmarks/theory.py plot         # writes results/theory.md and doc/images/claim_*.svg (needs matplotlib)
 python benchmarks/theory.py all --smoke  # small problems, nothing written
