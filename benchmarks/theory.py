@@ -391,7 +391,17 @@ def measure(names, smoke):
             continue
         stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         stored[name] = {"commit": measured_commit, "machine": machine(), "results": results}
-        RESULTS.write_text(json.dumps(_rounded(stored), indent=0) + "\n")
+        write(stored)
+
+
+def write(stored):
+    """Write the results, one on a line."""
+    parts = []
+    for name, measured in _rounded(stored).items():
+        lines = ",\n".join(json.dumps(entry) for entry in measured.pop("results"))
+        head = json.dumps(measured).removesuffix("}")
+        parts.append(f'{json.dumps(name)}: {head}, "results": [\n{lines}\n]}}')
+    RESULTS.write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def _rounded(value):
