@@ -165,8 +165,12 @@ def conditions(measured):
 def origin(measured):
     """Where the figures come from."""
     machines = {each["machine"] for each in measured.values()}
-    commits = ", ".join(f"{name} {each['commit']}" for name, each in measured.items())
-    return [f"Measured at commits: {commits}. Machine, shared with other work: {'; '.join(sorted(machines))}.", ""]
+    commits = {each["commit"] for each in measured.values()}
+    return [
+        f"Measured on the package at commit {', '.join(sorted(commits))}. Machine, shared with other work: "
+        f"{'; '.join(sorted(machines))}.",
+        "",
+    ]
 
 
 # ---- plots ------------------------------------------------------------------------------------------------
