@@ -47,13 +47,11 @@ def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def time_ours(width, density, n_rows):
-    """Median seconds per iteration by phase, over fits of `STEPS` steps; initialisation apart."""
+def timed_model(width, density):
+    """What is timed: a fit of `STEPS` steps, none of which is rejected. The density is "auto" or a number."""
     from sklearn_subquad import SubquadMLPRegressor
 
-    density = {"auto": "auto", "theory": width**-0.3}.get(density) or float(density)
-    X, y = friedman(n_rows)
-    model = SubquadMLPRegressor(
+    return SubquadMLPRegressor(
         hidden_layer_sizes=(width, width),
         density=density,
         damping=1.0,
@@ -63,8 +61,15 @@ def time_ours(width, density, n_rows):
         early_stopping=False,
         random_state=0,
     )
+
+
+def time_ours(width, density, n_rows, repeats=REPEATS):
+    """Median seconds per iteration by phase, over fits of `STEPS` steps; initialisation apart."""
+    density = {"auto": "auto", "theory": width**-0.3}.get(density) or float(density)
+    X, y = friedman(n_rows)
+    model = timed_model(width, density)
     fits = []
-    for _ in range(REPEATS if width <= REPEATED_UP_TO else 1):
+    for _ in range(repeats if width <= REPEATED_UP_TO else 1):
         model.fit(X, y)
         phases = dict(model.phase_times_)
         # A fit makes one forward pass more than it takes steps.
