@@ -11,7 +11,7 @@ import time
 import numpy as np
 from uci_sets import REGRESSION, load_splits
 
-# A run that took less than so many seconds is repeated with other seeds.
+# A run that took less than so many seconds is repeated, trainings with other seeds.
 SHORT, SEEDS = 5, 3
 TEST_ROWS = 4_096
 # Gauss-Newton steps after which a test error is looked at, where a method does not stop by itself.

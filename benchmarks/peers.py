@@ -98,10 +98,10 @@ def run_one(task, data):
 class Measurements:
     """Tasks with what they gave, kept in a file; a task that stands there is not run again."""
 
-    def __init__(self, data, threads, jobs):
+    def __init__(self, data, threads, jobs, methods=None):
         from scaling import commit
 
-        self.data, self.threads, self.jobs = data, threads, jobs
+        self.data, self.threads, self.jobs, self.methods = data, threads, jobs, methods
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         self.results = kept.get("results", [])
         self.head = {"commit": commit(), "machine": versions(), "threads": threads}
@@ -111,8 +111,12 @@ class Measurements:
         return next((result["runs"] for result in self.results if task.items() <= result.items()), None)
 
     def complete(self, tasks):
+        """Run what is missing, of all methods or of those that are asked for; references always."""
+        tasks = [task for task in tasks if self.runs(task) is None]
+        if self.methods:
+            tasks = [task for task in tasks if task["part"] == "references" or task["method"] in self.methods]
         with ThreadPoolExecutor(self.jobs) as pool:
-            for result in pool.map(self._run, [task for task in tasks if self.runs(task) is None]):
+            for result in pool.map(self._run, tasks):
                 self.results.append(result)
                 self._save()
                 print(json.dumps(result), flush=True)
@@ -172,7 +176,7 @@ def row_tasks(sizes):
 def measure(arguments):
     if not has_torch():
         print("Methods in PyTorch are left out: it is not installed (pip install '.[bench]').")
-    measurements = Measurements(arguments.data, arguments.threads, arguments.jobs)
+    measurements = Measurements(arguments.data, arguments.threads, arguments.jobs, arguments.methods)
     for part in arguments.parts:
         if part == "rows":
             measurements.complete(row_tasks(arguments.rows))
@@ -204,6 +208,8 @@ def main():
     parser.add_argument("--widths", nargs="+", type=int, choices=WIDTHS, default=WIDTHS)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--rows", nargs="+", type=int, choices=ROWS, default=ROWS)
+    methods = [*TRAININGS, *(method for method in FITTED_ON_SETS if method not in TRAININGS)]
+    parser.add_argument("--methods", nargs="+", choices=methods, metavar="METHOD", help="only these: %(choices)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every method (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="tasks at a time (default: %(default)s)")
     parser.add_argument("--data", type=pathlib.Path, default=DATA)

@@ -13,6 +13,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
 from torch import nn
 
+# The first optimizer makes PyTorch import for seconds, which is not part of a training.
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+
 BATCH_SIZE = 200
 # Of the Gauss-Newton steps, relative to the mean diagonal of the Gram matrix, and how it adapts: as in this package.
 FIRST_DAMPING, GROWTH, SHRINKAGE, LARGEST_DAMPING = 0.3, 4.0, 0.5, 1e6
