@@ -104,7 +104,7 @@ class Measurements:
         self.data, self.threads, self.jobs, self.methods = data, threads, jobs, methods
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         self.results = kept.get("results", [])
-        self.head = {"commit": commit(), "machine": versions(), "threads": threads}
+        self.head = {"commit": commit(), "machine": versions(), "threads": threads, "load": round(os.getloadavg()[0])}
 
     def runs(self, task):
         """Runs of a task, or None."""
@@ -197,7 +197,7 @@ def smoke(data):
     tasks += [{"part": "rows", "method": method, "n_rows": 100} for method in ("ours", "gradient boosting")]
     tasks = [task for task in tasks if not task["method"].startswith("PyTorch")]
     results = [task | {"runs": run_one(task, data)} for task in tasks]
-    print(tables({"commit": "none", "machine": versions(), "threads": "all", "results": results}))
+    print(tables({"commit": "none", "machine": versions(), "threads": "all", "load": 0, "results": results}))
 
 
 def main():

@@ -151,7 +151,9 @@ def tables(measured):
     clock = "of the processor" if measured["threads"] == 1 else "of the clock on the wall"
     blocks = [
         f"Measured with the package of commit {measured['commit']}. Machine: {measured['machine']}. Threads of every "
-        f"method: {measured['threads']}; seconds {clock}.",
+        f"method: {measured['threads']}; seconds {clock}. Load average of the machine as measuring began: "
+        f"{measured['load']}; all that is above {measured['threads']} are other processes, which slow down processor "
+        "seconds too. Repeat with `python benchmarks/peers.py measure`.",
         *width_tables(measured),
         *set_table(measured),
         *row_table(measured),
@@ -216,8 +218,18 @@ def draw_width(plt, results, measured):
     axes.set_yscale("log")
     axes.axhline(first["cap"], color="black", linewidth=0.8)
     left = min(r["width"] for r in results)
-    axes.annotate(f"above: not reached in {first['cap']} s", (left, first["cap"] * 0.84), fontsize=8)
-    for reference in part(measured, "references"):
+    axes.annotate(
+        f"above: not reached within {first['cap']} s, or within the iterations allowed",
+        (left, first["cap"]),
+        xytext=(0, -10),
+        textcoords="offset points",
+        fontsize=8,
+    )
+    for fit in as_fits(select(results, method="ours, defaults")):
+        seconds, error = median_run([fit])
+        axes.annotate(f"RMSE {error:.3f}", (fit["width"], seconds), (-4, 8), textcoords="offset points", fontsize=8)
+    # Only the best of them came near the target.
+    for reference in sorted(part(measured, "references"), key=lambda r: r["runs"][0][1])[:1]:
         seconds, error = reference["runs"][0]
         colour = STYLES[reference["method"]][0]
         axes.axhline(
@@ -268,6 +280,7 @@ def draw_sets(plt, results, measured):
 
 def draw_rows(plt, results, measured):
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
+    sizes = sorted(values(results, "n_rows"))
     for method in values(results, "method"):
         chosen = [(r["n_rows"], *median_run([r])) for r in select(results, method=method) if r["runs"]]
         n_rows, seconds, errors = zip(*sorted(chosen), strict=True)
@@ -277,6 +290,8 @@ def draw_rows(plt, results, measured):
     for axes, title in ((left, "Seconds of the fit"), (right, "Distance from the function (RMS)")):
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("training rows")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.xaxis.minorticks_off()
         axes.grid(alpha=0.3, which="both")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", fontsize=8, ncols=3)
     figure.suptitle(f"Friedman's first function, 16 features, noise of unit variance, {threads(measured)}", fontsize=10)
