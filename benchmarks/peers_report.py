@@ -194,11 +194,12 @@ def faster_rate(results):
 def draw_width(plt, results, measured):
     first = results[0]
     figure, axes = plt.subplots(figsize=(8.5, 5.2), layout="constrained")
+    rates = [rate for rate in ADAM_RATES if select(results, method=rate)]
     results = faster_rate(results)
     labels = {
         "ours, defaults": "ours: the whole fit with its own stopping",
         "ours, steps chosen": "ours: as many steps as the target takes",
-        "PyTorch, Adam": "dense, PyTorch Adam (faster of two rates)",
+        "PyTorch, Adam": "dense, PyTorch Adam" + " (faster of two rates)" * (len(rates) > 1),
         "PyTorch, Gauss-Newton": "dense, PyTorch Gauss-Newton",
         "scikit-learn MLP, Adam": "dense, scikit-learn MLP, Adam",
         "scikit-learn MLP, L-BFGS": "dense, scikit-learn MLP, L-BFGS",
@@ -227,7 +228,9 @@ def draw_width(plt, results, measured):
     )
     for fit in as_fits(select(results, method="ours, defaults")):
         seconds, error = median_run([fit])
-        axes.annotate(f"RMSE {error:.3f}", (fit["width"], seconds), (-4, 8), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            f"RMSE {error:.3f}", (fit["width"], seconds), (0, -15), textcoords="offset points", fontsize=8, ha="center"
+        )
     # Only the best of them came near the target.
     for reference in sorted(part(measured, "references"), key=lambda r: r["runs"][0][1])[:1]:
         seconds, error = reference["runs"][0]
