@@ -150,6 +150,7 @@ def row_table(measured):
 def tables(measured):
     clock = "of the processor" if measured["threads"] == 1 else "of the clock on the wall"
     blocks = [
+        "# Figures beside other methods",
         f"Measured with the package of commit {measured['commit']}. Machine: {measured['machine']}. Threads of every "
         f"method: {measured['threads']}; seconds {clock}. Load average of the machine as measuring began: "
         f"{measured['load']}; all that is above {measured['threads']} are other processes, which slow down processor "
