@@ -1,7 +1,7 @@
 """Accuracy of both estimators at their defaults: real regression and classification sets, standard splits.
 
     python benchmarks/accuracy.py                        # all tables
-    python benchmarks/accuracy.py --peers                # beside scikit-learn's estimators, see peers.py
+    python benchmarks/accuracy.py --peers                # beside scikit-learn's estimators, see sklearn_estimators.py
     python benchmarks/accuracy.py regression --sets yacht energy --splits 4
     python benchmarks/accuracy.py calibration --peers    # probabilities: log loss, Brier score, calibration error
     python benchmarks/accuracy.py digits --param early_stopping=validation
@@ -9,7 +9,7 @@
 
 The regression and classification sets are read from ``../shared/data`` beside the repository (or --data);
 where it is missing the tables that need it are left out. Digits ships with scikit-learn. What scikit-learn's estimators
-reached is read from results/peers.json, and what is missing there is computed and added.
+reached is read from results/sklearn_estimators.json, and what is missing there is computed and added.
 """
 
 import argparse
@@ -144,7 +144,7 @@ def main():
     parser.add_argument("--splits", type=int, help="splits of a set, at most (default: all)")
     parser.add_argument("--param", type=parameter, action="append", default=[], help="name=value for the estimator")
     parser.add_argument("--peers", action="store_true", help="beside scikit-learn's estimators")
-    parser.add_argument("--recompute-peers", action="store_true", help="do not read results/peers.json")
+    parser.add_argument("--recompute-peers", action="store_true", help="do not read results/sklearn_estimators.json")
     parser.add_argument("--data", type=pathlib.Path, default=DATA)
     parser.add_argument("--smoke", action="store_true", help="digits at width 64, to see that it runs")
     arguments = parser.parse_args()

@@ -1,7 +1,8 @@
-"""Scores of fits on the splits of the sets; those of scikit-learn's estimators are kept in results/peers.json.
+"""Scores of fits on the splits of the sets.
 
-The latter do not depend on this package, and take an hour. Each is fitted on one core; its seconds are those of the
-processor, so that it does not matter what else the machine did.
+Those of scikit-learn's estimators are kept in results/sklearn_estimators.json: they do not depend on this package, and
+take an hour. Each is fitted on one core; its seconds are those of the processor, so that it does not matter what else
+the machine did.
 """
 
 import json
@@ -14,12 +15,12 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
-from peers import CLASSIFIERS, PROBABILISTIC_CLASSIFIERS, REGRESSORS
 from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning
+from sklearn_estimators import CLASSIFIERS, PROBABILISTIC_CLASSIFIERS, REGRESSORS
 from uci_sets import APART, LARGER, REGRESSION, SMALL, load_splits
 
-RECORD = pathlib.Path(__file__).parent / "results" / "peers.json"
+RECORD = pathlib.Path(__file__).parent / "results" / "sklearn_estimators.json"
 
 
 def rmse(model, X, y):

@@ -1,115 +1,233 @@
-"""scikit-learn's estimators that ours are held against: regressors, classifiers, and classifiers for probabilities.
+"""This package beside scikit-learn's estimators and dense networks in PyTorch: error against seconds.
 
-All see standardised features. Support vector machines and kernel ridge have the RBF kernel, with its width and the
-regularisation chosen by grid search in each fit; the others stand at their defaults but for the 300 trees of a forest.
-Kernel ridge for classification is the regression of class indicators. Regressors that do not choose the scale of their
-target by themselves see a standardised one.
+    python benchmarks/peers.py measure --threads 1 --jobs 2    # adds to results/peers.json what is missing there
+    python benchmarks/peers.py measure --parts rows
+    python benchmarks/peers.py report                          # results/peers.md
+    python benchmarks/peers.py plot                            # doc/images/time_to_accuracy.svg, ... (needs matplotlib)
+    python benchmarks/peers.py --smoke                         # seconds, without PyTorch; nothing written
+
+Parts: `width`, the seconds until the test error is first below a target; `sets`, error and seconds of fits on real
+sets; `rows`, the same for growing numbers of synthetic rows. All methods have the same number of threads. With one
+thread seconds are those of the processor, which matters where other work runs beside; with several they are those of
+the clock on the wall. Every task has a process of its own. The sets are read from ``../shared/data`` beside the
+repository (or --data). Methods in PyTorch are left out where it is not installed (it comes with the extra `bench`).
 """
 
-import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.ensemble import (
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
+import argparse
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+from peer_runs import RUNNERS, TRAININGS
+from peers_report import draw, tables
+from uci_sets import DATA
+
+HERE = pathlib.Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "peers.json"
+TABLES = HERE / "results" / "peers.md"
+IMAGES = HERE.parent / "doc" / "images"
+PARTS = ("width", "sets", "rows")
+
+WIDTH_SET, WIDTH_ROWS, WIDTHS = "kin8nm", 1024, (256, 1024, 4096, 8192)
+# Where one run alone would take minutes.
+LARGEST_WIDTH = {"ours, steps chosen": 1024, "scikit-learn MLP, Adam": 4096, "scikit-learn MLP, L-BFGS": 1024}
+# Where the usual rate may be too high.
+SMALLEST_WIDTH = {"PyTorch, Adam, rate 1e-4": 4096}
+# The target is so many times the error of the best one of these.
+REFERENCES, TARGET_FACTOR = ("kernel ridge, tuned", "gradient boosting, tuned"), 1.05
+# Seconds of one run, and of the processor for a task with all its runs.
+CAP, TASK_LIMIT = 60, 400
+# How many of their standard splits are taken.
+SETS = {"concrete": 1, "energy": 1, "statlog-image": 1, "kin8nm": 1, "optical": 1, "power-plant": 1}
+FITTED_ON_SETS = (
+    "ours",
+    "ours, one search",
+    "gradient boosting",
+    "gradient boosting, tuned",
+    "SVM",
+    "SVM, tuned",
+    "kernel ridge, tuned",
+    "scikit-learn MLP, Adam",
+    "scikit-learn MLP, L-BFGS",
+    "PyTorch, Adam",
+    "PyTorch, Gauss-Newton",
 )
-from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, SVR
-from sklearn.utils import resample
-
-GAMMAS = [2.0**k for k in range(-11, 2, 2)]
-CS = [2.0**k for k in range(-3, 13, 3)]
-ALPHAS = [2.0**k for k in range(-20, 1, 4)]
-SEARCHED_ROWS = 2000
-N_TREES = 300
-# The cache in megabytes; the iterations end a corner of the grid that does not converge within seconds.
-LIBSVM = {"cache_size": 500, "max_iter": 200_000}
-
-
-class Folds:
-    """Five folds, or three of a random part of 2,000 rows where there are more; classes may have fewer rows than folds.
-
-    As `cv` of a grid search: the search sees the part only, the refit that follows it all rows.
-    """
-
-    def __init__(self, stratified):
-        self.stratified = stratified
-
-    def get_n_splits(self, X, y=None, groups=None):
-        return 5 if len(X) <= SEARCHED_ROWS else 3
-
-    def split(self, X, y, groups=None):
-        rows = np.arange(len(X))
-        if len(X) > SEARCHED_ROWS:
-            labels = y if self.stratified else None
-            rows = resample(rows, replace=False, n_samples=SEARCHED_ROWS, stratify=labels, random_state=0)
-        kind = StratifiedKFold if self.stratified else KFold
-        folds = kind(self.get_n_splits(X), shuffle=True, random_state=0)
-        for fitting, validation in folds.split(rows, y[rows]):
-            yield rows[fitting], rows[validation]
-
-
-class KernelRidgeClassifier(ClassifierMixin, BaseEstimator):
-    """The class of the largest indicator, fitted by kernel ridge regression around the class frequencies."""
-
-    def __init__(self, alpha=1.0, gamma=None):
-        self.alpha = alpha
-        self.gamma = gamma
-
-    def fit(self, X, y):
-        self.classes_ = np.unique(y)
-        indicators = (y[:, None] == self.classes_).astype(float)
-        self.frequencies_ = indicators.mean(axis=0)
-        self.ridge_ = KernelRidge(alpha=self.alpha, kernel="rbf", gamma=self.gamma)
-        self.ridge_.fit(X, indicators - self.frequencies_)
-        return self
-
-    def predict(self, X):
-        return self.classes_[np.argmax(self.ridge_.predict(X) + self.frequencies_, axis=1)]
-
-
-def standardized(estimator):
-    return make_pipeline(StandardScaler(), estimator)
-
-
-def standardized_target(regressor):
-    return TransformedTargetRegressor(regressor, transformer=StandardScaler())
-
-
-def grid_search(estimator, **grid):
-    grid = {f"{type(estimator).__name__.lower()}__{name}": values for name, values in grid.items()}
-    classifies = is_classifier(estimator)
-    scoring = "accuracy" if classifies else "neg_mean_squared_error"
-    return GridSearchCV(standardized(estimator), grid, scoring=scoring, cv=Folds(stratified=classifies))
-
-
-REGRESSORS = {
-    "gradient boosting": lambda: standardized(HistGradientBoostingRegressor(random_state=0)),
-    "forest": lambda: standardized(RandomForestRegressor(N_TREES, random_state=0)),
-    # The tube is a hundredth of the target's deviation: some of the sets have almost no noise. With the largest C few
-    # fits converge.
-    "SVR": lambda: standardized_target(grid_search(SVR(epsilon=0.01, **LIBSVM), C=CS[:-1], gamma=GAMMAS)),
-    "kernel ridge": lambda: standardized_target(grid_search(KernelRidge(kernel="rbf"), alpha=ALPHAS, gamma=GAMMAS)),
-    "MLP": lambda: standardized_target(standardized(MLPRegressor(random_state=0))),
+# It is for one output, and for as many rows as have an n x n matrix that is factored within seconds.
+NOT_FITTED_ON = {"PyTorch, Gauss-Newton": ("statlog-image", "optical", "kin8nm", "power-plant")}
+ROWS = (1_000, 4_000, 16_000, 64_000)
+# The largest numbers of rows, where memory or patience end.
+FITTED_ON_ROWS = {
+    "ours": 64_000,
+    "gradient boosting": 64_000,
+    "scikit-learn MLP, Adam": 64_000,
+    "kernel ridge, tuned": 16_000,
+    "PyTorch, Adam": 16_000,
 }
-CLASSIFIERS = {
-    "gradient boosting": lambda: standardized(HistGradientBoostingClassifier(random_state=0)),
-    "forest": lambda: standardized(RandomForestClassifier(N_TREES, random_state=0)),
-    "SVM": lambda: grid_search(SVC(**LIBSVM), C=CS, gamma=GAMMAS),
-    "kernel ridge": lambda: grid_search(KernelRidgeClassifier(), alpha=ALPHAS, gamma=GAMMAS),
-    "MLP": lambda: standardized(MLPClassifier(random_state=0)),
-}
-PROBABILISTIC_CLASSIFIERS = {
-    "forest": CLASSIFIERS["forest"],
-    "logistic regression": lambda: standardized(LogisticRegression()),
-    "MLP": CLASSIFIERS["MLP"],
-    "calibrated SVC": lambda: standardized(CalibratedClassifierCV(SVC(), cv=Folds(stratified=True))),
-}
+
+
+def has_torch():
+    return importlib.util.find_spec("torch") is not None
+
+
+def versions():
+    """The machine in words, and the versions."""
+    from scaling import machine
+
+    if not has_torch():
+        return f"{machine()}, no PyTorch"
+    import torch
+
+    return f"{machine()}, PyTorch {torch.__version__}"
+
+
+def run_one(task, data):
+    with warnings.catch_warnings():
+        # Iterations that do not suffice, and corners of grids that do not converge.
+        warnings.simplefilter("ignore")
+        runs = RUNNERS[task["part"]](task, data)
+    return json.loads(json.dumps(runs), parse_float=lambda digits: float(f"{float(digits):.5g}"))
+
+
+class Measurements:
+    """Tasks with what they gave, kept in a file; a task that stands there is not run again."""
+
+    def __init__(self, data, threads, jobs, methods=None):
+        from scaling import commit
+
+        self.data, self.threads, self.jobs, self.methods = data, threads, jobs, methods
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        self.results = kept.get("results", [])
+        self.head = {"commit": commit(), "machine": versions(), "threads": threads, "load": round(os.getloadavg()[0])}
+
+    def runs(self, task):
+        """Runs of a task, or None."""
+        return next((result["runs"] for result in self.results if task.items() <= result.items()), None)
+
+    def complete(self, tasks):
+        """Run what is missing, of all methods or of those that are asked for; references always."""
+        tasks = [task for task in tasks if self.runs(task) is None]
+        if self.methods:
+            tasks = [task for task in tasks if task["part"] == "references" or task["method"] in self.methods]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for result in pool.map(self._run, tasks):
+                self.results.append(result)
+                self._save()
+                print(json.dumps(result), flush=True)
+
+    def _run(self, task):
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        environment = os.environ | dict.fromkeys(names, str(self.threads))
+        command = [sys.executable, __file__, "one", json.dumps(task), "--data", str(self.data)]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+        if done.returncode == 0:
+            return task | {"runs": json.loads(done.stdout)}
+        ended = done.returncode == -signal.SIGXCPU
+        return task | {"runs": [], "failed": f"more than {TASK_LIMIT} s" if ended else f"exit {done.returncode}"}
+
+    def _save(self):
+        lines = ",\n".join(json.dumps(result) for result in self.results)
+        RESULTS.write_text(json.dumps(self.head, indent=1)[:-2] + ',\n "results": [\n' + lines + "\n]}\n")
+
+
+def interleaved(methods, values):
+    """Every method for the first value, then for the next."""
+    methods = [method for method in methods if has_torch() or not method.startswith("PyTorch")]
+    return [(method, value) for value in values for method in methods]
+
+
+def width_tasks(measurements, widths):
+    """The references are run first: they say what the target is."""
+    problem = {"set": WIDTH_SET, "n_rows": WIDTH_ROWS}
+    references = [{"part": "references", "method": method} | problem for method in REFERENCES]
+    measurements.complete(references)
+    least = min(measurements.runs(task)[0][1] for task in references)
+    fixed = {"part": "width", "target": float(f"{TARGET_FACTOR * least:.4g}"), "cap": CAP} | problem
+    return [
+        fixed | {"method": method, "width": width}
+        for method, width in interleaved(TRAININGS, widths)
+        if SMALLEST_WIDTH.get(method, 0) <= width <= LARGEST_WIDTH.get(method, WIDTHS[-1])
+    ]
+
+
+def set_tasks(sets):
+    return [
+        {"part": "sets", "set": name, "split": split, "method": method}
+        for name in sets
+        for method, split in interleaved(FITTED_ON_SETS, range(SETS[name]))
+        if name not in NOT_FITTED_ON.get(method, ())
+    ]
+
+
+def row_tasks(sizes):
+    return [
+        {"part": "rows", "method": method, "n_rows": n_rows}
+        for method, n_rows in interleaved(FITTED_ON_ROWS, sizes)
+        if n_rows <= FITTED_ON_ROWS[method]
+    ]
+
+
+def measure(arguments):
+    if not has_torch():
+        print("Methods in PyTorch are left out: it is not installed (pip install '.[bench]').")
+    measurements = Measurements(arguments.data, arguments.threads, arguments.jobs, arguments.methods)
+    for part in arguments.parts:
+        if part == "rows":
+            measurements.complete(row_tasks(arguments.rows))
+        elif not arguments.data.is_dir():
+            print(f"Left out: {part} (no data folder at {arguments.data}; see --data).")
+        else:
+            of_width = part == "width"
+            tasks = width_tasks(measurements, arguments.widths) if of_width else set_tasks(arguments.sets)
+            measurements.complete(tasks)
+
+
+def smoke(data):
+    """Every runner but that of the sets, on a hundred synthetic rows, in this process."""
+    problem = {"set": "friedman", "n_rows": 100}
+    first_point = {"part": "width", "width": 64, "target": math.inf, "cap": 1} | problem
+    tasks = [first_point | {"method": method} for method in TRAININGS]
+    tasks += [{"part": "references", "method": "kernel ridge, tuned"} | problem]
+    tasks += [{"part": "rows", "method": method, "n_rows": 100} for method in ("ours", "gradient boosting")]
+    tasks = [task for task in tasks if not task["method"].startswith("PyTorch")]
+    results = [task | {"runs": run_one(task, data)} for task in tasks]
+    print(tables({"commit": "none", "machine": versions(), "threads": "all", "load": 0, "results": results}))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", nargs="?", choices=["measure", "report", "plot", "one"], default="measure")
+    parser.add_argument("task", nargs="?", help="of one: JSON")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--widths", nargs="+", type=int, choices=WIDTHS, default=WIDTHS)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--rows", nargs="+", type=int, choices=ROWS, default=ROWS)
+    methods = [*TRAININGS, *(method for method in FITTED_ON_SETS if method not in TRAININGS)]
+    parser.add_argument("--methods", nargs="+", choices=methods, metavar="METHOD", help="only these: %(choices)s")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every method (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="tasks at a time (default: %(default)s)")
+    parser.add_argument("--data", type=pathlib.Path, default=DATA)
+    parser.add_argument("--smoke", action="store_true", help="small problems, to see that everything runs")
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        smoke(arguments.data)
+    elif arguments.command == "one":
+        resource.setrlimit(resource.RLIMIT_CPU, (TASK_LIMIT, TASK_LIMIT + 5))
+        print(json.dumps(run_one(json.loads(arguments.task), arguments.data)))
+    elif arguments.command == "measure":
+        measure(arguments)
+    elif arguments.command == "report":
+        TABLES.write_text(tables(json.loads(RESULTS.read_text())))
+    else:
+        draw(json.loads(RESULTS.read_text()), IMAGES)
+
+
+if __name__ == "__main__":
+    main()
