@@ -99,6 +99,7 @@ REGRESSORS = {
     "SVR": lambda: standardized_target(grid_search(SVR(epsilon=0.01, **LIBSVM), C=CS[:-1], gamma=GAMMAS)),
     "kernel ridge": lambda: standardized_target(grid_search(KernelRidge(kernel="rbf"), alpha=ALPHAS, gamma=GAMMAS)),
     "MLP": lambda: standardized_target(standardized(MLPRegressor(random_state=0))),
+    "MLP, L-BFGS": lambda: standardized_target(standardized(MLPRegressor(solver="lbfgs", random_state=0))),
 }
 CLASSIFIERS = {
     "gradient boosting": lambda: standardized(HistGradientBoostingClassifier(random_state=0)),
@@ -106,6 +107,7 @@ CLASSIFIERS = {
     "SVM": lambda: grid_search(SVC(**LIBSVM), C=CS, gamma=GAMMAS),
     "kernel ridge": lambda: grid_search(KernelRidgeClassifier(), alpha=ALPHAS, gamma=GAMMAS),
     "MLP": lambda: standardized(MLPClassifier(random_state=0)),
+    "MLP, L-BFGS": lambda: standardized(MLPClassifier(solver="lbfgs", random_state=0)),
 }
 PROBABILISTIC_CLASSIFIERS = {
     "forest": CLASSIFIERS["forest"],

@@ -72,6 +72,7 @@ def balanced_rank(U, G):
     every query, and an iteration makes two. If a pass over the m_out x m_in weights (P operations a weight) is made
     every q steps, an iteration costs P m_out m_in / q + 2 n² (s_u + s_g) q, least at
     n q = sqrt(P m_out m_in / (2 (s_u + s_g))).
+    `LazyWeights.flush` makes a pass for every pending pair, so that this is the most that waiting could save.
     """
     per_row = (U.nnz + G.nnz) / max(1, U.shape[0])
     return np.sqrt(_PASS_OPERATIONS * U.shape[1] * G.shape[1] / (2 * max(1.0, per_row)))
