@@ -194,7 +194,7 @@ def faster_rate(results):
 
 def draw_width(plt, results, measured):
     first = results[0]
-    figure, axes = plt.subplots(figsize=(8.5, 5.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(6.4, 5.8), layout="constrained")
     rates = [rate for rate in ADAM_RATES if select(results, method=rate)]
     results = faster_rate(results)
     labels = {
@@ -227,14 +227,14 @@ def draw_width(plt, results, measured):
         (left, limit),
         xytext=(0, -10),
         textcoords="offset points",
-        fontsize=8,
+        fontsize=9,
     )
     for fit in as_fits(select(results, method="ours, defaults")):
         seconds, error = median_run([fit])
         # Below the line, and within the picture.
         offset, side = ((0, -26), "right") if fit["width"] == max(values(results, "width")) else ((6, -12), "left")
         axes.annotate(
-            f"RMSE {error:.3f}", (fit["width"], seconds), offset, textcoords="offset points", fontsize=8, ha=side
+            f"RMSE {error:.3f}", (fit["width"], seconds), offset, textcoords="offset points", fontsize=9, ha=side
         )
     # Only the best of them came near the target.
     for reference in sorted(part(measured, "references"), key=lambda r: r["runs"][0][1])[:1]:
@@ -249,13 +249,9 @@ def draw_width(plt, results, measured):
     axes.set_xlabel("width m of both hidden layers")
     axes.set_ylabel("seconds")
     axes.grid(alpha=0.3)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=8, ncols=2)
-    axes.set_title(
-        f"Seconds until the test RMSE is {first['target']}: {first['set']}, {first['n_rows']} rows, "
-        f"{threads(measured)}",
-        fontsize=10,
-        loc="left",
-    )
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=9)
+    data = f"{first['set']}, {first['n_rows']} rows, {threads(measured)}"
+    axes.set_title(f"Seconds until the test RMSE is {first['target']}\n{data}", fontsize=11, loc="left")
     return figure
 
 
@@ -287,20 +283,22 @@ def draw_sets(plt, results, measured):
 
 
 def draw_rows(plt, results, measured):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6.4, 7.6), layout="constrained")
     sizes = sorted(values(results, "n_rows"))
     for method in values(results, "method"):
         chosen = [(r["n_rows"], *median_run([r])) for r in select(results, method=method) if r["runs"]]
         n_rows, seconds, errors = zip(*sorted(chosen), strict=True)
         colour, style = STYLES[method]
-        left.loglog(n_rows, seconds, style, color=colour, label=method)
-        right.loglog(n_rows, errors, style, color=colour)
-    for axes, title in ((left, "Seconds of the fit"), (right, "Distance from the function (RMS)")):
+        above.loglog(n_rows, seconds, style, color=colour, label=method)
+        below.loglog(n_rows, errors, style, color=colour)
+    for axes, title in ((above, "Seconds of the fit"), (below, "Distance from the function (RMS)")):
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("training rows")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.xaxis.minorticks_off()
         axes.grid(alpha=0.3, which="both")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", fontsize=8, ncols=3)
-    figure.suptitle(f"Friedman's first function, 16 features, noise of unit variance, {threads(measured)}", fontsize=10)
+    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", fontsize=9, ncols=2)
+    figure.suptitle(
+        f"Friedman's first function, 16 features,\nnoise of unit variance, {threads(measured)}", fontsize=10
+    )
     return figure
