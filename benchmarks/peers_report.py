@@ -231,8 +231,8 @@ def draw_width(plt, results, measured):
     )
     for fit in as_fits(select(results, method="ours, defaults")):
         seconds, error = median_run([fit])
-        # Below the line, and within the picture.
-        offset, side = ((0, -26), "right") if fit["width"] == max(values(results, "width")) else ((6, -12), "left")
+        # Above the line, and within the picture.
+        offset, side = ((-10, -2), "right") if fit["width"] == max(values(results, "width")) else ((-6, 8), "left")
         axes.annotate(
             f"RMSE {error:.3f}", (fit["width"], seconds), offset, textcoords="offset points", fontsize=9, ha=side
         )

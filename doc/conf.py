@@ -1,4 +1,4 @@
-"""Configuration of the documentation: `python -m sphinx -W --keep-going doc doc/_build/html`."""
+"""Configuration of the documentation: `sphinx-build -W --keep-going doc doc/_build/html`."""
 
 import sys
 from importlib.metadata import version as installed_version
