@@ -195,11 +195,16 @@ def plot(measured):
         figure.savefig(PICTURES / f"claim_{name}.svg", metadata={"Date": None})
 
 
-def panels(columns, titles, rows=1, height=3.6):
+def panels(n_panels, titles, height=3.6):
+    """A figure with so many axes, two beside each other: more would be too small on a page of text."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(rows, columns, figsize=(4.1 * columns, height * rows), layout="constrained")
-    for axis, title in zip(np.ravel(axes), titles, strict=True):
+    rows = -(-n_panels // 2)
+    figure, grid = plt.subplots(rows, 2, figsize=(8.2, height * rows), layout="constrained")
+    axes, empty = np.split(np.ravel(grid), [n_panels])
+    for axis in empty:
+        axis.set_axis_off()
+    for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, loc="left", fontsize=9)
         axis.grid(alpha=0.3)
     return figure, axes
@@ -356,7 +361,7 @@ def draw_limits(measured):
     axes[3].set_xticks((1, 2, 3, 4, 6, 8), ("1", "2", "3", "4", "6", "8"))
     axes[3].minorticks_off()
     axes[0].set_ylabel("largest of the first five ratios")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -431,5 +436,5 @@ def draw_sketches(measured):
             Line2D([], [], color="gray", marker=marker, linestyle=line, markersize=3, label=SKETCH_NAMES[kind])
         )
     legend.append(Line2D([], [], color="k", linewidth=1, label="limit of Gaussian matrices without damping"))
-    figure.legend(handles=legend, loc="outside lower center", ncols=8)
+    figure.legend(handles=legend, loc="outside lower center", ncols=4)
     return figure
