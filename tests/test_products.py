@@ -185,7 +185,7 @@ def test_on_pattern_refuses_rows_of_another_width(n_columns, sparse_rows):
     case = next(case for case in CASES if case.shape == (600, 300) and case.dtype == "float32")
     products, _, _ = draw(case)
     pattern = SparseRows.from_csr(sparse_rows(np.random.default_rng(1), 600, n_columns, 0.3, np.float32))
-    with pytest.raises(ValueError, match=r"z must have shape|block range"):
+    with pytest.raises(ValueError, match=r"z must have shape|blocks from block"):
         products.on_pattern(pattern, 1.0)
 
 

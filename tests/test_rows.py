@@ -253,7 +253,7 @@ def test_column_tiles_refuses_parts_of_a_block(some_rows):
     # Blocks of 128 columns: two panels each, the last one half empty.
     assert some_rows.pattern.block == 2 * LANES
     for first, last in [(0, 1), (0, 3), (0, 6), (1, 2)]:
-        with pytest.raises(ValueError, match=r"tiles must have shape|block range|does not begin a block"):
+        with pytest.raises(ValueError, match=r"tiles must have shape|blocks from block|does not begin a block"):
             some_rows.column_tiles(first, last)
 
 

@@ -21,7 +21,7 @@ cdef class Pattern:
     cdef uint16_t[::1] row, local
     cdef allocate_entries(self, int64_t n_entries)
     cdef check_values(self, Py_ssize_t n_values)
-    cdef check_block_range(self, Py_ssize_t first_block, Py_ssize_t last_block)
+    cdef check_block_range(self, Py_ssize_t first_block, Py_ssize_t n_asked)
     cdef Py_ssize_t row_of(self, Py_ssize_t q) noexcept nogil
     cdef lay_out(self, int64_t[::1] count)
     cdef count_columns(self, Py_ssize_t own_block, Py_ssize_t block, int64_t[::1] count)

@@ -137,10 +137,11 @@ cdef class Pattern:
         if n_values != self.nnz:
             raise ValueError(f"values must have one item per entry ({self.nnz}), got {n_values}.")
 
-    cdef check_block_range(self, Py_ssize_t first_block, Py_ssize_t last_block):
+    cdef check_block_range(self, Py_ssize_t first_block, Py_ssize_t n_asked):
         cdef Py_ssize_t blocks = n_blocks(self.c.n_columns, self.c.block)
-        if not 0 <= first_block <= last_block <= blocks:
-            raise ValueError(f"block range [{first_block}, {last_block}) lies outside [0, {blocks}).")
+        # The sum of the two may leave the range of the type.
+        if not 0 <= first_block <= blocks or n_asked > blocks - first_block:
+            raise ValueError(f"{n_asked} blocks from block {first_block} on lie outside [0, {blocks}).")
 
     @staticmethod
     def from_csr(const int32_t[::1] indptr, const int32_t[::1] indices, Py_ssize_t n_columns, Py_ssize_t block):
@@ -362,9 +363,10 @@ def select(const real[:, ::1] z, real threshold, Py_ssize_t block, real gain):
 def gather(Pattern pattern, const real[:, ::1] z, Py_ssize_t first_block, real scale, real[::1] values):
     """Write ``scale * z`` to the values of the blocks that z covers, from `first_block` on."""
     cdef int64_t block = pattern.c.block
-    cdef Py_ssize_t last_block = first_block + n_blocks(z.shape[1], block), q, p
+    cdef Py_ssize_t n_asked = n_blocks(z.shape[1], block), last_block, q, p
     pattern.check_values(values.shape[0])
-    pattern.check_block_range(first_block, last_block)
+    pattern.check_block_range(first_block, n_asked)
+    last_block = first_block + n_asked
     width = min(last_block * block, pattern.c.n_columns) - first_block * block
     if z.shape[0] != pattern.c.n_rows or z.shape[1] != width:
         raise ValueError(f"z must have shape ({pattern.c.n_rows}, {width}), got ({z.shape[0]}, {z.shape[1]}).")
@@ -405,13 +407,12 @@ def scatter_columns(Pattern pattern, const real[::1] values, Py_ssize_t first_bl
     """``tiles[panel, i, lane] = matrix[i, first_block * block + 64 panel + lane]``, zero elsewhere."""
     cdef Py_ssize_t n_rows = pattern.c.n_rows, q, lanes, i
     cdef int64_t p, block = pattern.c.block
-    cdef Py_ssize_t last_block = first_block + (tiles.shape[0] * SUBQUAD_LANES + block - 1) // block
+    cdef Py_ssize_t n_asked = (tiles.shape[0] * SUBQUAD_LANES + block - 1) // block, last_block
     cdef Py_ssize_t panels = (pattern.c.n_columns + SUBQUAD_LANES - 1) // SUBQUAD_LANES
-    cdef Py_ssize_t panels_before = first_block * (block // SUBQUAD_LANES)
-    cdef real *target
     pattern.check_values(values.shape[0])
-    pattern.check_block_range(first_block, last_block)
-    expected = min(last_block * (block // SUBQUAD_LANES), panels) - panels_before
+    pattern.check_block_range(first_block, n_asked)
+    last_block = first_block + n_asked
+    expected = min(last_block * (block // SUBQUAD_LANES), panels) - first_block * (block // SUBQUAD_LANES)
     if tiles.shape[0] != expected or tiles.shape[1] != n_rows or tiles.shape[2] != SUBQUAD_LANES:
         raise ValueError(f"tiles must have shape ({expected}, {n_rows}, {SUBQUAD_LANES}).")
     if not tiles.shape[0] or not n_rows:
