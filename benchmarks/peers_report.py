@@ -223,7 +223,7 @@ def draw_width(plt, results, measured):
     axes.axhline(limit, color="black", linewidth=0.8)
     left = min(r["width"] for r in results)
     axes.annotate(
-        f"above: not reached within {first['cap']} s, or within the iterations allowed",
+        f"above: never, or not within {first['cap']} s",
         (left, limit),
         xytext=(0, -10),
         textcoords="offset points",
@@ -261,7 +261,7 @@ def threads(measured):
 
 def draw_sets(plt, results, measured):
     sets = values(results, "set")
-    figure, panels = plt.subplots(2, (len(sets) + 1) // 2, figsize=(11, 7), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(2, (len(sets) + 1) // 2, figsize=(8.2, 6.8), layout="constrained", squeeze=False)
     for axes, name in zip(panels.flat, sets, strict=False):
         for method in values(results, "method"):
             run = median_run(select(results, set=name, method=method))
@@ -270,6 +270,8 @@ def draw_sets(plt, results, measured):
                 axes.loglog(*run, style[0], color=colour, label=method, markersize=7)
         axes.set_title(name, loc="left", fontsize=10)
         axes.grid(alpha=0.3, which="both")
+    for axes in panels.flat[len(sets) :]:
+        axes.set_axis_off()
     for axes in panels[-1]:
         axes.set_xlabel("seconds of the fit")
     for axes in panels[:, 0]:
