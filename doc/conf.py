@@ -37,6 +37,9 @@ autodoc_member_order = "groupwise"
 numpydoc_show_class_members = False
 
 sphinx_gallery_conf = {
+    # What a cell ends with is no result but a legend, and seconds are those of the machine that built the site.
+    "capture_repr": (),
+    "min_reported_time": 1e9,
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     # Shown and executed alike; quickstart.py is for the command line.
