@@ -159,8 +159,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         early_stopping = False
         if not partial:
             early_stopping = self._resolved_early_stopping(n_rows, in_batches, validation, scorer, start)
-        # How many fits there will be depends on what they find.
-        context = callback_context(self, max_subtasks=None)
+        context = callback_context(self)
         # Held-out rows decide what is learned from, where there are not too many features to try.
         choices = early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES and start is None
         learn_metric = choices and self.feature_metric == "auto"
@@ -258,10 +257,11 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             raise ValueError(f"sample_weight_val, of the validation set: {error}") from error
         y_val = check_array(y_val, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y_val")
         check_consistent_length(X_val, y_val)
+        own_weights = weights
         Y, weights = encode(y_val, weights)
         if not (weights > 0).any():
             raise ValueError("No row of the validation set has a positive weight.")
-        given = GivenRows(X_val_given, y_val, sample_weight_val)
+        given = GivenRows(X_val_given, y_val, None if sample_weight_val is None else own_weights)
         rows = TrainingSet(densified(X_val), Y, weights, given, np.arange(len(Y)))
         return rows if (weights > 0).all() else rows[weights > 0]
 

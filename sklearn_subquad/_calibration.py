@@ -42,11 +42,6 @@ class LeftOutPath:
         """`LeftOutRows` after so many steps, or the last ones where the path is shorter."""
         return LeftOutRows(self.outputs[min(n_steps, len(self.outputs) - 1)], self.indicators, self.sample_weight)
 
-    @property
-    def last(self):
-        """`LeftOutRows` after the last step."""
-        return self.after(len(self.outputs))
-
     @classmethod
     def concatenate(cls, paths):
         """The rows of several paths, of which the shorter ones stay where they ended."""

@@ -373,6 +373,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             return indicators, self._class_weighted(weights, y, classes, indicators, codes is None)
 
         weights = check_sample_weight(sample_weight, rows)
+        given = GivenRows(X, targets, None if sample_weight is None else weights)
         weights = self._class_weighted(weights, targets, classes, indicators, codes is None)
         if codes is not None:
             require_examples(classes, codes, weights, self.loss)
@@ -383,7 +384,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             densified(rows),
             indicators,
             weights,
-            given=GivenRows(X, targets, sample_weight),
+            given=given,
             scorer=scorer,
             architecture=architecture,
             unit_variance_targets=False,
@@ -445,6 +446,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
                 "class_weight='balanced' needs all rows, which partial_fit does not see; pass a dict of weights."
             )
         weights = check_sample_weight(sample_weight, rows)
+        given = GivenRows(X, targets, None if sample_weight is None else weights)
         weights = self._class_weighted(weights, targets, known, indicators, multilabel)
         self.classes_ = known
         self._multilabel = multilabel
@@ -452,7 +454,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             densified(rows),
             indicators,
             weights,
-            given=GivenRows(X, targets, sample_weight),
+            given=given,
             architecture=architecture,
             unit_variance_targets=False,
             independent_labels=self._independent_labels,

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 from sklearn.base import _fit_context
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -94,16 +94,12 @@ class CallbackSupportMixin:
         return CallbackSupportMixin._init_callback_context(self, **options)
 
 
-def safe_indexing(rows, places):
-    """Rows (array, sparse matrix, frame or list) at integer places."""
-    return _safe_indexing(rows, places)
-
-
-def callback_context(estimator, max_subtasks):
+def callback_context(estimator):
     """Root of the tree of tasks that callbacks see of a fit, or None where the estimator has no callbacks."""
     if not getattr(estimator, "_skl_callbacks", ()):
         return None
-    return estimator._init_callback_context(max_subtasks=max_subtasks)
+    # How many tasks there will be depends on what they find.
+    return estimator._init_callback_context(max_subtasks=None)
 
 
 def check_sample_weight(sample_weight, X):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,10 +117,8 @@ class FittedStart:
 
     def network(self, architecture):
         """A network on copies of the arrays that steps change in place."""
-        copies = []
-        for tiles, width in zip(self.state["tiles"], architecture.widths[1:], strict=True):
-            copies.append(PackedMatrix.zeros(width, tiles.shape[1], tiles.dtype).tiles)
-            copies[-1][...] = tiles
+        pairs = zip(self.state["tiles"], architecture.widths[1:], strict=True)
+        copies = [PackedMatrix(tiles, width).copy().tiles for tiles, width in pairs]
         return Network.from_state(architecture, self.state | {"tiles": copies})
 
 
@@ -242,7 +241,7 @@ def fit_rows(data, options, loss, fitting=slice(None), held_out=None, metric=Non
     result.phase_times["init"] = initialised
     if options.scorer is not None and criterion is not None:
         result.held_out_losses = criterion.losses
-    return FittedModel(inputs, targets, network, result, batch, unfinished.path)
+    return FittedModel(inputs, targets, network, result, batch, unfinished.path())
 
 
 def _solver(network, batch, loss, solver, criterion, options):
@@ -282,12 +281,20 @@ class _UnfinishedFit:
     others: LeftOutPath | None
     watch: WatchedFit | None = None
 
-    @property
     def path(self):
         """`LeftOutPath` of the steps so far, or None."""
-        if self.kept is None:
-            return self.others
-        outputs = [self.targets.inverse_transform(output) for output in self.kept.outputs]
+        return self.others if self.kept is None else self._path_of(self.kept.outputs)
+
+    def _left_out(self, n_steps):
+        """`LeftOutRows` after so many steps, or the last ones that are known; None if there are none."""
+        path = self.others
+        if self.kept is not None:
+            # One step, where the whole path would be scaled back again after every one.
+            path = self._path_of([self.kept.outputs[min(n_steps, len(self.kept.outputs) - 1)]])
+        return None if path is None else path.after(n_steps)
+
+    def _path_of(self, outputs):
+        outputs = [self.targets.inverse_transform(output) for output in outputs]
         Y, sample_weight = self.source.Y[self.watched], self.source.sample_weight[self.watched]
         return LeftOutPath(outputs, Y[self.kept.rows], sample_weight[self.kept.rows])
 
@@ -297,8 +304,7 @@ class _UnfinishedFit:
         weights = {} if rows.sample_weight is None else {"sample_weight": rows.sample_weight}
 
         def score(network):
-            path = self.path
-            left_out = None if path is None else path.last
+            left_out = self._left_out(sys.maxsize)
             estimator = self.options.iterates.live(network, self.inputs, self.targets, left_out)
             return self.options.scorer(estimator, rows.X, rows.y, **weights)
 
@@ -311,8 +317,7 @@ class _UnfinishedFit:
         self.watch = progress.fit(name, self.options.solver.max_iter, lambda: data.given[places], self._attributes)
 
     def _attributes(self):
-        path = self.path
-        left_out = None if path is None else path.after(self.watch.n_steps)
+        left_out = self._left_out(self.watch.n_steps)
         return self.options.iterates.attributes(self.network, self.inputs, self.targets, left_out)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array
 
 from sklearn_subquad._calibration import fitted_sharpness
 from sklearn_subquad._compat import safe_indexing
@@ -21,8 +20,8 @@ class GivenRows:
         As the caller passed them, with names where they have any.
     y : ndarray of shape (n,) or (n, k)
         Targets, classes or labels, not encoded.
-    sample_weight : array-like of shape (n,) or None
-        As the caller passed them.
+    sample_weight : ndarray of shape (n,) or None
+        Theirs, without those of classes; None where the caller passed none.
     """
 
     X: Any
@@ -30,12 +29,8 @@ class GivenRows:
     sample_weight: Any
 
     def __getitem__(self, places):
-        weights = self.sample_weight
-        return GivenRows(
-            safe_indexing(self.X, places),
-            safe_indexing(self.y, places),
-            None if weights is None else check_array(weights, ensure_2d=False, input_name="sample_weight")[places],
-        )
+        weights = None if self.sample_weight is None else self.sample_weight[places]
+        return GivenRows(safe_indexing(self.X, places), safe_indexing(self.y, places), weights)
 
 
 class Iterates:

@@ -132,12 +132,8 @@ class HeldOutError:
 
     def of_network(self, network):
         """Error of a network, whose activations are those of a part of the rows at a time."""
-        return self.of_output(self.outputs(network))
-
-    def outputs(self, network):
-        """Outputs (n x k) of a network for the held-out rows."""
         parts = (self._batch.x[rows] for rows in network.row_batches(len(self._batch)))
-        return np.concatenate([network.forward(x).output for x in parts])
+        return self.of_output(np.concatenate([network.forward(x).output for x in parts]))
 
     def of_output(self, output):
         """Error of outputs (n x k) of the held-out rows."""

@@ -1,7 +1,6 @@
 """Searches on Dask's workers, and data that is read a part at a time."""
 
 import importlib.util
-import threading
 
 import joblib
 import numpy as np
@@ -12,7 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_info
+from thread_counts import thread_counts
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._parallel import resolve_n_jobs
@@ -67,22 +66,10 @@ class CountsThreads(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X, y):
-        counts, done = [resolve_n_jobs()], threading.Event()
-
-        def watch():
-            while not done.wait(0.001):
-                counts.append(sum(t.name.startswith("sklearn_subquad") for t in threading.enumerate()))
-                counts.extend(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
         model = SubquadMLPClassifier(hidden_layer_sizes=(512, 512), max_iter=2, batch_size=1000, random_state=self.seed)
-        try:
+        with thread_counts() as counts:
             model.fit(X, y)
-        finally:
-            done.set()
-            watcher.join()
-        self.most_ = max(counts)
+        self.most_ = max(resolve_n_jobs(), *counts)
         self.classes_ = np.unique(y)
         return self
 

@@ -12,7 +12,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_info
+from thread_counts import thread_counts
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 
@@ -43,23 +43,10 @@ class CountsThreads(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X, y):
-        most, done = [0], threading.Event()
-
-        def watch():
-            while not done.wait(0.001):
-                ours = [t for t in threading.enumerate() if t.name.startswith("sklearn_subquad")]
-                blas = max((each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"), default=1)
-                most[0] = max(most[0], len(ours), blas)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
         model = SubquadMLPClassifier(hidden_layer_sizes=(512, 512), max_iter=2, batch_size=1000, random_state=self.seed)
-        try:
+        with thread_counts() as counts:
             model.fit(X, y)
-        finally:
-            done.set()
-            watcher.join()
-        self.most_ = most[0]
+        self.most_ = max(0, *counts)
         self.classes_ = np.unique(y)
         return self
 

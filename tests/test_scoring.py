@@ -164,6 +164,15 @@ def test_weights_reach_the_score_where_fit_has_them(estimator_class):
     assert model.validation_scores_ == scoring.scores
 
 
+@BOTH
+def test_a_single_number_weighs_all_rows(estimator_class):
+    X, y = data_for(estimator_class, 240)
+    scoring = Recording(lambda estimator, X, y, sample_weight: estimator.score(X, y, sample_weight))
+    rows = {"X_val": X[160:], "y_val": y[160:], "sample_weight_val": 2.0}
+    small(estimator_class, scoring=scoring).fit(X[:160], y[:160], sample_weight=3.0, **rows)
+    assert all(np.array_equal(given["sample_weight"], np.full(80, 2.0)) for _, _, given in scoring.calls)
+
+
 def test_sparse_features_and_several_labels():
     X, Y = make_multilabel_classification(200, n_features=8, n_classes=3, random_state=0)
     model = small(SubquadMLPClassifier, scoring="f1_macro").fit(csr_array(X), Y)
