@@ -15,19 +15,16 @@ reached is read from results/sklearn_estimators.json, and what is missing there 
 import argparse
 import ast
 import pathlib
-import platform
 
 import numpy as np
-import sklearn
 from evaluation import COMPARISONS, PeerRecord, accuracy, evaluate
+from provenance import print_provenance
 from scipy.stats import rankdata
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from uci_sets import DATA, LARGER, REGRESSION, SMALL, load_splits
 
-import sklearn_subquad
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._kernels import simd_level
 
 OURS = {
     "regression": {"ours": (SubquadMLPRegressor, {})},
@@ -154,10 +151,8 @@ def main():
         parser.error(f"no such table: {', '.join(unknown)}")
     if arguments.smoke:
         tables, options = ["digits"], {"hidden_layer_sizes": (64, 64), "max_iter": 3} | options
-    print(
-        f"sklearn_subquad {sklearn_subquad.__version__}, kernels {simd_level()}, scikit-learn {sklearn.__version__}, "
-        f"numpy {np.__version__}, Python {platform.python_version()}; parameters {options or 'default'}"
-    )
+    print_provenance()
+    print(f"parameters {options or 'default'}")
     if "digits" in tables:
         digits(options)
     comparisons = [table for table in tables if table in COMPARISONS]

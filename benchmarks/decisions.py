@@ -9,6 +9,7 @@ import time
 
 import joblib
 import numpy as np
+from provenance import print_provenance
 from threadpoolctl import threadpool_limits
 from uci_sets import DATA
 
@@ -96,5 +97,6 @@ if __name__ == "__main__":
     MEASUREMENTS = {f.__name__: f for f in (threads, alignment, mirrored, draws)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measurements", nargs="+", choices=MEASUREMENTS)
+    print_provenance()
     for chosen in parser.parse_args().measurements:
         MEASUREMENTS[chosen]()

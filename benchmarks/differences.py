@@ -9,7 +9,7 @@ import math
 import warnings
 
 import numpy as np
-from scaling import commit, machine
+from provenance import print_provenance
 from scipy.stats import norm
 from sklearn.datasets import make_friedman1
 from sklearn.exceptions import ConvergenceWarning
@@ -65,7 +65,7 @@ def score(parameters, draw):
 def main(smoke):
     warnings.simplefilter("ignore", ConvergenceWarning)
     width, draws = (256, range(1)) if smoke else (1024, range(3))
-    print(f"{machine()}; commit {commit()}")
+    print_provenance()
     print(f"friedman1, {N_ROWS} rows, noise 1, widths ({width}, {width}): R² on {N_NEW} new rows, draws, mean")
     parameters = the_papers(width)
     for name, changes in DIFFERENCES:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+from provenance import print_provenance
 
 IMPORT = """
 import importlib, sys, time
@@ -45,4 +46,5 @@ def measure(n_runs):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="one run each, to see that everything runs")
+    print_provenance()
     measure(1 if parser.parse_args().smoke else 21)

@@ -79,7 +79,7 @@ def has_torch():
 
 def versions():
     """The machine in words, and the versions."""
-    from scaling import machine
+    from provenance import machine
 
     if not has_torch():
         return f"{machine()}, no PyTorch"
@@ -100,7 +100,7 @@ class Measurements:
     """Tasks with what they gave, kept in a file; a task that stands there is not run again."""
 
     def __init__(self, data, threads, jobs, methods=None):
-        from scaling import commit
+        from provenance import commit
 
         self.data, self.threads, self.jobs, self.methods = data, threads, jobs, methods
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

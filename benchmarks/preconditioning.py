@@ -11,6 +11,7 @@ import pathlib
 import time
 
 import numpy as np
+from provenance import print_provenance
 from rows import DATA, load_images
 from sklearn.datasets import load_digits
 from suite.problems import friedman
@@ -129,5 +130,6 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="small problems, to see that everything runs")
     parser.add_argument("--data", type=pathlib.Path, default=DATA)
     arguments = parser.parse_args()
+    print_provenance()
     for name in MEASUREMENTS if "all" in arguments.measurements else arguments.measurements:
         MEASUREMENTS[name](arguments)

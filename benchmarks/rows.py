@@ -17,6 +17,7 @@ import time
 import warnings
 
 import numpy as np
+from provenance import print_provenance
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 MLP_EPOCHS = 15
@@ -136,5 +137,6 @@ if __name__ == "__main__":
     if "one_linear" in arguments.measurements:
         one_linear(arguments.rows, arguments.smoke)
     else:
+        print_provenance()
         for name in MEASUREMENTS if "all" in arguments.measurements else arguments.measurements:
             MEASUREMENTS[name](arguments)

@@ -10,7 +10,6 @@ Every width runs in a process of its own, so that its peak memory is known.
 import argparse
 import json
 import pathlib
-import platform
 import resource
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import time
 import warnings
 
 import numpy as np
+from provenance import commit, machine
 from suite.problems import friedman, network_inputs
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -138,32 +138,6 @@ def measure(widths, n_rows, series, path):
         # Only now, because a child's peak memory begins at what its parent holds.
         measured = {"commit": measured_commit, "machine": machine(), "n_rows": n_rows, "results": results}
         path.write_text(json.dumps(measured, indent=1) + "\n")
-
-
-def commit():
-    """The commit that is checked out, or "unknown" outside a checkout."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def machine():
-    """The machine in words, and the versions."""
-    import scipy
-    import sklearn
-    from threadpoolctl import threadpool_info
-
-    from sklearn_subquad import __version__, _kernels
-    from sklearn_subquad._parallel import resolve_n_jobs
-
-    blas = sorted({f"{lib['internal_api']} {lib['version']}" for lib in threadpool_info() if lib["user_api"] == "blas"})
-    return (
-        f"{resolve_n_jobs()} cores, {platform.machine()}, kernels at SIMD level {_kernels.simd_level()}, "
-        f"{', '.join(blas)}, Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}, "
-        f"scikit-learn {sklearn.__version__}, sklearn_subquad {__version__}"
-    )
 
 
 def slope(points):

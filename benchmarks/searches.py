@@ -15,6 +15,7 @@ import warnings
 
 import joblib
 import numpy as np
+from provenance import print_provenance
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import GridSearchCV
 
@@ -45,6 +46,7 @@ def measure(way, search, X, y):
 
 
 def main(smoke):
+    print_provenance()
     X, y = load_breast_cancer(return_X_y=True)
     width = 64 if smoke else 512
     model = SubquadMLPClassifier(hidden_layer_sizes=(width, width), max_iter=2 if smoke else 5, random_state=0)

@@ -11,15 +11,15 @@ from functools import partial
 
 import numpy as np
 from dense import DenseNetwork
+from provenance import print_provenance
 from suite import kernels
 from suite.problems import friedman, network_inputs
 
-from sklearn_subquad import _kernels
 from sklearn_subquad._costs import cheapest_route
 from sklearn_subquad._losses import SquaredError
 from sklearn_subquad._matmul import ROUTES, PackedMatrix, strassen_columns, strassen_levels
 from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._parallel import resolve_n_jobs, worker_threads
+from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
 from sklearn_subquad._sparsifier import auto_density
 from sklearn_subquad._trust_region import Batch
@@ -178,7 +178,7 @@ if __name__ == "__main__":
     parser.add_argument("measurements", nargs="+", choices=[*names, "all"])
     parser.add_argument("--smoke", action="store_true", help="small problems, to see that everything runs")
     arguments = parser.parse_args()
-    print(f"SIMD level {_kernels.simd_level()}, {resolve_n_jobs()} threads", flush=True)
+    print_provenance()
     for name in names if "all" in arguments.measurements else arguments.measurements:
         full, smoke = MEASUREMENTS[names[name]]
         names[name](smoke if arguments.smoke else full, 2 if arguments.smoke else 7)

@@ -24,7 +24,8 @@ import numpy as np
 import scipy.linalg
 from operation_counts import Counts, OperationCounter
 from preconditioning import linearise
-from scaling import STEPS, commit, machine, time_ours, timed_model
+from provenance import commit, machine
+from scaling import STEPS, time_ours, timed_model
 from scipy.special import ndtr
 from suite.problems import friedman
 

@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 from accuracy import DATA, parameter
+from provenance import print_provenance
 from sklearn.datasets import load_diabetes
 
 from sklearn_subquad import SubquadMLPRegressor
@@ -67,6 +68,7 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="diabetes at width 64, to see that it runs")
     arguments = parser.parse_args()
     options = dict(arguments.param)
+    print_provenance()
     print(f"parameters {options or 'default'}; published: PBP, MC dropout (MC), deep ensembles (DE)")
     print(
         f"{'set':12} {'NLL':>7}   {'':5} {'in 90 %':>10} {'RMSE':>8}{'PBP':>9}{'MC':>9}{'DE':>9}"

@@ -1,0 +1,42 @@
+"""What every result file names: the commit, the machine in words, and the versions."""
+
+import os
+import pathlib
+import platform
+import subprocess
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def commit():
+    """The commit that is checked out, with "-dirty" where files differ from it, or "unknown" outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine():
+    """The machine in words, and the versions."""
+    import scipy
+    import sklearn
+    from threadpoolctl import threadpool_info
+
+    from sklearn_subquad import __version__, _kernels
+    from sklearn_subquad._parallel import resolve_n_jobs
+
+    blas = sorted({f"{lib['internal_api']} {lib['version']}" for lib in threadpool_info() if lib["user_api"] == "blas"})
+    return (
+        f"{resolve_n_jobs()} cores, {platform.machine()}, kernels at SIMD level {_kernels.simd_level()}, "
+        f"{', '.join(blas)}, Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}, "
+        f"scikit-learn {sklearn.__version__}, sklearn_subquad {__version__}"
+    )
+
+
+def print_provenance():
+    """One line at the head of what a benchmark prints. The load says whether others used the machine as it began."""
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    print(f"commit {commit()}; {machine()}; load at the start {load}", flush=True)
