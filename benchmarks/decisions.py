@@ -1,19 +1,22 @@
-"""The measurements behind the decisions in doc/architecture.md and the spread in benchmarks/results/accuracy.md.
+"""The measurements behind the decisions in doc/architecture.md, and how much is luck of the draw.
 
-python benchmarks/decisions.py threads alignment
+python benchmarks/decisions.py threads alignment small_steps nearby_shifts deviations
 python benchmarks/decisions.py mirrored draws         # minutes; need the data folder, see uci_sets.py
 """
 
 import argparse
 import time
+import unittest.mock
 
 import joblib
 import numpy as np
 from provenance import print_provenance
+from sklearn.datasets import load_digits
+from suite.problems import friedman
 from threadpoolctl import threadpool_limits
-from uci_sets import DATA
+from uci_sets import DATA, SMALL, load_splits
 
-from sklearn_subquad import SubquadMLPRegressor, _kernels, _network
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _kernels, _network
 from sklearn_subquad._matmul import PackedMatrix
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._rows import SparseRows
@@ -60,41 +63,122 @@ def alignment():
         print(f"forward, one thread, tiles {offset} bytes off a cache line: {2e-6 * rows.nnz * 1024 / ms:.0f} GFLOP/s")
 
 
-def best_rmse(name, split, seed):
-    """Lowest test RMSE on the path of 20 steps at the defaults: what a perfect stopping rule would reach."""
-    z = np.load(DATA / "regression" / f"{name}.npz")
-    fitting, test = z["train_idx"][split], z["test_idx"][split]
-    X, y = z["X"], z["y"].astype(float)
+def small_steps():
+    """Fits in batches of 128 rows, width 1024: below 400,000 rows times neurons a step has one thread."""
+    X, y = friedman(512)
     model = SubquadMLPRegressor(
-        tol=0.0,
-        n_iter_no_change=20,
-        init="axis_aligned",
-        feature_metric=None,
-        batch_size=len(fitting),
-        random_state=seed,
+        batch_size=128, max_iter=4, early_stopping=False, feature_metric=None, init="axis_aligned", random_state=0
     )
-    model.fit(X[fitting], y[fitting], X_val=X[test], y_val=y[test])
-    return np.sqrt(1 - max(model.validation_scores_)) * y[fitting].std()
+    seconds = {1: [], 2: []}
+    with unittest.mock.patch("sklearn_subquad._base._MIN_STEP_FOR_THREADS", 0):
+        for _ in range(7):
+            for n_threads, runs in seconds.items():
+                start = time.perf_counter()
+                model.set_params(n_jobs=n_threads).fit(X, y)
+                runs.append(time.perf_counter() - start)
+    for n_threads, runs in seconds.items():
+        print(
+            f"four passes over 512 rows in batches of 128, {n_threads} thread(s): {np.median(runs):.2f} s", flush=True
+        )
+
+
+def nearby_shifts():
+    """What it is worth that a factor serves shifts up to four times its own, as after a rejected step."""
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:1000].astype(np.float32), y[:1000]
+    ratios = (1.0, 2.5, 4.0)
+    solve, iterations = ({ratio: [] for ratio in ratios} for _ in range(2))
+    for damping in (0.01, 0.001):
+        for seed in range(3):
+            for ratio in ratios:
+                with unittest.mock.patch("sklearn_subquad._preconditioner._NEARBY_SHIFT", ratio):
+                    model = SubquadMLPClassifier(
+                        hidden_layer_sizes=(512, 512),
+                        loss="log_loss",
+                        damping=damping,
+                        max_iter=8,
+                        early_stopping=False,
+                        feature_metric=None,
+                        init="gaussian",
+                        batch_size=len(X),
+                        random_state=seed,
+                    ).fit(X, y)
+                solve[ratio].append(model.phase_times_["solve"])
+                iterations[ratio].append(sum(model.n_cg_iter_))
+    for ratio in ratios:
+        seconds = sum(solve[ratio])
+        print(f"factors serve shifts up to {ratio} times: {seconds:.1f} s, {sum(iterations[ratio])} inner iterations")
+
+
+def deviations():
+    """Predictions with and without standard deviations, defaults, 1,000 fitted rows and as many new ones."""
+    X, y = friedman(2000)
+    model = SubquadMLPRegressor(feature_metric=None, init="axis_aligned", max_iter=5, random_state=0)
+    model.fit(X[:1000], y[:1000])
+    mean = median_ms(lambda: model.predict(X[1000:]))
+    both = median_ms(lambda: model.predict(X[1000:], return_std=True))
+    print(f"predict of 1,000 rows: {mean:.0f} ms, with deviations {both:.0f} ms", flush=True)
+
+
+def best_rmse(split, seed):
+    """Lowest test RMSE on the path of 20 steps at the defaults: what a perfect stopping rule would reach."""
+    X, y, X_test, y_test = split
+    model = SubquadMLPRegressor(
+        tol=0.0, n_iter_no_change=20, init="axis_aligned", feature_metric=None, batch_size=len(X), random_state=seed
+    )
+    model.fit(X, y, X_val=X_test, y_val=y_test)
+    return np.sqrt(1 - max(model.validation_scores_)) * y.std()
 
 
 def mirrored():
-    original = _network.MIRROR_INIT_SCALE
-    for threshold, name in ((original, "random"), (0.0, "mirrored")):
-        _network.MIRROR_INIT_SCALE = threshold
-        rmse = np.mean([best_rmse("energy", split, seed=123 + split) for split in range(3)])
+    splits = load_splits(DATA, "energy")[:3]
+    for threshold, name in ((_network.MIRROR_INIT_SCALE, "random"), (0.0, "mirrored")):
+        with unittest.mock.patch("sklearn_subquad._network.MIRROR_INIT_SCALE", threshold):
+            rmse = np.mean([best_rmse(split, seed=123 + number) for number, split in enumerate(splits)])
         print(f"energy, 3 splits, best iterate, {name} start: RMSE {rmse:.3f}", flush=True)
-    _network.MIRROR_INIT_SCALE = original
 
 
 def draws():
-    for name, n_splits, seeds in (("energy", 3, (0, 50, 100, 150)), ("boston", 20, (123, 1000))):
-        for seed in seeds:
-            rmse = np.mean([best_rmse(name, split, seed + split) for split in range(n_splits)])
-            print(f"{name}, {n_splits} splits, best iterate, seeds from {seed}: RMSE {rmse:.3f}", flush=True)
+    """Three draws of the initial weights at the defaults, and the mean of their predictions."""
+    outputs = _outputs_of_draws("boston", SubquadMLPRegressor(), 20)
+    _print_draws("boston, 20 splits, RMSE", [[_rmse(y, each) for each in (*o, np.mean(o, axis=0))] for y, o in outputs])
+    shares = []
+    for name in SMALL:
+        for y, o in _outputs_of_draws(name, SubquadMLPClassifier(), 2):
+            labels = np.unique(y)
+            shares.append([100 * np.mean(labels[each.argmax(axis=1)] == y) for each in (*o, np.mean(o, axis=0))])
+    _print_draws(f"{len(SMALL)} small sets, 2 splits, accuracy in percent", shares)
+
+
+def _outputs_of_draws(name, estimator, n_splits):
+    """For every split the test targets, and what models of three draws predict: means, or probabilities."""
+    splits = load_splits(DATA, name)[:n_splits]
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        outputs = joblib.Parallel(n_jobs=-1)(
+            joblib.delayed(_output_of_draw)(estimator, split, seed) for split in splits for seed in range(3)
+        )
+    return [(split[3], outputs[3 * i : 3 * i + 3]) for i, split in enumerate(splits)]
+
+
+def _output_of_draw(estimator, split, seed):
+    X, y, X_test, _ = split
+    model = estimator.set_params(random_state=seed).fit(X, y)
+    return model.predict_proba(X_test) if hasattr(model, "classes_") else model.predict(X_test)
+
+
+def _rmse(y, prediction):
+    return np.sqrt(np.mean((prediction - y) ** 2))
+
+
+def _print_draws(title, scores):
+    *single, together = np.mean(scores, axis=0)
+    print(f"{title}: draws {', '.join(f'{score:.3f}' for score in single)}, their mean {together:.3f}", flush=True)
 
 
 if __name__ == "__main__":
-    MEASUREMENTS = {f.__name__: f for f in (threads, alignment, mirrored, draws)}
+    MEASUREMENTS = {
+        f.__name__: f for f in (threads, alignment, small_steps, nearby_shifts, deviations, mirrored, draws)
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measurements", nargs="+", choices=MEASUREMENTS)
     print_provenance()
