@@ -105,6 +105,8 @@ class Measurements:
         self.data, self.threads, self.jobs, self.methods = data, threads, jobs, methods
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         self.results = kept.get("results", [])
+        # What was measured when, by part; a part may have been added to later.
+        self.heads = kept.get("heads", {})
         self.head = {"commit": commit(), "machine": versions(), "threads": threads, "load": round(os.getloadavg()[0])}
 
     def runs(self, task):
@@ -119,6 +121,9 @@ class Measurements:
         with ThreadPoolExecutor(self.jobs) as pool:
             for result in pool.map(self._run, tasks):
                 self.results.append(result)
+                heads = self.heads.setdefault("width" if result["part"] == "references" else result["part"], [])
+                if self.head not in heads:
+                    heads.append(self.head)
                 self._save()
                 print(json.dumps(result), flush=True)
 
@@ -134,7 +139,7 @@ class Measurements:
 
     def _save(self):
         lines = ",\n".join(json.dumps(result) for result in self.results)
-        RESULTS.write_text(json.dumps(self.head, indent=1)[:-2] + ',\n "results": [\n' + lines + "\n]}\n")
+        RESULTS.write_text(f'{{"heads": {json.dumps(self.heads, indent=1)},\n "results": [\n{lines}\n]}}\n')
 
 
 def interleaved(methods, values):
@@ -198,7 +203,8 @@ def smoke(data):
     tasks += [{"part": "rows", "method": method, "n_rows": 100} for method in ("ours", "gradient boosting")]
     tasks = [task for task in tasks if not task["method"].startswith("PyTorch")]
     results = [task | {"runs": run_one(task, data)} for task in tasks]
-    print(tables({"commit": "none", "machine": versions(), "threads": "all", "load": 0, "results": results}))
+    head = {"commit": "none", "machine": versions(), "threads": "all", "load": 0}
+    print(tables({"heads": {"width": [head], "rows": [head]}, "results": results}))
 
 
 def main():

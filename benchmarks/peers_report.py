@@ -105,6 +105,7 @@ def width_tables(measured):
         table("", columns, rows),
         "Test RMSE of whole fits, and their seconds.",
         table("", columns, whole),
+        provenance(measured, "width"),
     ]
 
 
@@ -127,6 +128,7 @@ def set_table(measured):
         "Test RMSE, or errors in percent for the classification sets, and seconds of the fit, searches included; "
         "medians over the splits that were run.",
         table("", sets, rows),
+        provenance(measured, "sets"),
     ]
 
 
@@ -144,17 +146,26 @@ def row_table(measured):
         "Friedman's first function, 16 features, noise of unit variance: distance of the predictions from the function "
         "itself (root mean square), and seconds of the fit, searches included.",
         table("", [f"n = {n}" for n in sizes], rows),
+        provenance(measured, "rows"),
     ]
 
 
+def provenance(measured, name):
+    """Where and when a part was measured."""
+    return "\n".join(
+        f"Measured with the package of commit {head['commit']}; {head['machine']}; threads of every method: "
+        f"{head['threads']}, seconds {'of the processor' if head['threads'] == 1 else 'of the clock on the wall'}; "
+        f"load of the machine as measuring began: {head['load']}."
+        for head in measured["heads"][name]
+    )
+
+
 def tables(measured):
-    clock = "of the processor" if measured["threads"] == 1 else "of the clock on the wall"
     blocks = [
         "# Figures beside other methods",
-        f"Measured with the package of commit {measured['commit']}. Machine: {measured['machine']}. Threads of every "
-        f"method: {measured['threads']}; seconds {clock}. Load average of the machine as measuring began: "
-        f"{measured['load']}; all that is above {measured['threads']} are other processes, which slow down processor "
-        "seconds too. Repeat with `python benchmarks/peers.py measure`.",
+        "Repeat with `python benchmarks/peers.py measure`. What is above the threads of a method in the load of the "
+        "machine are other processes, which slow down processor seconds too. The tables are from different machines: "
+        "compare seconds within each.",
         *width_tables(measured),
         *set_table(measured),
         *row_table(measured),
@@ -250,13 +261,14 @@ def draw_width(plt, results, measured):
     axes.set_ylabel("seconds")
     axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=9)
-    data = f"{first['set']}, {first['n_rows']} rows, {threads(measured)}"
+    data = f"{first['set']}, {first['n_rows']} rows, {threads(measured, 'width')}"
     axes.set_title(f"Seconds until the test RMSE is {first['target']}\n{data}", fontsize=11, loc="left")
     return figure
 
 
-def threads(measured):
-    return "one core" if measured["threads"] == 1 else f"{measured['threads']} cores"
+def threads(measured, name):
+    n_threads = measured["heads"][name][0]["threads"]
+    return "one core" if n_threads == 1 else f"{n_threads} cores"
 
 
 def draw_sets(plt, results, measured):
@@ -280,7 +292,7 @@ def draw_sets(plt, results, measured):
         label: handle for axes in panels.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles, loc="outside lower center", fontsize=8, ncols=4)
-    figure.suptitle(f"Test error (RMSE; errors in percent) and seconds, {threads(measured)}", fontsize=10)
+    figure.suptitle(f"Test error (RMSE; errors in percent) and seconds, {threads(measured, 'sets')}", fontsize=10)
     return figure
 
 
@@ -289,6 +301,8 @@ def draw_rows(plt, results, measured):
     sizes = sorted(values(results, "n_rows"))
     for method in values(results, "method"):
         chosen = [(r["n_rows"], *median_run([r])) for r in select(results, method=method) if r["runs"]]
+        if not chosen:
+            continue
         n_rows, seconds, errors = zip(*sorted(chosen), strict=True)
         colour, style = STYLES[method]
         above.loglog(n_rows, seconds, style, color=colour, label=method)
@@ -301,6 +315,6 @@ def draw_rows(plt, results, measured):
         axes.grid(alpha=0.3, which="both")
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", fontsize=9, ncols=2)
     figure.suptitle(
-        f"Friedman's first function, 16 features,\nnoise of unit variance, {threads(measured)}", fontsize=10
+        f"Friedman's first function, 16 features,\nnoise of unit variance, {threads(measured, 'rows')}", fontsize=10
     )
     return figure
