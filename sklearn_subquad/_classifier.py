@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._calibration import project_onto_simplex, scores
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 from sklearn_subquad._iterates import GivenRows
 from sklearn_subquad._labels import (
-    check_labels,
     encode_labels,
     encode_more_labels,
+    refuse_missing_labels,
     require_examples,
     weights_of_classes,
 )
@@ -50,7 +50,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         the same on exactly the ``round(density * width)`` largest z of each row.
     density : "auto", float or sequence of float, default="auto"
         Fraction of active neurons aimed at, in (0, 0.5]; one number, or one per hidden layer. "auto" is
-        width^(-1/5) ([1]_), 0.25 at width 1024. 0.5 is the ordinary ReLU.
+        width^(-1/5) ([1]_), 0.25 at width 1024. 0.5 is the ordinary ReLU. Shifts are calibrated as if pre-activations
+        were normal: `densities_` says what came out, 0.22 instead of 0.25 where neurons start on single features.
     skip_connections : bool, default=True
         Feed the features to every layer and to the output. Without them a sparse network generalises poorly.
     init : {"auto", "axis_aligned", "gaussian"}, default="auto"
@@ -360,6 +361,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         ``warm_start=True`` as it was.
         """
         architecture, scorer, start = self._beginning()
+        refuse_missing_labels(y)
+        refuse_missing_labels(y_val, "y_val")
         rows, targets = self._validated_data(X, y, start, ensure_min_samples=2)
         classes, codes, indicators = encode_labels(targets)
         if start is not None and (self._multilabel != (codes is None) or not np.array_equal(classes, self.classes_)):
@@ -438,6 +441,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """
         start = self._present()
         architecture = self._architecture_from(start)
+        refuse_missing_labels(y)
         rows, targets = self._validated_data(X, y, start)
         known, multilabel = self._classes_of_all_parts(targets, classes, start)
         indicators = encode_more_labels(targets, known, multilabel)
@@ -471,7 +475,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
                     f"{self.classes_.tolist()}."
                 )
             return self.classes_, self._multilabel
-        check_labels(y)
+        check_classification_targets(y)
         if type_of_target(y) == "multilabel-indicator":
             return np.arange(y.shape[1]), True
         if classes is None:

@@ -7,11 +7,31 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 
-def check_labels(y):
-    """Raise ValueError for continuous targets, and for labels that are None, of which other messages say nothing."""
-    if isinstance(y, np.ndarray) and y.dtype.kind == "O" and any(label is None for label in y.flat):
-        raise ValueError("y holds missing labels (None): drop these rows, or give them a class of their own.")
-    check_classification_targets(y)
+def refuse_missing_labels(y, name="y"):
+    """Raise ValueError for labels that are None, nan or pandas.NA, of which other messages say little or nothing.
+
+    Parameters
+    ----------
+    y : object
+        As the caller passed it. What is none at all, or no array of labels, is left for others to complain about.
+    name : str
+    """
+    if y is None or issparse(y):
+        return
+    try:
+        labels = np.asarray(y)
+    except ValueError:
+        return
+    if labels.dtype.kind == "O" and any(map(_is_missing, labels.flat)):
+        raise ValueError(f"{name} holds missing labels: drop these rows, or give them a class of their own.")
+
+
+def _is_missing(label):
+    try:
+        return label is None or bool(label != label)
+    except (TypeError, ValueError):
+        # pandas.NA equals nothing and differs from nothing; what else has no answer, such as an array, is no gap.
+        return type(label).__name__ == "NAType"
 
 
 def encode_labels(y):
@@ -34,9 +54,9 @@ def encode_labels(y):
     Raises
     ------
     ValueError
-        For continuous targets, missing labels, and several columns that are not indicators.
+        For continuous targets, and several columns that are not indicators.
     """
-    check_labels(y)
+    check_classification_targets(y)
     kind = type_of_target(y)
     if kind == "multiclass-multioutput":
         raise ValueError(
@@ -84,7 +104,7 @@ def encode_more_labels(y, classes, multilabel):
                 f"them; got shape {y.shape}."
             )
         return y != 0
-    check_labels(y)
+    check_classification_targets(y)
     y = column_or_1d(y, warn=True)
     unknown = np.setdiff1d(y, classes)
     if len(unknown):

@@ -36,7 +36,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         the same on exactly the ``round(density * width)`` largest z of each row.
     density : "auto", float or sequence of float, default="auto"
         Fraction of active neurons aimed at, in (0, 0.5]; one number, or one per hidden layer. "auto" is
-        width^(-1/5) ([1]_), 0.25 at width 1024. 0.5 is the ordinary ReLU.
+        width^(-1/5) ([1]_), 0.25 at width 1024. 0.5 is the ordinary ReLU. Shifts are calibrated as if pre-activations
+        were normal: `densities_` says what came out, 0.22 instead of 0.25 where neurons start on single features.
     skip_connections : bool, default=True
         Feed the features to every layer and to the output. Without them a sparse network generalises poorly.
     init : {"auto", "axis_aligned", "gaussian"}, default="auto"
