@@ -1,6 +1,6 @@
 """The measurements behind the decisions in doc/architecture.md, and how much is luck of the draw.
 
-python benchmarks/decisions.py threads alignment small_steps nearby_shifts deviations
+python benchmarks/decisions.py threads alignment small_steps nearby_shifts deviations noise
 python benchmarks/decisions.py mirrored draws         # minutes; need the data folder, see uci_sets.py
 """
 
@@ -11,7 +11,8 @@ import unittest.mock
 import joblib
 import numpy as np
 from provenance import print_provenance
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_diabetes, load_digits, make_friedman1
+from sklearn.model_selection import cross_val_score
 from suite.problems import friedman
 from threadpoolctl import threadpool_limits
 from uci_sets import DATA, SMALL, load_splits
@@ -118,6 +119,21 @@ def deviations():
     mean = median_ms(lambda: model.predict(X[1000:]))
     both = median_ms(lambda: model.predict(X[1000:], return_std=True))
     print(f"predict of 1,000 rows: {mean:.0f} ms, with deviations {both:.0f} ms", flush=True)
+
+
+def noise():
+    """Whether rows have to be held out: R² by cross-validation where targets have little noise, and much."""
+    problems = {"diabetes": load_diabetes(return_X_y=True)}
+    for deviation in (0, 1, 5):
+        data = make_friedman1(400, n_features=10, noise=deviation, random_state=0)
+        problems[f"Friedman's function, 400 rows, noise of deviation {deviation}"] = data
+    for name, (X, y) in problems.items():
+        for early_stopping in ("auto", False):
+            model = SubquadMLPRegressor(early_stopping=early_stopping, random_state=0)
+            scores = cross_val_score(model, X, y, cv=3)
+            print(
+                f"{name}, early_stopping={early_stopping}: R² {', '.join(f'{each:.3f}' for each in scores)}", flush=True
+            )
 
 
 def best_rmse(split, seed):
