@@ -193,7 +193,7 @@ def _print_draws(title, scores):
 
 if __name__ == "__main__":
     MEASUREMENTS = {
-        f.__name__: f for f in (threads, alignment, small_steps, nearby_shifts, deviations, mirrored, draws)
+        f.__name__: f for f in (threads, alignment, small_steps, nearby_shifts, deviations, noise, mirrored, draws)
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measurements", nargs="+", choices=MEASUREMENTS)
