@@ -11,12 +11,16 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def commit():
-    """The commit that is checked out, with "-dirty" where files differ from it, or "unknown" outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """The commit that is checked out, with "-dirty" where programs differ from it, or "unknown" outside a checkout."""
     try:
-        return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":/!benchmarks/results", ":/!doc")
+        return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(*arguments):
+    return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def machine():
