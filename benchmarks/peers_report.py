@@ -271,6 +271,18 @@ def threads(measured, name):
     return "one core" if n_threads == 1 else f"{n_threads} cores"
 
 
+# Where a logarithmic axis of errors has ticks, times powers of ten.
+TICKS = (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8)
+
+
+def label_errors(axes):
+    """Plain numbers: ranges are so short that powers of ten alone would leave one tick or none."""
+    low, high = axes.get_ylim()
+    ticks = [tick * 10.0**power for power in range(-3, 3) for tick in TICKS if low <= tick * 10.0**power <= high]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.yaxis.minorticks_off()
+
+
 def draw_sets(plt, results, measured):
     sets = values(results, "set")
     figure, panels = plt.subplots(2, (len(sets) + 1) // 2, figsize=(8.2, 6.8), layout="constrained", squeeze=False)
@@ -280,6 +292,7 @@ def draw_sets(plt, results, measured):
             if run is not None:
                 colour, style = STYLES[method]
                 axes.loglog(*run, style[0], color=colour, label=method, markersize=7)
+        label_errors(axes)
         axes.set_title(name, loc="left", fontsize=10)
         axes.grid(alpha=0.3, which="both")
     for axes in panels.flat[len(sets) :]:
@@ -307,6 +320,7 @@ def draw_rows(plt, results, measured):
         colour, style = STYLES[method]
         above.loglog(n_rows, seconds, style, color=colour, label=method)
         below.loglog(n_rows, errors, style, color=colour)
+    label_errors(below)
     for axes, title in ((above, "Seconds of the fit"), (below, "Distance from the function (RMS)")):
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("training rows")
