@@ -1,0 +1,77 @@
+"""Figures in README.md and doc are those of the result files, which name commit, machine and versions."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def table_rows(page):
+    """First cell and other cells of all rows of all tables of a page."""
+    for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+        if line.startswith("| "):
+            label, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            yield label, cells
+
+
+@pytest.mark.parametrize("page", sorted(RESULTS.glob("*.md")), ids=lambda page: page.name)
+def test_result_files_name_commit_machine_and_versions(page):
+    text = page.read_text(encoding="utf-8")
+    for what in (r"commit \(?`?[0-9a-f]{7}\b", r"\bcores?\b", "Python 3", "NumPy 2", "scikit-learn 1", "(?i)openblas"):
+        assert re.search(what, text), what
+    assert "-dirty" not in text
+
+
+def test_accuracy_in_the_readme():
+    readme = dict(table_rows("README.md"))
+    # What has no rows held out has tables of its own, further down.
+    measured = dict(reversed(list(table_rows("benchmarks/results/accuracy.md"))))
+    for name in ("yacht", "energy", "concrete", "boston", "kin8nm", "power-plant"):
+        ours = float(measured[name][0].split()[0])
+        quoted = readme[f"{name}, RMSE, 20 splits"][0]
+        decimals = len(quoted.partition(".")[2])
+        assert quoted == f"{ours:.{decimals}f}"
+    for quoted, of_group in (("16 small", "16 sets, n <= 1100"), ("27", "27 sets, n <= 5000")):
+        cell = readme[f"{quoted} classification sets, mean accuracy"][0]
+        assert cell == f"{float(measured[f'mean, {of_group}'][0]):.1f} %"
+
+
+def test_seconds_of_an_iteration_in_the_readme():
+    readme = dict(table_rows("README.md"))
+    results = json.loads((RESULTS / "scaling.json").read_text())["results"]
+    for label, series in {
+        "density auto, m^(-1/5)": "auto",
+        "density m^(-0.3)": "theory",
+        "the same iteration with dense NumPy": "dense",
+    }.items():
+        seconds = {r["width"]: r["seconds"] for r in results if r["series"] == series}
+        for width, quoted in zip((2048, 8192, 16384, 32768), readme[label], strict=False):
+            assert not quoted or float(quoted) == pytest.approx(seconds[width], rel=0.03)
+
+
+def test_seconds_of_the_quickstart_in_the_readme():
+    printed = (RESULTS / "newcomer.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\| [a-z ]*\| (\w*MLP\w+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", readme, re.MULTILINE)
+    measured = re.findall(r"^[a-z ]+ (\w*MLP\w+) +(\d+) +([\d.]+) +([\d.]+)$", printed, re.MULTILINE)
+    assert len(quoted) == len(measured) == 6
+    for mine, theirs in zip(quoted, measured, strict=True):
+        assert mine[:3] == theirs[:3]
+        assert mine[3] == f"{float(theirs[3]):.3f}"
+
+
+@pytest.mark.parametrize(
+    ("page", "source"), [("doc/defaults.md", "choices.md"), ("doc/architecture.md", "parts.md")], ids=lambda name: name
+)
+def test_tables_of_a_page_are_parts_of_a_result_file(page, source):
+    """Every row whose label the result file has: its cells are some of those there, in order."""
+    measured = dict(table_rows(f"benchmarks/results/{source}"))
+    common = [(label, cells) for label, cells in table_rows(page) if label and label in measured]
+    assert len(common) > 4
+    for label, cells in common:
+        remaining = iter(measured[label])
+        assert all(cell in remaining for cell in cells), label
