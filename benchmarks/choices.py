@@ -58,7 +58,7 @@ changed alone, with `random_state=0`.
 
 - Regression: test RMSE in units of the targets' standard deviation, means over {regression_splits} splits, and the
   geometric mean over the four sets of its ratio to that of the defaults.
-- Classification: mean test error over {sets} sets of at most 1,100 rows, on the first {splits} of their splits, and the
+- Classification: mean test error over {sets} sets of at most 1,100 rows, on {splits} of the four splits of each, and the
   difference from that of the defaults.
 - Standard errors take the splits of all sets as independent draws of the difference from the defaults. They leave out
   what another draw of the initial weights would change.

@@ -75,3 +75,40 @@ def test_tables_of_a_page_are_parts_of_a_result_file(page, source):
     for label, cells in common:
         remaining = iter(measured[label])
         assert all(cell in remaining for cell in cells), label
+
+
+# Rows of doc/peers.md by what benchmarks/results/peers.md calls them.
+PEERS = {
+    "ours": "ours",
+    'ours, one search (`init="axis_aligned", feature_metric=None`)': "ours, one search",
+    "gradient boosting": "gradient boosting",
+    "gradient boosting, tuned": "gradient boosting, tuned",
+    "SVM, defaults": "SVM",
+    "SVM, tuned": "SVM, tuned",
+    "kernel ridge, tuned": "kernel ridge, tuned",
+    "scikit-learn MLP, Adam (100 neurons)": "scikit-learn MLP, Adam",
+    "scikit-learn MLP, L-BFGS (100 neurons)": "scikit-learn MLP, L-BFGS",
+    "dense, PyTorch Adam (1024, 1024)": "PyTorch, Adam",
+    "dense, PyTorch Gauss-Newton (1024, 1024)": "PyTorch, Gauss-Newton",
+}
+ERROR_AND_SECONDS = re.compile(r"\**([\d.]+)\** \(([\d.]+) s\)")
+
+
+def errors_and_seconds(page, label):
+    """Numbers, as text, of the cells of every row of that label that have an error and seconds."""
+    for found, cells in table_rows(page):
+        matches = [ERROR_AND_SECONDS.fullmatch(cell) for cell in cells]
+        if found == label and any(matches):
+            yield [number for match in matches if match for number in match.groups()]
+
+
+@pytest.mark.parametrize("label", PEERS)
+def test_errors_and_seconds_of_other_methods(label):
+    quoted = list(errors_and_seconds("doc/peers.md", label))
+    measured = list(errors_and_seconds("benchmarks/results/peers.md", PEERS[label]))
+    assert quoted
+    for mine, theirs in zip(quoted, measured, strict=True):
+        assert len(mine) == len(theirs)
+        for number, exact in zip(mine, theirs, strict=True):
+            unit = 10.0 ** -len(number.partition(".")[2])
+            assert float(number) == pytest.approx(float(exact), abs=0.51 * unit)
