@@ -58,8 +58,8 @@ changed alone, with `random_state=0`.
 
 - Regression: test RMSE in units of the targets' standard deviation, means over {regression_splits} splits, and the
   geometric mean over the four sets of its ratio to that of the defaults.
-- Classification: mean test error over {sets} sets of at most 1,100 rows, on {splits} of the four splits of each, and the
-  difference from that of the defaults.
+- Classification: mean test error over {sets} sets of at most 1,100 rows, on {splits} of the four splits of each, and
+  the difference from that of the defaults.
 - Standard errors take the splits of all sets as independent draws of the difference from the defaults. They leave out
   what another draw of the initial weights would change.
 - Relative seconds: geometric means of the ratios to the defaults' processor seconds.
@@ -225,14 +225,12 @@ def report():
     stored = json.loads(RESULTS.read_text())
     results = stored["results"]
     columns = [*REGRESSION, "RMSE, relative", "seconds, relative", "errors, %", "difference", "seconds, relative"]
-    lines = [
-        HEAD.format(regression_splits=TASKS["regression"][1], sets=len(SMALL), splits=TASKS["classification"][1]),
-        "| | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-        row_of(results, DEFAULT),
-    ]
+    head = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = [HEAD.format(regression_splits=TASKS["regression"][1], sets=len(SMALL), splits=TASKS["classification"][1])]
+    lines += [*head, row_of(results, DEFAULT)]
     for group, choices in GROUPS.items():
-        lines.append(f"| **{group}** |" + " |" * len(columns))
+        title, _, note = group.partition(" (")
+        lines += ["", f"## {title}", "", *([f"{note[0].upper()}{note[1:-1]}.", ""] if note else []), *head]
         lines += [row_of(results, name) for name in choices]
     lines += ["", f"Measured at commit {stored['commit']}, one core a fit. Machine: {stored['machine']}.", ""]
     TABLE.write_text("\n".join(lines))
