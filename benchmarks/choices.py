@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
+from evaluation import COMPARISONS, evaluate
 from provenance import commit, machine
 from sklearn.exceptions import ConvergenceWarning
 from uci_sets import DATA, SMALL, load_splits
@@ -130,27 +131,21 @@ CHOICES = {DEFAULT: parameters()} | {name: choice for group in GROUPS.values() f
 
 def fit(task, choice, data, set_name, number, options):
     """Test RMSE in units of the targets' deviation, or errors in percent, and processor seconds of the fit."""
-    X, y, X_test, y_test = load_splits(data, set_name)[number]
+    split = load_splits(data, set_name)[number]
     estimator = TASKS[task][2](**{"random_state": 0} | CHOICES[choice].parameters | options)
     with contextlib.ExitStack() as stack:
         for name, value in CHOICES[choice].constants.items():
             stack.enter_context(unittest.mock.patch(f"sklearn_subquad.{name}", value))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ConvergenceWarning)
-        start = time.process_time()
-        estimator.fit(X, y)
-        seconds = time.process_time() - start
-        prediction = estimator.predict(X_test)
-    if task == "regression":
-        error = np.sqrt(np.mean((prediction - y_test) ** 2)) / y.std()
-    else:
-        error = 100 * np.mean(prediction != y_test)
-    return [float(f"{value:.5g}") for value in (error, seconds)]
+        score, seconds = evaluate(estimator, split, COMPARISONS[task].scores, clock=time.process_time)
+    error = score / split[1].std() if task == "regression" else 100 - score
+    return [float(f"{error:.5g}"), seconds]
 
 
 def measure(data, options, n_jobs, names, path):
-    stored = json.loads(path.read_text()) if path is not None and path.exists() else {"results": {}}
-    results = stored["results"]
+    stored = json.loads(path.read_text()) if path is not None and path.exists() else {"heads": [], "results": {}}
+    heads, results = stored["heads"], stored["results"]
     todo = [
         (task, choice, set_name, number)
         for choice in names
@@ -162,6 +157,8 @@ def measure(data, options, n_jobs, names, path):
     if not todo:
         return
     head = {"commit": commit(), "machine": machine()}
+    if head not in heads:
+        heads.append(head)
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         rows = joblib.Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="2 * n_jobs")(
             joblib.delayed(fit)(task, choice, data, set_name, number, options)
@@ -172,14 +169,13 @@ def measure(data, options, n_jobs, names, path):
             results.setdefault(key, {})[str(number)] = row
             print(key, number, *row, flush=True)
             if path is not None:
-                save(head | {"results": results}, path)
+                save(stored, path)
 
 
 def save(stored, path):
     lines = (f"  {json.dumps(key)}: {json.dumps(rows)}" for key, rows in sorted(stored["results"].items()))
-    head = "".join(f"{json.dumps(key)}: {json.dumps(stored[key])},\n" for key in ("commit", "machine"))
     partial = path.with_suffix(".partial")
-    partial.write_text("{\n" + head + '"results": {\n' + ",\n".join(lines) + "\n}}\n")
+    partial.write_text(f'{{"heads": {json.dumps(stored["heads"])},\n"results": {{\n' + ",\n".join(lines) + "\n}}\n")
     partial.replace(path)
 
 
@@ -232,8 +228,10 @@ def report():
         title, _, note = group.partition(" (")
         lines += ["", f"## {title}", "", *([f"{note[0].upper()}{note[1:-1]}.", ""] if note else []), *head]
         lines += [row_of(results, name) for name in choices]
-    lines += ["", f"Measured at commit {stored['commit']}, one core a fit. Machine: {stored['machine']}.", ""]
-    TABLE.write_text("\n".join(lines))
+    lines.append("")
+    for head in stored["heads"]:
+        lines += [f"Measured at commit {head['commit']}, one core a fit. Machine: {head['machine']}.", ""]
+    TABLE.write_text("\n".join(lines), encoding="utf-8")
 
 
 def row_of(results, name):

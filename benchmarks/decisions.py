@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 from provenance import print_provenance
 from sklearn.datasets import load_diabetes, load_digits, make_friedman1
+from sklearn.metrics import accuracy_score, root_mean_squared_error
 from sklearn.model_selection import cross_val_score
 from suite.problems import friedman
 from threadpoolctl import threadpool_limits
@@ -88,7 +89,7 @@ def nearby_shifts():
     X, y = load_digits(return_X_y=True)
     X, y = X[:1000].astype(np.float32), y[:1000]
     ratios = (1.0, 2.5, 4.0)
-    solve, iterations = ({ratio: [] for ratio in ratios} for _ in range(2))
+    seconds, iterations = dict.fromkeys(ratios, 0.0), dict.fromkeys(ratios, 0)
     for damping in (0.01, 0.001):
         for seed in range(3):
             for ratio in ratios:
@@ -104,11 +105,10 @@ def nearby_shifts():
                         batch_size=len(X),
                         random_state=seed,
                     ).fit(X, y)
-                solve[ratio].append(model.phase_times_["solve"])
-                iterations[ratio].append(sum(model.n_cg_iter_))
+                seconds[ratio] += model.phase_times_["solve"]
+                iterations[ratio] += sum(model.n_cg_iter_)
     for ratio in ratios:
-        seconds = sum(solve[ratio])
-        print(f"factors serve shifts up to {ratio} times: {seconds:.1f} s, {sum(iterations[ratio])} inner iterations")
+        print(f"factors serve shifts up to {ratio} times: {seconds[ratio]:.1f} s, {iterations[ratio]} inner iterations")
 
 
 def deviations():
@@ -157,12 +157,13 @@ def mirrored():
 def draws():
     """Three draws of the initial weights at the defaults, and the mean of their predictions."""
     outputs = _outputs_of_draws("boston", SubquadMLPRegressor(), 20)
-    _print_draws("boston, 20 splits, RMSE", [[_rmse(y, each) for each in (*o, np.mean(o, axis=0))] for y, o in outputs])
+    rmse = [[root_mean_squared_error(y, each) for each in (*o, np.mean(o, axis=0))] for y, o in outputs]
+    _print_draws("boston, 20 splits, RMSE", rmse)
     shares = []
     for name in SMALL:
         for y, o in _outputs_of_draws(name, SubquadMLPClassifier(), 2):
-            labels = np.unique(y)
-            shares.append([100 * np.mean(labels[each.argmax(axis=1)] == y) for each in (*o, np.mean(o, axis=0))])
+            # Classes are numbered from zero in these sets.
+            shares.append([100 * accuracy_score(y, each.argmax(axis=1)) for each in (*o, np.mean(o, axis=0))])
     _print_draws(f"{len(SMALL)} small sets, 2 splits, accuracy in percent", shares)
 
 
@@ -182,10 +183,6 @@ def _output_of_draw(estimator, split, seed):
     return model.predict_proba(X_test) if hasattr(model, "classes_") else model.predict(X_test)
 
 
-def _rmse(y, prediction):
-    return np.sqrt(np.mean((prediction - y) ** 2))
-
-
 def _print_draws(title, scores):
     *single, together = np.mean(scores, axis=0)
     print(f"{title}: draws {', '.join(f'{score:.3f}' for score in single)}, their mean {together:.3f}", flush=True)
@@ -197,6 +194,7 @@ if __name__ == "__main__":
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measurements", nargs="+", choices=MEASUREMENTS)
+    arguments = parser.parse_args()
     print_provenance()
-    for chosen in parser.parse_args().measurements:
+    for chosen in arguments.measurements:
         MEASUREMENTS[chosen]()

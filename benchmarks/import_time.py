@@ -46,5 +46,6 @@ def measure(n_runs):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="one run each, to see that everything runs")
+    n_runs = 1 if parser.parse_args().smoke else 21
     print_provenance()
-    measure(1 if parser.parse_args().smoke else 21)
+    measure(n_runs)

@@ -40,8 +40,8 @@ def run(title, command, folder, environment):
 
 def main():
     print_provenance()
-    readme = (ROOT / "README.md").read_text()
-    guide = (ROOT / "doc" / "guide" / "own_csv.md").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    guide = (ROOT / "doc" / "guide" / "own_csv.md").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         clone = folder / "clone"
@@ -54,7 +54,7 @@ def main():
         printed = run(first_fits, first_fits, clone, environment)
         run("pandas, for the CSV", "python -m pip install pandas", clone, environment)
         program = folder / "own_csv.py"
-        program.write_text("\n".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL)))
+        program.write_text("\n".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL)), encoding="utf-8")
         own = run("own CSV", f"python {program}", folder, environment)
     print(f"words to read: README.md {n_words(readme)}, own_csv.md {n_words(guide)}")
     print(

@@ -10,6 +10,7 @@ import argparse
 import pathlib
 
 import numpy as np
+from evaluation import accuracy, rmse
 from provenance import print_provenance
 from sklearn.base import is_classifier
 from sklearn.datasets import load_diabetes
@@ -28,14 +29,6 @@ SETS = {
 PASSES, PARTS = 6, (5, 20)
 
 
-def score(model, X, y):
-    """Accuracy in percent, or RMSE in the target's units."""
-    prediction = model.predict(X)
-    if is_classifier(model):
-        return 100 * np.mean(prediction == y)
-    return np.sqrt(np.mean((prediction - y) ** 2))
-
-
 def fitted_in_parts(model, X, y, n_parts, n_passes):
     options = {"classes": np.unique(y)} if is_classifier(model) else {}
     rng = np.random.default_rng(0)
@@ -49,8 +42,9 @@ def report(name, estimator, split, options, n_passes):
     X, y, X_test, y_test = split
     models = [estimator(random_state=0, **options).fit(X, y)]
     models += [fitted_in_parts(estimator(random_state=0, **options), X, y, n, n_passes) for n in PARTS]
-    cells = [f"{score(model, X_test, y_test):.4g}" for model in models]
-    print(f"| {name} ({'accuracy, %' if is_classifier(models[0]) else 'RMSE'}) | {' | '.join(cells)} |", flush=True)
+    title, scores = ("accuracy, %", accuracy) if is_classifier(models[0]) else ("RMSE", rmse)
+    cells = [f"{scores(model, X_test, y_test)[0]:.4g}" for model in models]
+    print(f"| {name} ({title}) | {' | '.join(cells)} |", flush=True)
 
 
 def main():
