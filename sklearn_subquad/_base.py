@@ -12,13 +12,13 @@ from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._calibration import fitted_sharpness
 from sklearn_subquad._compat import CallbackSupportMixin, callback_context, check_sample_weight
+from sklearn_subquad._data import GivenRows, TrainingSet
 from sklearn_subquad._fitting import (
     FittedStart,
     FittingOptions,
-    TrainingSet,
 )
 from sklearn_subquad._initial_weights import INPUT_WEIGHTS
-from sklearn_subquad._iterates import GivenRows, Iterates
+from sklearn_subquad._iterates import Iterates
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
 from sklearn_subquad._memory import MAX_SQUARE_ROWS, FitSize, densified, require_bytes
 from sklearn_subquad._metric import MAX_METRIC_FEATURES
@@ -26,7 +26,7 @@ from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, resolved_sketch_size
 from sklearn_subquad._predictor import OUT_ACTIVATIONS, Predictor
 from sklearn_subquad._progress import CallbackProgress
-from sklearn_subquad._search import fit_network, held_out_rows, keeps_fitted_part
+from sklearn_subquad._search import fit_network, held_out_part, keeps_fitted_part
 from sklearn_subquad._stopping import StopReason
 
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
@@ -42,16 +42,16 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         Returns
         -------
         architecture : Architecture
-        scorer : callable or None
+        score : Score or None
             What says on held-out rows how good an estimator is, if not the loss.
         start : FittedStart or None
             What the fit goes on from.
         """
         start = self._present() if self.warm_start else None
-        architecture, scorer = self._architecture_from(start), self._scorer()
+        architecture, score = self._architecture_from(start), self._score()
         if start is None:
             self._forget()
-        return architecture, scorer, start
+        return architecture, score, start
 
     def _present(self):
         """The fitted model as a `FittedStart`, or None where there is none."""
@@ -116,8 +116,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         given,
         architecture,
         unit_variance_targets,
-        scorer=None,
-        stratify=None,
+        score=None,
         covariance=False,
         calibration=False,
         independent_labels=False,
@@ -127,7 +126,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
     ):
         """Fit on validated X, encoded targets Y (n x k) and weights; set all fitted attributes at the end.
 
-        The rows as they were `given` are for callbacks and for a `scorer`, which says on held-out rows how good an
+        The rows as they were `given` are for callbacks and for a `score`, which says on held-out rows how good an
         estimator is, if not the loss does.
 
         A `validation` set says when to stop in the place of held-out rows. A fit goes on from a `start`, if there is
@@ -144,29 +143,24 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
                 "change where a fit goes on; use warm_start=False, or fit a new estimator."
             )
         _require_range(X)
-        counted = np.flatnonzero(sample_weight)
-        # Weights count as copies of rows, and the damping is relative to single rows. Weights that only compare rows,
-        # such as those that sum to one, are brought to mean one: on average no row stands for less than itself.
-        weights = sample_weight / min(1.0, sample_weight[counted].mean())
-        data = TrainingSet(X, Y, weights, given, np.arange(len(X)))
-        if len(counted) < len(X):
-            data = data[counted]
-            stratify = None if stratify is None else stratify[counted]
-        n_rows = len(data.X)
+        weight_unit = None if start is None or not partial else start.weight_unit
+        data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, given, weight_unit)
+        n_rows = len(data)
         batch_size = self._resolved_batch_size(n_rows, Y)
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
         in_batches = partial or n_rows > batch_size
         early_stopping = False
         if not partial:
-            early_stopping = self._resolved_early_stopping(n_rows, in_batches, validation, scorer, start)
+            early_stopping = self._resolved_early_stopping(n_rows, in_batches, validation, score, start)
         context = callback_context(self)
         # Held-out rows decide what is learned from, where there are not too many features to try.
         choices = early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES and start is None
         learn_metric = choices and self.feature_metric == "auto"
         inits = tuple(INPUT_WEIGHTS) if choices and self.init == "auto" else (architecture.init,)
         validation_fraction = float(self.validation_fraction)
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         splits = early_stopping == "validation" and validation is None
-        n_held_out = held_out_rows(n_rows, validation_fraction) if splits else 0
+        n_held_out = len(held_out_part(data, validation_fraction, seed, 0)[1]) if splits else 0
         keeps_part = validation is not None or keeps_fitted_part(in_batches, n_held_out)
         fitted = n_rows - n_held_out if keeps_part else n_rows
         # What batches really have may be half of the most that they are allowed, for a part more than for all rows.
@@ -194,6 +188,8 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             n_validation_rows=0 if validation is None else len(validation.X),
         )
         self._require_memory(size)
+        if score is not None and (given if validation is None else validation.given).sample_weight is not None:
+            score.warn_without_weights()
         progress = None if context is None else CallbackProgress(self, context, given)
         options = FittingOptions(
             architecture=architecture,
@@ -211,13 +207,13 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             start=start,
             from_any_part=partial,
             iterates=Iterates(self, loss, calibration, independent_labels),
-            scorer=scorer,
+            score=score,
             progress=progress,
-            seed=check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
+            seed=seed,
         )
         small = rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS
         with worker_threads(1 if small else self.n_jobs):
-            model = fit_network(data, options, stratify, validation)
+            model = fit_network(data, options, validation)
             # Where the fit ends before the first step because targets are fitted, they are constant themselves.
             fitted_at_once = model.result.stop_reason is StopReason.INTERPOLATED and not model.result.took_steps
             if model.result.best_iter == 0 and not fitted_at_once and start is None:
@@ -230,7 +226,8 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             if model.left_out is not None:
                 sharpness = fitted_sharpness(model.left_out_rows, independent_labels)
             densities = self._measure_densities(model, data.X)
-            self._set_fitted(model, loss, early_stopping, scorer is not None, densities, laplace, sharpness)
+            self._set_fitted(model, loss, early_stopping, score is not None, densities, laplace, sharpness)
+            self._state_["weight_unit"] = weight_unit
         if progress is not None:
             progress.end()
 
@@ -262,8 +259,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if not (weights > 0).any():
             raise ValueError("No row of the validation set has a positive weight.")
         given = GivenRows(X_val_given, y_val, None if sample_weight_val is None else own_weights)
-        rows = TrainingSet(densified(X_val), Y, weights, given, np.arange(len(Y)))
-        return rows if (weights > 0).all() else rows[weights > 0]
+        return TrainingSet.of_all_rows(densified(X_val), Y, weights, given)
 
     def _require_memory(self, size):
         advice = "use narrower layers, a smaller batch_size, fewer rows or X in single precision."

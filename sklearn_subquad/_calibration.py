@@ -23,11 +23,14 @@ class LeftOutRows:
         Estimates of the indicators: one column for two classes, or for every label.
     indicators : ndarray of shape (n, k)
     sample_weight : ndarray of shape (n,)
+    n_rows : int
+        Rows of the whole data set.
     """
 
     outputs: np.ndarray
     indicators: np.ndarray
     sample_weight: np.ndarray
+    n_rows: int
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,12 @@ class LeftOutPath:
     outputs: list
     indicators: np.ndarray
     sample_weight: np.ndarray
+    n_rows: int
 
     def after(self, n_steps):
         """`LeftOutRows` after so many steps, or the last ones where the path is shorter."""
-        return LeftOutRows(self.outputs[min(n_steps, len(self.outputs) - 1)], self.indicators, self.sample_weight)
+        outputs = self.outputs[min(n_steps, len(self.outputs) - 1)]
+        return LeftOutRows(outputs, self.indicators, self.sample_weight, self.n_rows)
 
     @classmethod
     def concatenate(cls, paths):
@@ -50,6 +55,7 @@ class LeftOutPath:
             [np.concatenate([path.after(i).outputs for path in paths]) for i in range(length)],
             np.concatenate([path.indicators for path in paths]),
             np.concatenate([path.sample_weight for path in paths]),
+            paths[0].n_rows,
         )
 
 
@@ -82,7 +88,8 @@ def fitted_sharpness(rows, independent):
     """
     values = scores(rows.outputs, independent).astype(np.float64)
     loss = (BinaryLogLoss if independent else MultinomialLogLoss)(np.zeros(values.shape[1]))
-    criterion = HeldOutError(Batch(None, rows.indicators.astype(np.float64), rows.sample_weight), loss)
+    batch = Batch(None, rows.indicators.astype(np.float64), rows.sample_weight)
+    criterion = HeldOutError(batch, loss, rows.n_rows)
     # Convex in the factor, hence with one minimum in its logarithm as well.
     found = minimize_scalar(lambda log: criterion.of_output(np.exp(log) * values), bounds=_LOG_RANGE, method="bounded")
     return float(np.exp(found.x))

@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._calibration import project_onto_simplex, scores
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
-from sklearn_subquad._iterates import GivenRows
+from sklearn_subquad._data import GivenRows
 from sklearn_subquad._labels import (
     encode_labels,
     encode_more_labels,
@@ -360,7 +360,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted, or with
         ``warm_start=True`` as it was.
         """
-        architecture, scorer, start = self._beginning()
+        architecture, score, start = self._beginning()
         refuse_missing_labels(y)
         refuse_missing_labels(y_val, "y_val")
         rows, targets = self._validated_data(X, y, start, ensure_min_samples=2)
@@ -388,10 +388,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             indicators,
             weights,
             given=given,
-            scorer=scorer,
+            score=score,
             architecture=architecture,
             unit_variance_targets=False,
-            stratify=codes,
             calibration=self.loss == "squared_error",
             independent_labels=self._independent_labels,
             validation=validation,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from inspect import Parameter, signature
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "Options",
     "ScoreName",
     "StrOptions",
+    "accepts_sample_weight",
     "callback_context",
     "check_matplotlib_support",
     "check_sample_weight",
@@ -102,6 +104,19 @@ def callback_context(estimator):
     return estimator._init_callback_context(max_subtasks=None)
 
 
+def accepts_sample_weight(scorer):
+    """Whether a scorer, or a callable in its place, takes `sample_weight`."""
+    if hasattr(scorer, "_accept_sample_weight"):
+        return scorer._accept_sample_weight()
+    # Before scikit-learn 1.7 a scorer that takes any keyword hands it on to a metric that may not.
+    try:
+        parameters = signature(getattr(scorer, "_score_func", scorer)).parameters.values()
+    except ValueError:
+        # Compiled functions may have none.
+        return False
+    return any(each.name == "sample_weight" or each.kind is Parameter.VAR_KEYWORD for each in parameters)
+
+
 def check_sample_weight(sample_weight, X):
     """Weights as float64 of shape (n_samples,), ones for None; zero where X's dtype has no number for so small a one.
 
@@ -122,6 +137,6 @@ def check_sample_weight(sample_weight, X):
         raise ValueError(
             f"The sum of sample_weight exceeds {limit:.3g}, the largest number of X's type {X.dtype}: scale it."
         )
-    # Steps work with square roots of weights, of a mean of one or more.
-    roots = np.sqrt(weights / min(1.0, weights[weights > 0].mean()))
+    # Steps work with square roots of weights, of a mean of one.
+    roots = np.sqrt(weights / weights[weights > 0].mean())
     return np.where(roots.astype(X.dtype) > 0, weights, 0.0)

@@ -5,20 +5,22 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from sklearn_subquad._calibration import LeftOutPath
-from sklearn_subquad._iterates import GivenRows, Iterates
+from sklearn_subquad._data import TrainingSet
+from sklearn_subquad._iterates import Iterates
 from sklearn_subquad._losses import SquaredError
 from sklearn_subquad._matmul import PackedMatrix
 from sklearn_subquad._memory import CALIBRATION_ROWS
 from sklearn_subquad._minibatch import MiniBatchSolver
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._progress import CallbackProgress, WatchedFit
+from sklearn_subquad._random_streams import Stream, generator
 from sklearn_subquad._scaling import InputScaling, TargetScaling, effective_dimension
+from sklearn_subquad._scoring import Score
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions, SolverResult
 from sklearn_subquad._stopping import (
     HeldOutError,
@@ -63,32 +65,6 @@ class FittedModel:
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """Rows of positive weight.
-
-    Attributes
-    ----------
-    X : ndarray of shape (n, n_features)
-    Y : ndarray of shape (n, k), float64 or bool
-        Targets, or indicators of classes.
-    sample_weight : ndarray of shape (n,), float64
-    given : GivenRows
-        Rows as the caller passed them, these and maybe others.
-    places : ndarray of shape (n,), int
-        Which of those these rows are.
-    """
-
-    X: np.ndarray
-    Y: np.ndarray
-    sample_weight: np.ndarray
-    given: GivenRows
-    places: np.ndarray
-
-    def __getitem__(self, rows):
-        return TrainingSet(self.X[rows], self.Y[rows], self.sample_weight[rows], self.given, self.places[rows])
-
-
-@dataclass(frozen=True)
 class FittedStart:
     """A model to go on from.
 
@@ -109,6 +85,11 @@ class FittedStart:
     def batch_damping(self):
         """The least damping that a part of the data asked for, infinite where none was fitted alone."""
         return self.state["batch_damping"]
+
+    @property
+    def weight_unit(self):
+        """Weight of one row; models that were stored before there was one have 1."""
+        return self.state.get("weight_unit", 1.0)
 
     @property
     def dtype(self):
@@ -144,9 +125,8 @@ class FittingOptions:
         Whether rows may lack classes that others will have: then the constant model takes all for equally likely.
     iterates : Iterates
         Makes estimators of networks whose fit goes on.
-    scorer : callable or None
-        Takes an estimator, features, targets and maybe weights, and says how good it is on held-out rows; None stands
-        for the loss.
+    score : Score or None
+        What says how good an estimator is on held-out rows; None stands for the loss.
     progress : CallbackProgress or None
         Who is told of fits and steps.
     """
@@ -166,7 +146,7 @@ class FittingOptions:
     start: FittedStart | None
     from_any_part: bool
     iterates: Iterates
-    scorer: Callable | None
+    score: Score | None
     progress: CallbackProgress | None
     seed: int
 
@@ -179,7 +159,7 @@ def resolved(data, options, metric=None):
     inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize, metric)
     n_rows, n_features = data.X.shape
     n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // n_features))
-    data = data[_some_rows(n_rows, n_wanted, [options.seed, 4])]
+    data = data[_some_rows(n_rows, n_wanted, generator(options.seed, Stream.DIMENSION_ROWS))]
     # Without the constant.
     x = inputs.transform(data.X.astype(np.float64))[:, :-1]
     few, many = math.log(_FEW_DIMENSIONS), math.log(_MANY_DIMENSIONS)
@@ -189,15 +169,15 @@ def resolved(data, options, metric=None):
     return dataclasses.replace(options, architecture=dataclasses.replace(architecture, init_scale=init_scale))
 
 
-def _some_rows(n, n_wanted, seed):
-    """Places of all rows, or of so many drawn at random where there are more."""
+def _some_rows(n, n_wanted, rng):
+    """Indices of all rows, or of so many drawn at random where there are more."""
     if n <= n_wanted:
         return slice(None)
-    return np.sort(np.random.default_rng(seed).choice(n, n_wanted, replace=False))
+    return np.sort(rng.choice(n, n_wanted, replace=False))
 
 
 def calibration_rows(batch, seed):
-    return batch[_some_rows(len(batch), CALIBRATION_ROWS, [seed, 3])]
+    return batch[_some_rows(len(batch), CALIBRATION_ROWS, generator(seed, Stream.CALIBRATION_ROWS))]
 
 
 def fit_rows(data, options, loss, fitting=slice(None), held_out=None, metric=None, left_out=None):
@@ -212,21 +192,21 @@ def fit_rows(data, options, loss, fitting=slice(None), held_out=None, metric=Non
     source, watched = (data, fitting) if held_out is None else held_out
     kept = None
     if options.keep_left_out and options.early_stopping:
-        kept = KeptOutputs(len(source.places[watched]))
+        kept = KeptOutputs(len(source[watched]))
     if held_out is not None:
         held_out = _scaled(source[watched], inputs, targets, loss)
     if loss is None:
         loss = SquaredError(data.Y.shape[1])
     network = _initial_network(batch, options)
-    unfinished = _UnfinishedFit(options, inputs, targets, network, source, watched, kept, left_out)
+    unfinished = _UnfinishedFit(options, inputs, targets, network, source, watched, len(data), kept, left_out)
     criterion = None
     if held_out is not None:
-        criterion = HeldOutError(held_out, loss, kept)
-        if options.scorer is not None:
-            criterion = HeldOutScore(criterion, unfinished.scoring(), network)
+        criterion = HeldOutError(held_out, loss, len(data), kept)
+        if options.score is not None:
+            name = "the held-out part of early_stopping" if source is data else "the validation set"
+            criterion = HeldOutScore(criterion, unfinished.scoring(name), network)
     elif options.early_stopping == "loo":
-        # The seeds of probes and weights differ, so that the one are not drawn from the bits of the other.
-        criterion = LeaveOneOutError(batch, np.random.default_rng([options.seed, 1]), kept=kept)
+        criterion = LeaveOneOutError(batch, generator(options.seed, Stream.LEAVE_ONE_OUT_PROBES), kept=kept)
     initialised = time.perf_counter() - start
     with contextlib.ExitStack() as stack:
         solver = options.solver
@@ -239,16 +219,15 @@ def fit_rows(data, options, loss, fitting=slice(None), held_out=None, metric=Non
     if solver.watch is not None and solver.watch.stopped:
         result.stop_reason = StopReason.CALLBACK
     result.phase_times["init"] = initialised
-    if options.scorer is not None and criterion is not None:
+    if options.score is not None and criterion is not None:
         result.held_out_losses = criterion.losses
     return FittedModel(inputs, targets, network, result, batch, unfinished.path())
 
 
 def _solver(network, batch, loss, solver, criterion, options):
-    seed = [options.seed, 2]
     if options.in_batches:
-        return MiniBatchSolver(network, batch, loss, solver, options.batch_size, criterion, seed)
-    return GaussNewtonSolver(network, batch, loss, solver, criterion, seed)
+        return MiniBatchSolver(network, batch, loss, solver, options.batch_size, criterion, options.seed)
+    return GaussNewtonSolver(network, batch, loss, solver, criterion, options.seed)
 
 
 @dataclass
@@ -263,8 +242,10 @@ class _UnfinishedFit:
     network : Network
     source, watched : TrainingSet and slice or ndarray of int
         Rows that say when to stop, as places of others.
+    n_rows : int
+        Rows of the whole data set.
     kept : KeptOutputs or None
-        Their outputs, where they are kept.
+        Outputs of the rows that say when to stop, where they are kept.
     others : LeftOutPath or None
         What is known of rows that were left out of other fits, where this one leaves out none.
     watch : WatchedFit or None
@@ -277,6 +258,7 @@ class _UnfinishedFit:
     network: Network
     source: TrainingSet
     watched: slice | np.ndarray
+    n_rows: int
     kept: KeptOutputs | None
     others: LeftOutPath | None
     watch: WatchedFit | None = None
@@ -296,25 +278,24 @@ class _UnfinishedFit:
     def _path_of(self, outputs):
         outputs = [self.targets.inverse_transform(output) for output in outputs]
         Y, sample_weight = self.source.Y[self.watched], self.source.sample_weight[self.watched]
-        return LeftOutPath(outputs, Y[self.kept.rows], sample_weight[self.kept.rows])
+        return LeftOutPath(outputs, Y[self.kept.rows], sample_weight[self.kept.rows], self.n_rows)
 
-    def scoring(self):
-        """A function from the network, or one with the same scaling, to the score of an estimator on watched rows."""
-        rows = self.source.given[self.source.places[self.watched]]
-        weights = {} if rows.sample_weight is None else {"sample_weight": rows.sample_weight}
+    def scoring(self, name):
+        """A function from the network, or one with the same scaling, to its score on held-out rows of that name."""
+        rows = self.source[self.watched].as_given()
 
-        def score(network):
+        def score(network, **options):
             left_out = self._left_out(sys.maxsize)
             estimator = self.options.iterates.live(network, self.inputs, self.targets, left_out)
-            return self.options.scorer(estimator, rows.X, rows.y, **weights)
+            return self.options.score(estimator, rows, name, **options)
 
         return score
 
     def tell(self, progress, data, fitting):
         """Begin to tell of a fit to rows of the data, given by their places."""
-        places = data.places[fitting]
-        name = "fit to all rows" if len(places) == len(data.X) else "fit without held-out rows"
-        self.watch = progress.fit(name, self.options.solver.max_iter, lambda: data.given[places], self._attributes)
+        rows = data[fitting]
+        name = "fit to all rows" if len(rows) == len(data) else "fit without held-out rows"
+        self.watch = progress.fit(name, self.options.solver.max_iter, rows.as_given, self._attributes)
 
     def _attributes(self):
         left_out = self._left_out(self.watch.n_steps)

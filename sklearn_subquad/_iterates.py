@@ -1,36 +1,8 @@
 """Estimators as they would be if a fit had stopped where it is: for scores and callbacks."""
 
 import copy
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from sklearn_subquad._calibration import fitted_sharpness
-from sklearn_subquad._compat import safe_indexing
-
-
-@dataclass(frozen=True)
-class GivenRows:
-    """Rows as scores and callbacks get them.
-
-    Attributes
-    ----------
-    X : {array-like, sparse matrix} of shape (n, n_features)
-        As the caller passed them, with names where they have any.
-    y : ndarray of shape (n,) or (n, k)
-        Targets, classes or labels, not encoded.
-    sample_weight : ndarray of shape (n,) or None
-        Theirs, without those of classes; None where the caller passed none.
-    """
-
-    X: Any
-    y: np.ndarray
-    sample_weight: Any
-
-    def __getitem__(self, places):
-        weights = None if self.sample_weight is None else self.sample_weight[places]
-        return GivenRows(safe_indexing(self.X, places), safe_indexing(self.y, places), weights)
 
 
 class Iterates:

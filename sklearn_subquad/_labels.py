@@ -118,6 +118,7 @@ def weights_of_classes(class_weight, y, classes, indicators, multilabel):
     Parameters
     ----------
     class_weight : "balanced", dict or list of dict
+        Classes that are not named weigh 1; a dict may name classes that y lacks, as parts of the rows do.
     y : ndarray of shape (n,) or (n, n_labels), or sparse matrix of shape (n, n_labels)
     classes : ndarray of shape (n_classes,)
     indicators : ndarray of shape (n, n_outputs), bool
@@ -131,7 +132,8 @@ def weights_of_classes(class_weight, y, classes, indicators, multilabel):
     Raises
     ------
     ValueError
-        For weights that are negative or not finite, classes that are not known, and dicts for another number of labels.
+        For weights that are negative or not finite, dicts that name no class of y, and dicts for another number of labels
+        or of other values than 0 and 1.
     """
     if isinstance(class_weight, str):
         return compute_sample_weight(class_weight, y)
@@ -141,19 +143,25 @@ def weights_of_classes(class_weight, y, classes, indicators, multilabel):
                 "class_weight is a list, which is for several labels; with one column of classes pass one dict."
             )
         held = indicators if indicators.shape[1] > 1 else np.hstack([~indicators, indicators])
-        return held @ _weights(class_weight, classes)
+        known = set(classes.tolist()).intersection(class_weight)
+        if class_weight and not known:
+            raise ValueError(
+                f"class_weight names {list(class_weight)}, none of which is among the classes {classes.tolist()} of y. "
+                "Name classes as y does: the number 1 is not the string '1'."
+            )
+        return held @ _weights({label: class_weight[label] for label in known}, classes)
     if not isinstance(class_weight, list) or len(class_weight) != len(classes):
         raise ValueError(
             f"class_weight must be a list of {len(classes)} dicts, one for every label; got {class_weight!r}."
         )
+    unknown = sorted({str(value) for weights in class_weight for value in weights if value not in (0, 1)})
+    if unknown:
+        raise ValueError(f"class_weight names {', '.join(unknown)}, but a label is 0 or 1; got {class_weight!r}.")
     by_label = np.array([_weights(weights, np.arange(2)) for weights in class_weight])
     return np.where(indicators, by_label[:, 1], by_label[:, 0]).prod(axis=1)
 
 
 def _weights(class_weight, classes):
-    unknown = [label for label in class_weight if label not in classes]
-    if unknown:
-        raise ValueError(f"class_weight names {unknown}, but the classes are {classes.tolist()}.")
     weights = np.array([class_weight.get(label, 1.0) for label in classes.tolist()], dtype=np.float64)
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(f"class_weight must give every class a finite weight of zero or more; got {class_weight!r}.")

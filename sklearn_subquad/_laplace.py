@@ -9,6 +9,7 @@ from sklearn_subquad._jacobian import Jacobian, make_probes
 from sklearn_subquad._losses import IdentityFactor
 from sklearn_subquad._memory import CALIBRATION_ROWS, COVARIANCE_BLOCK_ROWS
 from sklearn_subquad._parallel import blas_threads
+from sklearn_subquad._random_streams import Stream, generator
 from sklearn_subquad._sketch import JacobianSketch
 
 # Columns of the sketch at most. Twice as many change the test log-likelihood by 0.01 on most sets and take four times
@@ -65,7 +66,7 @@ class LinearisedLaplace:
         ----------
         network : Network
         batch : Batch
-            Network inputs, scaled targets and weights of the fitted rows. One of weight w counts as w copies.
+            Network inputs, scaled targets and weights of the fitted rows, of mean one.
         left_out_error : float or None
             Mean squared error, over outputs, of rows that the network was not fitted to, as the choice of the number of
             steps has left it. The noise is then what explains an error of that size; without one, what explains the
@@ -145,9 +146,9 @@ class LinearisedLaplace:
 def _features(network, x, size, seed):
     """Sketched Jacobian of network inputs x (n x size); a row's does not depend on the others."""
     n_outputs = network.output_weights[0].shape[1]
-    probes = make_probes(n_outputs, np.random.default_rng([seed, 1]))
+    probes = make_probes(n_outputs, generator(seed, Stream.COVARIANCE_PROBES))
     jacobian = Jacobian(network, network.forward(x), np.ones(len(x)), probes, IdentityFactor())
-    return jacobian.features(JacobianSketch(_SKETCH, size, [seed, 0]))
+    return jacobian.features(JacobianSketch(_SKETCH, size, [seed, Stream.COVARIANCE_SKETCH]))
 
 
 @dataclass
@@ -177,15 +178,16 @@ class _LeftOutRows:
     def at(self, shift):
         """`_LeftOut` of these rows for a shift.
 
-        With ``q = φ^T (Φ^T diag(w) Φ + λ I)^-1 φ``, leaving out one copy of a row multiplies its residual and q by
-        ``1 / (1 - q)``; a row of weight below one has no more than that to leave out.
+        With ``q = φ^T (Φ^T diag(w) Φ + λ I)^-1 φ``, leaving out a row of weight w multiplies its residual and q by
+        ``1 / (1 - w q)``.
         """
         inverse = 1 / (self.eigenvalues + shift)
-        copies, norms = np.minimum(self.sample_weight, 1), self._squares.sum(axis=1)
+        norms = self._squares.sum(axis=1)
         # With the row's own share w φ φ^T alone in the matrix, q would be as large as this, and so little would remain.
         # Where weights are orders of magnitude apart, rounding exceeds that, and leaves less than zero.
-        spread = np.minimum(self._squares @ inverse, norms / (shift + copies * norms))
-        remaining = np.maximum(1 - copies * spread, shift / (shift + copies * norms))[:, None]
+        alone = shift + self.sample_weight * norms
+        spread = np.minimum(self._squares @ inverse, norms / alone)
+        remaining = np.maximum(1 - self.sample_weight * spread, shift / alone)[:, None]
         residual = (self.Y - self.features @ (inverse[:, None] * self.moments)) / remaining
         return _LeftOut(residual, spread[:, None] / remaining, self.sample_weight)
 

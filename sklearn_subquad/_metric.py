@@ -5,6 +5,7 @@ import numpy as np
 from sklearn_subquad._jacobian import Jacobian, make_probes
 from sklearn_subquad._losses import IdentityFactor
 from sklearn_subquad._parallel import blas_threads
+from sklearn_subquad._random_streams import Stream, generator
 
 # With more features no metric is learned: it has as many numbers as their square, which rows would have to determine.
 MAX_METRIC_FEATURES = 512
@@ -22,7 +23,7 @@ def gradient_moments(network, x, sample_weight, seed):
     x : ndarray of shape (n, d + 1)
         Network inputs.
     sample_weight : ndarray of shape (n,)
-    seed : int or sequence of int
+    seed : int
         Of the output combinations whose gradients are taken, where there are more than three outputs.
 
     Returns
@@ -35,7 +36,7 @@ def gradient_moments(network, x, sample_weight, seed):
     A. Radhakrishnan, D. Beaglehole, P. Pandit, M. Belkin, "Mechanism for feature learning in neural networks and
     backpropagation-free machine learning models", Science 383, 2024: there the average gradient outer product.
     """
-    probes = make_probes(network.output_weights[0].shape[1], np.random.default_rng(seed))
+    probes = make_probes(network.output_weights[0].shape[1], generator(seed, Stream.METRIC_PROBES))
     n_features = x.shape[1] - 1
     total = np.zeros((n_features, n_features))
     for rows in network.row_batches(len(x)):

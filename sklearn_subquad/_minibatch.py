@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from sklearn_subquad._averaging import IterateAverage, Parameters
+from sklearn_subquad._random_streams import Stream, generator
 from sklearn_subquad._solver import SolverResult
 from sklearn_subquad._stopping import Patience, StopReason
 from sklearn_subquad._stopwatch import Stopwatch
@@ -34,7 +35,7 @@ class MiniBatchSolver:
         it has not improved for `n_iter_no_change` steps, and the network returns to the best average. Without, it
         stops where the training loss has not improved for as many steps and two passes, and the last average is
         returned.
-    seed : int or sequence of int
+    seed : int
         Of the order of rows, probes and sketches.
     """
 
@@ -45,7 +46,7 @@ class MiniBatchSolver:
         # What a batch really has may be half of the most that it is allowed.
         rows_of_a_batch = math.ceil(len(data) / self._n_batches)
         self._stopwatch = Stopwatch()
-        self._rng = np.random.default_rng(seed)
+        self._rng = generator(seed, Stream.BATCH_ORDER)
         self._trust_region = TrustRegion(
             network,
             loss,

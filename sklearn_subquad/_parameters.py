@@ -13,6 +13,7 @@ from sklearn_subquad._matmul import ROUTES
 from sklearn_subquad._network import Architecture
 from sklearn_subquad._persistence import StampedEstimator
 from sklearn_subquad._preconditioner import cheapest_preconditioner
+from sklearn_subquad._scoring import Score
 from sklearn_subquad._sketch import SKETCHES
 from sklearn_subquad._solver import SolverOptions
 from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density
@@ -215,27 +216,15 @@ class MLPParameters(StampedEstimator):
             at_once, part = _AUTO_BATCHES if Y.shape[1] == 1 else _AUTO_BATCHES_OF_OUTPUTS
         return n_rows if n_rows <= at_once else part
 
-    def _scorer(self):
-        """A function of an estimator, features, targets and maybe weights, or None where the loss says when to stop."""
+    def _score(self):
+        """What says on held-out rows when to stop, or None where it is the loss."""
         if isinstance(self.scoring, str) and self.scoring == "loss":
             return None
-        # Not at the top: it imports a large part of scikit-learn, which whoever only loads a model does without.
-        from sklearn.metrics import check_scoring
+        return Score(self, self.scoring)
 
-        scorer = check_scoring(self, self.scoring)
-
-        def score(estimator, X, y, **weights):
-            value = scorer(estimator, X, y, **weights)
-            try:
-                return float(value)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"scoring must return a number; it returned {value!r}.") from error
-
-        return score
-
-    def _resolved_early_stopping(self, n_rows, in_batches, validation, scorer, start):
+    def _resolved_early_stopping(self, n_rows, in_batches, validation, score, start):
         early_stopping = self.early_stopping
-        if scorer is not None and early_stopping not in ("auto", "validation"):
+        if score is not None and early_stopping not in ("auto", "validation"):
             raise ValueError(
                 f"scoring={self.scoring!r} says on held-out rows when to stop, but early_stopping={early_stopping!r} "
                 "holds none out; use 'validation' or 'auto', or scoring='loss'."
@@ -247,11 +236,11 @@ class MLPParameters(StampedEstimator):
                     "'validation' or 'auto', or leave them out."
                 )
             return "validation"
-        if early_stopping == "auto" and scorer is not None:
+        if early_stopping == "auto" and score is not None:
             early_stopping = "validation"
         if early_stopping == "auto":
             few = self.loss == "squared_error" and not in_batches and n_rows < _MIN_ROWS_FOR_VALIDATION
-            early_stopping = "loo" if few and start is None else "validation"
+            early_stopping = "loo" if few and start is None else "validation" if n_rows > 1 else False
         if early_stopping == "loo" and start is not None:
             raise ValueError(
                 "early_stopping='loo' corrects for steps from the start, of which warm_start=True knows the last ones "
@@ -268,7 +257,7 @@ class MLPParameters(StampedEstimator):
             )
         if early_stopping == "validation" and n_rows < 2:
             raise ValueError(
-                "early_stopping='validation' needs at least two rows of positive sample_weight; use 'loo'."
+                "early_stopping='validation' needs at least two rows of positive sample_weight that differ; use 'loo'."
             )
         return early_stopping
 

@@ -80,6 +80,7 @@ class Predictor(MLPParameters):
                 "laplace": None if laplace is None else laplace.to_state(),
                 "sharpness": sharpness,
                 "batch_damping": np.inf,
+                "weight_unit": 1.0,
             },
         }
 

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
-from sklearn_subquad._iterates import GivenRows
+from sklearn_subquad._data import GivenRows
 from sklearn_subquad._memory import densified
 from sklearn_subquad._typing import MatrixLike
 
@@ -268,7 +268,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted, or with
         ``warm_start=True`` as it was.
         """
-        architecture, scorer, start = self._beginning()
+        architecture, score, start = self._beginning()
         rows, Y, single_output = self._validated(X, y, start, ensure_min_samples=2)
 
         def encode(y, weights):
@@ -287,7 +287,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             Y,
             weights,
             given=GivenRows(X, Y[:, 0] if single_output else Y, None if sample_weight is None else weights),
-            scorer=scorer,
+            score=score,
             architecture=architecture,
             unit_variance_targets=True,
             covariance=self.loss == "squared_error",

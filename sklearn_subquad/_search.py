@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sklearn_subquad._calibration import LeftOutPath
-from sklearn_subquad._fitting import FittedModel, FittingOptions, TrainingSet, calibration_rows, fit_rows, resolved
+from sklearn_subquad._data import TrainingSet
+from sklearn_subquad._fitting import FittedModel, FittingOptions, calibration_rows, fit_rows, resolved
+from sklearn_subquad._held_out import split
 from sklearn_subquad._losses import loss_with_baseline, make_loss
 from sklearn_subquad._metric import gradient_moments, learned_metric
+from sklearn_subquad._random_streams import Stream, generator
 from sklearn_subquad._stopping import HELD_OUT_ROWS, Rival, StopReason
 
 # Parts are held out until they have `HELD_OUT_ROWS` rows together, or there were so many parts. Of the squared error of
@@ -21,7 +24,7 @@ _MAX_PARTS, _MAX_PARTS_OF_INDICATORS = 5, 2
 _ENOUGH_WITHOUT = 1000
 
 
-def fit_network(data, options, stratify=None, validation=None):
+def fit_network(data, options, validation=None):
     """Fit a network, stopping early as `options` say.
 
     Parameters
@@ -34,8 +37,6 @@ def fit_network(data, options, stratify=None, validation=None):
         with a metric that is learned from them, if that is asked for, and what has the lower error counts. Where one
         part decides, a fit that is clearly behind another is given up, where the error is a loss. Where a callback asks
         to stop during the search, the best of the last models of every choice is returned.
-    stratify : ndarray of shape (n,) or None
-        Class labels that the held-out part should keep in proportion where it can.
     validation : TrainingSet or None
         Rows that take the place of a held-out part. What was fitted without them is the result.
 
@@ -51,7 +52,7 @@ def fit_network(data, options, stratify=None, validation=None):
     searches = []
     for init in options.inits:
         rival = min(searches, key=_Search.error, default=None)
-        searches.append(_Search(data, _with_init(options, init), loss, stratify, validation))
+        searches.append(_Search(data, _with_init(options, init), loss, validation))
         searches[-1].fit_part(rival)
         if searches[-1].stopped:
             return _best_so_far(searches)
@@ -67,7 +68,7 @@ def fit_network(data, options, stratify=None, validation=None):
         return _best_so_far(searches)
     metric = learned_metric(np.mean(best.moments, axis=0)) if best.moments else None
     if metric is not None:
-        searches.append(_Search(data, options, loss, stratify, validation, metric, best.moments))
+        searches.append(_Search(data, options, loss, validation, metric, best.moments))
         # Of several parts, one alone is too small to tell.
         searches[-1].fit_parts(best if len(best.results) == 1 else None)
         if searches[-1].stopped:
@@ -117,7 +118,7 @@ def _fit_all_rows(data, loss, search):
     left_out = LeftOutPath.concatenate(search.left_out) if options.keep_left_out else None
     final = fit_rows(data, options, loss, metric=search.metric, left_out=left_out)
     final.result.error_curve = curve
-    if options.scorer is not None:
+    if options.score is not None:
         final.result.held_out_losses = _mean_curve([result.held_out_losses for result in search.results])
     if final.result.n_iter == best_iter and final.result.stop_reason is not StopReason.CALLBACK:
         final.result.stop_reason = max(search.results, key=lambda result: result.n_iter).stop_reason
@@ -136,7 +137,7 @@ class _Search:
 
     Attributes
     ----------
-    data, options, loss, stratify, validation
+    data, options, loss, validation
         As in `fit_network`.
     metric : ndarray of shape (d, d) or None
         That of all rows.
@@ -155,7 +156,6 @@ class _Search:
     data: TrainingSet
     options: FittingOptions
     loss: object
-    stratify: np.ndarray | None
     validation: TrainingSet | None = None
     metric: np.ndarray | None = None
     moments_of_parts: list | None = None
@@ -205,23 +205,23 @@ class _Search:
 
     def fit_part(self, rival=None):
         """Fit to one more part; against what another search has found on it, where there is one."""
-        data, options, place = self.data, self.options, len(self.results)
-        n_fitted, source = len(data.X), self.validation
+        data, options, part = self.data, self.options, len(self.results)
+        n_fitted, source = len(data), self.validation
         if source is None:
-            fitting, held_out = _split(n_fitted, options, self.stratify, options.seed + place)
+            fitting, held_out = held_out_part(data, options.validation_fraction, options.seed, part)
             n_fitted, n_held_out, source = len(fitting), len(held_out), data
         else:
-            fitting, held_out, n_held_out = slice(None), slice(None), len(source.X)
+            fitting, held_out, n_held_out = slice(None), slice(None), len(source)
         if options.solver.verbose:
             features = "features as they are" if self.metric is None else "a learned metric"
             print(
                 f"Finding the number of steps, {options.architecture.init} weights, {features}: "
                 f"{n_fitted} rows to fit, {n_held_out} held out."
             )
-        metric = None if self.moments_of_parts is None else learned_metric(self.moments_of_parts[place])
+        metric = None if self.moments_of_parts is None else learned_metric(self.moments_of_parts[part])
         # Differences of a score say little of how far apart two fits are.
-        if rival is not None and options.scorer is None:
-            rival = Rival(rival.results[place].error_curve)
+        if rival is not None and options.score is None:
+            rival = Rival(rival.results[part].error_curve)
             options = dataclasses.replace(options, solver=dataclasses.replace(options.solver, rival=rival))
         model = fit_rows(data, options, self.loss, fitting, (source, held_out), metric)
         self.results.append(model.result)
@@ -236,7 +236,7 @@ class _Search:
 def _timed_moments(model, seed):
     start = time.perf_counter()
     batch = calibration_rows(model.batch, seed)
-    moments = gradient_moments(model.network, batch.x, batch.sample_weight, [seed, 5])
+    moments = gradient_moments(model.network, batch.x, batch.sample_weight, seed)
     model.result.phase_times["metric"] = time.perf_counter() - start
     return moments
 
@@ -247,23 +247,12 @@ def _mean_curve(curves):
     return np.mean([curve + curve[-1:] * (length - len(curve)) for curve in curves], axis=0).tolist()
 
 
-def held_out_rows(n, validation_fraction):
-    """How many of n rows are held out."""
-    return min(n - 1, max(1, math.ceil(validation_fraction * n)))
+def held_out_part(data, fraction, seed, part):
+    """Rows to fit and rows to hold out, in the part of that number."""
+    labels = data.Y if data.Y.dtype == bool else None
+    return split(len(data), fraction, generator(seed, Stream.HELD_OUT_ROWS, part), labels)
 
 
 def keeps_fitted_part(in_batches, n_held_out):
     """Whether a model that was fitted without so many held-out rows is good enough to be the last one."""
     return in_batches and n_held_out >= _ENOUGH_WITHOUT
-
-
-def _split(n, options, stratify, seed):
-    n_held_out = held_out_rows(n, options.validation_fraction)
-    if stratify is not None:
-        counts = np.unique(stratify, return_counts=True)[1]
-        if counts.min() < 2 or len(counts) > min(n_held_out, n - n_held_out):
-            stratify = None
-    # Not at the top: it imports the half of scikit-learn, which whoever only loads a model does without.
-    from sklearn.model_selection import train_test_split
-
-    return train_test_split(np.arange(n), test_size=n_held_out, random_state=seed, stratify=stratify)

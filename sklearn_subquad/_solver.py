@@ -115,7 +115,7 @@ class GaussNewtonSolver:
     criterion : HeldOutError, LeaveOneOutError or None
         Early-stopping error. With one, the fit stops once it has not improved for a while and the network
         returns to the best iterate. Without, it stops once the loss does not fall any more.
-    seed : int or sequence of int
+    seed : int
         Of the probes and sketches.
     """
 

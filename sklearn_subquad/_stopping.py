@@ -9,6 +9,9 @@ HELD_OUT_ROWS = 100
 # A fit is given up in favour of another one whose error was lower by this factor after as many steps; not before these
 # have been so many, because what starts slowly may end well (doc/defaults.md).
 _BEHIND, _STEPS_TO_SHOW = 1.05, 3
+# Of a residual, the least share that a path leaves of it, from which what it would be without its row can be told: the
+# path is linear to no more than this.
+_LEAST_SHARE = 1e-3
 # Rows whose outputs are kept for calibration, at most about.
 _KEPT_ROWS = 1024
 
@@ -44,7 +47,8 @@ class Patience:
         self._iter += 1
         if score < self._threshold:
             self._threshold, self._waited = score - self._tol * abs(score), 0
-        else:
+        elif self._iter > 0:
+            # A first score that is infinite is none: nothing has been waited for.
             self._waited += 1
         if score < self.best:
             self.best, self.best_iter = score, self._iter
@@ -106,21 +110,23 @@ class HeldOutError:
     Where targets are labels, one more row counts: one whose label is not its own but the most probable of the others,
     with the mean of what that would cost at the held-out rows. A hundred rows that are all predicted right say little
     of how often sure predictions are wrong, and their log loss falls as long as predictions become surer. Of fewer than
-    `HELD_OUT_ROWS` rows it is as large a share as of these.
+    `HELD_OUT_ROWS` rows it is as large a share as of these, or of the whole data set where that is smaller.
 
     Parameters
     ----------
     batch : Batch
     loss : Loss
+    n_rows : int
+        Rows of the data set that these were held out from.
     kept : KeptOutputs or None
         Where outputs of the held-out rows are kept, after 0, 1, ... steps or passes.
     """
 
     needs_gram = False
 
-    def __init__(self, batch, loss, kept=None):
+    def __init__(self, batch, loss, n_rows, kept=None):
         self._batch, self._loss, self._kept = batch, loss, kept
-        self._doubt = 1 / max(len(batch), HELD_OUT_ROWS) if loss.has_labels else 0.0
+        self._doubt = 1 / max(len(batch), min(n_rows, HELD_OUT_ROWS)) if loss.has_labels else 0.0
 
     def of_the_constant(self):
         """Error of the constant model, whose network is zero."""
@@ -154,7 +160,7 @@ class HeldOutScore:
     error : HeldOutError
         Of the same rows. It keeps their outputs, and says how large the noise is.
     score : callable
-        Takes a network; nan is no better than any other score.
+        Takes a network, and `may_be_undefined` for a constant one; nan is no better than any other score.
     network : Network
         The one that is fitted.
 
@@ -171,8 +177,8 @@ class HeldOutScore:
         self.losses = []
 
     def of_the_constant(self):
-        """Minus the score of the constant model."""
-        return self.of_network(self._network.constant())
+        """Minus the score of the constant model, for which it may be undefined."""
+        return self._of_network(self._network.constant(), may_be_undefined=True)
 
     def after_step(self, network, output, jacobian, solution):
         """Minus the score of the network after an accepted step."""
@@ -180,8 +186,11 @@ class HeldOutScore:
 
     def of_network(self, network):
         """Minus the score of a network."""
+        return self._of_network(network)
+
+    def _of_network(self, network, **options):
         self.losses.append(self._error.of_network(network))
-        score = self._score(network)
+        score = self._score(network, **options)
         return np.inf if np.isnan(score) else -score
 
 
@@ -189,10 +198,14 @@ class LeaveOneOutError:
     """Approximate mean squared leave-one-out error along a path of Gauss-Newton steps.
 
     A step with Gram matrix K and shift λ multiplies residuals by ``λ (K + λ I)^-1``. With M the product of
-    these matrices (and of the one that subtracts the mean), the leave-one-out residual is about r_i / M_ii.
+    these matrices (and of the one that subtracts the mean), the leave-one-out residual is about r_i / M_ii. A row is
+    left out whole, whatever it weighs.
     Up to `max_exact_rows` rows M is kept; beyond, its trace is estimated with random probes and all M_ii are
-    taken to be equal (generalised cross-validation). A row of weight w counts as w copies, of which one is
-    left out.
+    taken to be equal (generalised cross-validation).
+
+    Where M_ii is close to zero the row is fitted whatever its target is, and the quotient says nothing: such a row
+    keeps the residual that it was last known to have, and one that never was known does not count. Where fewer than half
+    of the rows are known, the error is unknown: infinite.
 
     Parameters
     ----------
@@ -209,11 +222,17 @@ class LeaveOneOutError:
     def __init__(self, batch, rng, max_exact_rows=2048, kept=None):
         n = len(batch)
         self._batch, self._kept = batch, kept
+        self._roots = np.sqrt(batch.sample_weight)[:, None]
+        # A heavy row is fitted more closely than others: relative to a row of weight one.
+        self._least_shares = _LEAST_SHARE / np.maximum(batch.sample_weight, 1)
         exact = n <= max_exact_rows
         self._probes = np.eye(n) if exact else rng.choice([-1.0, 1.0], size=(n, self.N_PROBES))
         mean = np.sqrt(batch.sample_weight / batch.sample_weight.sum())
         self._start = self._probes - np.outer(mean, mean @ self._probes)
         self._smoothed = self._start
+        shares = self._shares(self._start)
+        self._counted = shares >= self._least_shares
+        self._left_out = self._roots * batch.Y / np.where(self._counted, shares, 1)[:, None]
 
     def of_the_constant(self):
         """Error of the output zero, that of predicting the mean."""
@@ -257,24 +276,29 @@ class LeaveOneOutError:
         if scales is not None:
             # The Gram matrix is without the curvature; at the start, one number stands for all of it.
             shift = shift / np.square(scales, dtype=np.float64).mean()
-        smoothed = shift * jacobian.gram_solve(shift, self._start)
+        shares = self._shares(shift * jacobian.gram_solve(shift, self._start))
         scaled = shift * jacobian.gram_solve(shift, residual)
-        return self._mean_square(self._left_out(scaled, smoothed))
+        return self._mean_square(scaled / np.maximum(shares, self._least_shares)[:, None])
 
     def _error(self, output):
-        scale = np.sqrt(self._batch.sample_weight)[:, None]
-        left_out = self._left_out(scale * (self._batch.Y - output), self._smoothed)
+        shares = self._shares(self._smoothed)
+        known = self._counted & (shares >= self._least_shares)
+        residual = self._roots * (self._batch.Y - output)
+        self._left_out = np.where(known[:, None], residual / np.where(known, shares, 1)[:, None], self._left_out)
         if self._kept is not None:
-            self._kept.add(self._batch.Y - left_out / scale)
-        return self._mean_square(left_out)
+            self._kept.add(self._batch.Y - self._left_out / self._roots)
+        if 2 * np.count_nonzero(known) < np.count_nonzero(self._counted):
+            return np.inf
+        return self._mean_square(self._left_out)
 
-    def _left_out(self, scaled_residual, smoothed):
-        """Residuals of rows that are left out, scaled like those given."""
-        share = np.einsum("ij,ij->i", self._probes, smoothed)
-        if self._probes.shape[1] != len(share):
-            share = np.full(len(share), share.sum() / self._probes.size)
-        kept = 1 - (1 - share) / np.maximum(self._batch.sample_weight, 1)
-        return scaled_residual / np.maximum(kept, 1e-3)[:, None]
+    def _shares(self, smoothed):
+        """M_ii, given M times the probes."""
+        shares = np.einsum("ij,ij->i", self._probes, smoothed)
+        if self._probes.shape[1] == len(shares):
+            return shares
+        return np.full(len(shares), shares.sum() / self._probes.size)
 
     def _mean_square(self, left_out):
-        return float((left_out**2).mean(axis=1).sum() / self._batch.sample_weight.sum())
+        """Weighted mean of squares of residuals that are scaled by the roots of the weights."""
+        counted = self._counted if self._counted.any() else slice(None)
+        return float((left_out[counted] ** 2).mean(axis=1).sum() / self._batch.sample_weight[counted].sum())

@@ -15,6 +15,7 @@ from sklearn_subquad._memory import MAX_SQUARE_ROWS, MIN_DAMPING_ROWS
 from sklearn_subquad._network import ActivationBlocks
 from sklearn_subquad._pcg import pcg
 from sklearn_subquad._preconditioner import make_preconditioner
+from sklearn_subquad._random_streams import Stream, generator
 from sklearn_subquad._stopping import LeaveOneOutError
 
 # A step is given up after so many attempts, but not while the damping is below `ENOUGH_DAMPING`.
@@ -121,7 +122,7 @@ class TrustRegion:
     in_batches : bool
         Whether a batch may be less than all rows. Damping then is what keeps a step from forgetting other batches: it
         does not fall below its start, and `find_damping` comes before the first step.
-    seed : int or sequence of int
+    seed : int
         Of the probes and sketches.
     stopwatch : Stopwatch
     needs_gram : bool, default=False
@@ -146,14 +147,14 @@ class TrustRegion:
         self._batch_size, self._in_batches = batch_size, in_batches
         self._least_damping = _damping.MIN_DAMPING
         self._stopwatch = stopwatch
-        self._rng = np.random.default_rng(seed)
+        self._rng = generator(seed, Stream.STEP_PROBES)
         # In batches nothing but the preconditioner depends on them, which one serves as well as three.
         self._probes = make_probes(len(loss.baseline), self._rng, n_random=1 if in_batches else 3)
         self._preconditioner = make_preconditioner(
             options.preconditioner,
             sketch=options.sketch,
             sketch_size=options.sketch_size,
-            seed=seed,
+            seed=[seed, Stream.STEP_SKETCH],
             n_outputs=len(loss.baseline),
         )
         self._in_blocks = not (needs_gram or self._preconditioner.needs_gram)

@@ -1,0 +1,154 @@
+"""Rows that a fit learns from, and the rows as the caller passed them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.utils import gen_batches
+
+from sklearn_subquad._compat import safe_indexing
+
+# Rows that are hashed or compared at a time: copies of them in double precision are small.
+_CHUNK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class GivenRows:
+    """Rows as scores and callbacks get them.
+
+    Attributes
+    ----------
+    X : {array-like, sparse matrix} of shape (n, n_features)
+        As the caller passed them, with names where they have any.
+    y : ndarray of shape (n,) or (n, k)
+        Targets, classes or labels, not encoded.
+    sample_weight : ndarray of shape (n,) or None
+        Theirs, without those of classes; None where the caller passed none.
+    """
+
+    X: Any
+    y: np.ndarray
+    sample_weight: Any
+
+    def __getitem__(self, indices):
+        weights = None if self.sample_weight is None else self.sample_weight[indices]
+        return GivenRows(safe_indexing(self.X, indices), safe_indexing(self.y, indices), weights)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Rows of positive weight, no two of which are equal in features and targets.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, n_features)
+    Y : ndarray of shape (n, k), float64 or bool
+        Targets, or indicators of classes.
+    sample_weight : ndarray of shape (n,), float64
+    given : GivenRows
+        Rows as the caller passed them, these and maybe others.
+    groups : ndarray of the length of `given`, int
+        The number of the row that each of those became a part of, -1 for none.
+    numbers : ndarray of shape (n,), int
+        Numbers of these rows.
+    """
+
+    X: np.ndarray
+    Y: np.ndarray
+    sample_weight: np.ndarray
+    given: GivenRows
+    groups: np.ndarray
+    numbers: np.ndarray
+
+    @classmethod
+    def of_distinct_rows(cls, X, Y, sample_weight, given, weight_unit=None):
+        """Training rows of what the caller passed, and the weight of one row.
+
+        Only ratios of weights count: they are divided by `weight_unit`, or by their mean. Rows that are equal in X and
+        Y become one whose weight is the sum of theirs, which leaves every loss as it is. So a row of weight 2 is the
+        same as two equal rows, a row and its copy are never fitted and held out at once, and to leave a row out means
+        to leave out all of it.
+
+        Parameters
+        ----------
+        X, Y, sample_weight, given
+            As the attributes; weights may be zero.
+        weight_unit : float or None
+            That of the rows before, where a fit goes on from one.
+
+        Returns
+        -------
+        TrainingSet
+        float
+            The weight unit.
+        """
+        groups, counted = np.full(len(X), -1), np.flatnonzero(sample_weight)
+        if len(counted) < len(X):
+            X, Y, sample_weight = X[counted], Y[counted], sample_weight[counted]
+        first, number = distinct_rows(X, Y)
+        groups[counted] = number
+        if len(first) < len(X):
+            X, Y, sample_weight = X[first], Y[first], np.bincount(number, weights=sample_weight)
+        unit = float(sample_weight.mean()) if weight_unit is None else weight_unit
+        # Steps work with roots of weights in the precision of X, where small ones may not vanish.
+        weights = np.maximum(sample_weight / unit, float(np.finfo(X.dtype).tiny) ** 2)
+        return cls(X, Y, weights, given, groups, np.arange(len(X))), unit
+
+    @classmethod
+    def of_all_rows(cls, X, Y, sample_weight, given):
+        """Rows of positive weight as they are, for errors that no fit sees."""
+        counted = np.flatnonzero(sample_weight)
+        rows = cls(X, Y, sample_weight, given, np.arange(len(X)), np.arange(len(X)))
+        return rows if len(counted) == len(X) else rows[counted]
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, rows):
+        return TrainingSet(
+            self.X[rows], self.Y[rows], self.sample_weight[rows], self.given, self.groups, self.numbers[rows]
+        )
+
+    def as_given(self):
+        """All that the caller passed of these rows, as `GivenRows`."""
+        return self.given[np.flatnonzero(np.isin(self.groups, self.numbers))]
+
+
+def distinct_rows(X, Y):
+    """Which rows are equal in X and Y.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+    Y : ndarray of shape (n, k)
+
+    Returns
+    -------
+    first : ndarray of shape (n_distinct,), int
+        Index of the first row of every kind, ascending.
+    number : ndarray of shape (n,), int
+        Index in `first` of the row that each one equals.
+    """
+    keys = _row_keys(X) * np.uint64(0x9E3779B97F4A7C15) + _row_keys(Y)
+    first, number = np.unique(keys, return_index=True, return_inverse=True)[1:]
+    if len(first) == len(X):
+        return np.arange(len(X)), np.arange(len(X))
+    candidate = first[number]
+    for rows in gen_batches(len(X), _CHUNK_ROWS):
+        equal = (X[rows] == X[candidate[rows]]).all(axis=1) & (Y[rows] == Y[candidate[rows]]).all(axis=1)
+        # Rows that differ and have one key are next to impossible; they stay as they are.
+        candidate[rows] = np.where(equal, candidate[rows], np.arange(len(X))[rows])
+    return np.unique(candidate, return_inverse=True)
+
+
+def _row_keys(values):
+    """A number of 64 bits for every row, the same for equal rows."""
+    multipliers = np.random.default_rng(0).integers(1 << 63, size=values.shape[1], dtype=np.uint64) * 2 + 1
+    keys = np.empty(len(values), dtype=np.uint64)
+    for rows in gen_batches(len(values), _CHUNK_ROWS):
+        # Zero is added because minus zero equals zero.
+        bits = (values[rows].astype(np.float64) + 0.0).view(np.uint64)
+        # The lower half of round numbers is zero.
+        bits ^= bits >> np.uint64(32)
+        keys[rows] = (bits * multipliers).sum(axis=1, dtype=np.uint64)
+    return keys

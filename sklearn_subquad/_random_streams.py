@@ -1,0 +1,30 @@
+"""Random numbers of a fit: one seed, and a stream of its own for everything that is drawn."""
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Stream(IntEnum):
+    """What random numbers are drawn for.
+
+    Initial weights have streams of their own besides: those that ``SeedSequence(seed)`` spawns, one per matrix, which
+    differ from all of these.
+    """
+
+    # Stored models draw these two again when they predict deviations: their numbers stay.
+    COVARIANCE_SKETCH = 0
+    COVARIANCE_PROBES = 1
+    STEP_PROBES = 2
+    CALIBRATION_ROWS = 3
+    DIMENSION_ROWS = 4
+    METRIC_PROBES = 5
+    LEAVE_ONE_OUT_PROBES = 6
+    BATCH_ORDER = 7
+    STEP_SKETCH = 8
+    HELD_OUT_ROWS = 9
+
+
+def generator(seed, stream, *numbers):
+    """The generator of a stream, or of one among several numbered ones."""
+    return np.random.default_rng([seed, stream, *numbers])
