@@ -116,7 +116,7 @@ class HeldOutError:
     ----------
     batch : Batch
     loss : Loss
-    n_rows : int
+    n_rows : int, default=100
         Rows of the data set that these were held out from.
     kept : KeptOutputs or None
         Where outputs of the held-out rows are kept, after 0, 1, ... steps or passes.
@@ -124,7 +124,7 @@ class HeldOutError:
 
     needs_gram = False
 
-    def __init__(self, batch, loss, n_rows, kept=None):
+    def __init__(self, batch, loss, n_rows=HELD_OUT_ROWS, kept=None):
         self._batch, self._loss, self._kept = batch, loss, kept
         self._doubt = 1 / max(len(batch), min(n_rows, HELD_OUT_ROWS)) if loss.has_labels else 0.0
 

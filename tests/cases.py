@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from sklearn.base import is_classifier
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._held_out import split
 from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._labels import encode_labels
 from sklearn_subquad._losses import DiagonalFactor, IdentityFactor, SoftmaxFactor, make_loss
 from sklearn_subquad._network import Architecture, Network
+from sklearn_subquad._random_streams import Stream, generator
 from sklearn_subquad._trust_region import Batch
 
 N_ROWS, N_FEATURES = 17, 5
@@ -287,3 +291,10 @@ def as_vector(step, network):
             parts.append(step.input_changes[depth])
     parts.extend(part for part in step.output_changes if part is not None)
     return np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in parts])
+
+
+def first_split(estimator, y, fraction):
+    """Rows to fit and rows that are held out first by an estimator whose `random_state` is 0, where no rows are equal."""
+    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
+    labels = encode_labels(y)[2] if is_classifier(estimator) else None
+    return split(len(y), fraction, generator(seed, Stream.HELD_OUT_ROWS, 0), labels)

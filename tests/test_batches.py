@@ -7,13 +7,13 @@ import warnings
 
 import numpy as np
 import pytest
-from cases import EVERY_LOSS
+from cases import EVERY_LOSS, first_split
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_breast_cancer
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import log_loss, mean_poisson_deviance
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
@@ -218,9 +218,7 @@ def test_validation_returns_the_best_average(estimator_class, loss, kept_parts):
 def test_validation_scores_are_those_of_the_average_on_held_out_rows(estimator_class, loss, kept_parts):
     X, y = training(estimator_class)
     estimator = batched(estimator_class, loss=loss).fit(X, y)
-    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
-    stratify = y if is_classifier(estimator) else None
-    _, held_out = train_test_split(np.arange(N), test_size=60, random_state=seed, stratify=stratify)
+    _, held_out = first_split(estimator, y, estimator.validation_fraction)
     expected = error(estimator, X[held_out], y[held_out])
     if loss == "log_loss":
         # One more row has another label; of 60 rows it is as large a share as of 100.

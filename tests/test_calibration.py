@@ -1,5 +1,7 @@
 """Probabilities from scores: the factor against brute force and known truth, and where its rows come from."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.special import expit, log_expit, log_softmax, softmax
@@ -26,7 +28,7 @@ def left_out_rows(k, n, sharpness=3.0, seed=0):
     else:
         p = softmax(sharpness * outputs, axis=1)
         indicators = (p.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)[:, None] == np.arange(k)
-    return LeftOutRows(outputs, indicators, rng.uniform(0.5, 2, n))
+    return LeftOutRows(outputs, indicators, rng.uniform(0.5, 2, n), n)
 
 
 def fitted_sharpness(rows):
@@ -35,7 +37,7 @@ def fitted_sharpness(rows):
 
 
 def objective(rows, sharpness):
-    """Mean log loss, and that of a hundredth of a row, or 1/n, which has the most probable other label."""
+    """Mean log loss, and 1/n of that of a row which has the most probable other label, or a hundredth where n is less."""
     if rows.outputs.shape[1] == 1:
         z = sharpness * (2 * rows.outputs - 1)
         log_p = np.hstack([log_expit(-z), log_expit(z)])
@@ -44,15 +46,14 @@ def objective(rows, sharpness):
         log_p, labels = log_softmax(sharpness * rows.outputs, axis=1), rows.indicators
     own = -log_p[labels]
     other = -np.where(labels, -np.inf, log_p).max(axis=1)
-    return np.average(own, weights=rows.sample_weight) + np.average(other, weights=rows.sample_weight) / max(
-        len(own), 100
-    )
+    doubt = 1 / max(len(own), min(rows.n_rows, 100))
+    return np.average(own, weights=rows.sample_weight) + doubt * np.average(other, weights=rows.sample_weight)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 7])
-@pytest.mark.parametrize("n", [5, 60, 400])
-def test_the_factor_is_the_likeliest_with_one_row_of_doubt(k, n):
-    rows = left_out_rows(k, n)
+@pytest.mark.parametrize(("n", "n_rows"), [(5, 5), (60, 60), (60, 600), (20, 80), (400, 4000)])
+def test_the_factor_is_the_likeliest_with_one_row_of_doubt(k, n, n_rows):
+    rows = dataclasses.replace(left_out_rows(k, n), n_rows=n_rows)
     found = fitted_sharpness(rows)
     grid = np.exp(np.linspace(-6.5, 8.5, 3001))
     best = min(objective(rows, sharpness) for sharpness in grid)
@@ -63,7 +64,7 @@ def test_the_factor_is_the_likeliest_with_one_row_of_doubt(k, n):
 def test_known_probabilities_are_found(k):
     n, truth = 40_000, 3.0
     rows = left_out_rows(k, n, truth)
-    rows = LeftOutRows(rows.outputs, rows.indicators, np.ones(n))
+    rows = dataclasses.replace(rows, sample_weight=np.ones(n))
     # The variance of the likeliest factor is one over n times the mean variance of the scores under the model.
     if k == 1:
         p = expit(truth * (2 * rows.outputs - 1))
@@ -75,11 +76,12 @@ def test_known_probabilities_are_found(k):
     assert fitted_sharpness(rows) == pytest.approx(truth, abs=4 / np.sqrt(information) + 5 / information + 1e-3)
 
 
-def test_weights_are_copies():
+def test_a_weight_of_two_is_a_second_row():
     rows = left_out_rows(3, 30)
     weights = np.random.default_rng(1).integers(1, 4, 30)
-    weighted = LeftOutRows(rows.outputs, rows.indicators, weights.astype(float))
-    repeated = LeftOutRows(*(np.repeat(part, weights, axis=0) for part in (rows.outputs, rows.indicators, np.ones(30))))
+    weighted = dataclasses.replace(rows, sample_weight=weights.astype(float))
+    parts = (np.repeat(part, weights, axis=0) for part in (rows.outputs, rows.indicators, np.ones(30)))
+    repeated = LeftOutRows(*parts, 30)
     assert fitted_sharpness(weighted) == pytest.approx(fitted_sharpness(repeated), rel=SEARCH_TOLERANCE)
 
 
@@ -87,21 +89,21 @@ def test_weights_are_copies():
 def test_scores_that_are_all_right_are_not_made_sure_without_end(k):
     rows = left_out_rows(k, 50)
     right = (scores(rows.outputs, True) > 0) if k == 1 else rows.outputs.argmax(axis=1)[:, None] == np.arange(k)
-    sharpness = fitted_sharpness(LeftOutRows(rows.outputs, right, np.ones(50)))
+    sharpness = fitted_sharpness(LeftOutRows(rows.outputs, right, np.ones(50), 500))
     # With margins of up to one and one doubt in a hundred rows, log odds of some ln(100) are where it pays to stop.
     assert 5 < sharpness < 200
 
 
 def test_scores_that_say_nothing_give_even_odds():
     rows = LeftOutRows(
-        np.random.default_rng(0).uniform(0, 1, (5000, 1)), np.tile([[True], [False]], (2500, 1)), np.ones(5000)
+        np.random.default_rng(0).uniform(0, 1, (5000, 1)), np.tile([[True], [False]], (2500, 1)), np.ones(5000), 5000
     )
     assert fitted_sharpness(rows) < 0.2
 
 
 def test_shorter_paths_stay_where_they_ended():
-    first = LeftOutPath([np.full((2, 1), i) for i in range(4)], np.array([[True], [False]]), np.array([1.0, 2.0]))
-    second = LeftOutPath([np.full((1, 1), 10 + i) for i in range(2)], np.array([[True]]), np.array([3.0]))
+    first = LeftOutPath([np.full((2, 1), i) for i in range(4)], np.array([[True], [False]]), np.array([1.0, 2.0]), 9)
+    second = LeftOutPath([np.full((1, 1), 10 + i) for i in range(2)], np.array([[True]]), np.array([3.0]), 9)
     path = LeftOutPath.concatenate([first, second])
     assert [out.ravel().tolist() for out in path.outputs] == [[0, 0, 10], [1, 1, 11], [2, 2, 11], [3, 3, 11]]
     assert path.after(9).outputs.ravel().tolist() == [3, 3, 11]
@@ -111,7 +113,7 @@ def test_shorter_paths_stay_where_they_ended():
 
 def test_of_many_rows_some_at_equal_distances_are_kept():
     kept, Y = KeptOutputs(5000), np.arange(5000.0)[:, None]
-    criterion = HeldOutError(Batch(None, Y, np.ones(5000)), SquaredError(1), kept)
+    criterion = HeldOutError(Batch(None, Y, np.ones(5000)), SquaredError(1), kept=kept)
     criterion.of_the_constant()
     criterion.of_output(Y)
     assert [len(out) for out in kept.outputs] == [1000, 1000]

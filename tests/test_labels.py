@@ -211,11 +211,11 @@ def test_a_class_without_weight_is_not_counted():
 @pytest.mark.parametrize(
     ("class_weight", "several", "message"),
     [
-        ({"maybe": 2.0}, False, r"class_weight names \['maybe'\], but the classes are \['no', 'yes'\]"),
+        ({"maybe": 2.0}, False, r"class_weight names \['maybe'\], none of which is among the classes \['no', 'yes'\] of y"),
         ([{"yes": 2.0}], False, "class_weight is a list, which is for several labels"),
         ({1: 2.0}, True, "class_weight must be a list of 3 dicts, one for every label"),
         ([{1: 2.0}], True, "class_weight must be a list of 3 dicts, one for every label"),
-        ([{1: 2.0}, {2: 1.0}, {}], True, r"class_weight names \[2\], but the classes are \[0, 1\]"),
+        ([{1: 2.0}, {2: 1.0}, {}], True, "class_weight names 2, but a label is 0 or 1"),
     ],
 )
 def test_weights_of_other_classes_are_named(class_weight, several, message):

@@ -11,7 +11,7 @@ from sklearn_subquad._losses import IdentityFactor
 from sklearn_subquad._network import Network
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
-from sklearn_subquad._stopping import HeldOutError, LeaveOneOutError, Patience, StopReason
+from sklearn_subquad._stopping import HeldOutError, KeptOutputs, LeaveOneOutError, Patience, StopReason
 from sklearn_subquad._trust_region import Batch, Solution, TrustRegion
 
 LOSSES = pytest.mark.parametrize(
@@ -361,24 +361,57 @@ def test_leave_one_out_follows_the_shifts_and_the_pull_of_the_penalty():
         assert error.after_step(network, output, jacobian, solution(shift, restored)) == pytest.approx(wanted)
 
 
-def test_leave_one_out_of_weighted_rows_is_that_of_repeated_rows():
+@pytest.mark.parametrize("factor", [0.01, 1.0, 1000.0])
+def test_leave_one_out_leaves_out_a_row_whole_whatever_it_weighs(factor):
+    # Ridge regression on the kernel, with weights: refit it without each row in turn.
     rng = np.random.default_rng(2)
-    repeats = rng.integers(1, 4, 20)
+    weights = rng.integers(1, 4, 20).astype(float)
     network, batch, _ = fitting_problem(n=20)
-    scores = []
-    for rows, weights in (
-        (np.arange(20), repeats.astype(float)),
-        (np.repeat(np.arange(20), repeats), np.ones(repeats.sum())),
-    ):
-        data = Batch(batch.x[rows], batch.Y[rows], weights)
-        jacobian = linearise(network, data, np.sqrt(weights))
-        shift = 0.5 * jacobian.mean_diagonal()
-        error = LeaveOneOutError(data, rng)
-        residual = np.sqrt(weights)[:, None] * data.Y
-        scores.append([error.of_the_constant(), error.error_after_first_step(jacobian, shift, residual)])
-        for _ in range(2):
-            scores[-1].append(error.after_step(network, 0.5 * data.Y, jacobian, solution(shift, 0.1)))
-    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-9)
+    batch = Batch(batch.x, batch.Y, weights / weights.mean())
+    roots = np.sqrt(batch.sample_weight)[:, None]
+    jacobian = linearise(network, batch, roots[:, 0])
+    shift = factor * jacobian.mean_diagonal()
+    residual, K, squares = roots * rng.standard_normal((20, 1)), jacobian.gram(), []
+    for i in range(20):
+        rest = np.delete(np.arange(20), i)
+        c = np.linalg.solve(K[np.ix_(rest, rest)] + shift * np.eye(19), residual[rest])
+        squares.append((residual[i] - K[i, rest] @ c) ** 2)
+    error = without_centring(LeaveOneOutError(batch, rng))
+    expected = np.sum(squares) / batch.sample_weight.sum()
+    assert error.error_after_first_step(jacobian, shift, residual) == pytest.approx(expected)
+
+
+class Shares:
+    """A Jacobian of one step that leaves these shares of the residuals."""
+
+    def __init__(self, shares):
+        self._shares = np.asarray(shares)
+
+    def gram_solve(self, shift, target):
+        return self._shares[:, None] * target
+
+
+def test_rows_of_which_a_path_leaves_nothing_keep_the_residual_that_they_had():
+    """A quotient of two numbers near zero is no error of zero."""
+    Y = np.arange(1.0, 5.0)[:, None]
+    batch = Batch(np.ones((4, 2)), Y, np.ones(4))
+    kept = KeptOutputs(4)
+    error = without_centring(LeaveOneOutError(batch, np.random.default_rng(0), kept=kept))
+    assert error.of_the_constant() == pytest.approx((Y**2).mean())
+    # Two rows are known after the first step; the others are as if it had not been.
+    first = error.after_step(None, Y - 1e-9, Shares([0.5, 0.1, 1e-5, 1e-7]), solution(1.0))
+    assert first == pytest.approx(np.mean([(2e-9) ** 2, (1e-8) ** 2, 9, 16]))
+    np.testing.assert_allclose(kept.outputs[-1][2:], 0, atol=1e-12)
+    # One of four is too few.
+    assert error.after_step(None, Y - 1e-9, Shares([0.5, 1e-5, 1.0, 1.0]), solution(1.0)) == np.inf
+
+
+def test_a_row_that_weighs_nearly_all_does_not_count():
+    """What it would be without itself is unknown from the start; the others are known."""
+    weights = np.array([1e6, 1.0, 1.0, 1.0])
+    batch = Batch(np.ones((4, 2)), np.array([[0.0], [1.0], [-1.0], [2.0]]), weights / weights.mean())
+    error = LeaveOneOutError(batch, np.random.default_rng(0))
+    assert error.of_the_constant() == pytest.approx(2.0, rel=1e-5)
 
 
 def test_leave_one_out_error_stays_infinite_after_a_failed_factorisation():

@@ -3,12 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cases import EVERY_LOSS
+from cases import EVERY_LOSS, first_split
 from scipy import sparse
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
-from sklearn.model_selection import train_test_split
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _search
 
@@ -58,9 +57,7 @@ def test_a_validation_set_is_a_held_out_part_that_was_chosen_by_hand(estimator_c
     monkeypatch.setattr(_search, "HELD_OUT_ROWS", 1)
     X, y = data(estimator_class)
     model = estimator_class(batch_size=batch_size, **SETTINGS)
-    seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
-    stratify = y if is_classifier(model) else None
-    fitted, held_out = train_test_split(np.arange(N), test_size=30, random_state=seed, stratify=stratify)
+    fitted, held_out = first_split(model, y, 0.1)
     searches, create = [], _search._Search.__post_init__
     monkeypatch.setattr(_search._Search, "__post_init__", lambda self: searches.append(self) or create(self))
     parameters = {"init": "axis_aligned", "init_scale": 0.1, "feature_metric": None, "early_stopping": "validation"}
