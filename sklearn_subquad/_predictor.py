@@ -131,11 +131,14 @@ class Predictor(MLPParameters):
         return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
 
     def _outputs(self, X, return_std=False):
-        """Network outputs (n x k) in the target's units, for unvalidated X; if asked, their deviations as well."""
+        """Network outputs (n x k) in the target's units, for unvalidated X; if asked, their deviations as well.
+
+        They have X's dtype, or are in double precision where that cannot resolve the targets.
+        """
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
         network, inputs, targets = self._model()
-        out = np.empty((X.shape[0], self.n_outputs_), dtype=X.dtype)
+        out = np.empty((X.shape[0], self.n_outputs_), dtype=targets.resolving(X.dtype))
         if return_std:
             laplace, std = LinearisedLaplace.from_state(self._state_["laplace"]), np.empty_like(out)
         with worker_threads(self.n_jobs):

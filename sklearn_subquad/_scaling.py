@@ -13,6 +13,12 @@ _CHUNK_ROWS = 1024
 _CHUNK_COLUMNS = 16
 # The constant input that carries every layer's bias.
 BIAS_FEATURE = 0.5
+# Features whose range is up to so many units in the last place are constant but for rounding.
+_ROUNDING = 10
+# A mean that is off by more than this fraction of the deviation is computed again, from the deviations from it.
+_MAX_MEAN_ERROR = 1e-6
+# Predictions are in double precision where that of X is coarser than this fraction of the targets' scale.
+_MAX_COARSENESS = 1e-4
 # A feature is never scaled so that its largest deviation from the mean exceeds this: rare indicators
 # and nearly constant features are not blown up.
 _MAX_DEVIATION = 6.0
@@ -23,16 +29,18 @@ def _unit(values, axis=None):
     return np.ldexp(1.0, np.frexp(np.abs(values).max(axis=axis))[1] - 1)
 
 
-def _moments(values, sample_weight):
+def _moments(values, sample_weight, rounding=0):
     """Mean, standard deviation and largest deviation of every column, in double precision.
 
-    Deviations of constant columns are 1.
+    Deviations of constant columns are 1. A column is constant whose range is at most so many units in the last place
+    as `rounding` says.
     """
-    parts = [_column_moments(values[:, part], sample_weight) for part in gen_batches(values.shape[1], _CHUNK_COLUMNS)]
-    return tuple(np.concatenate(moments) for moments in zip(*parts, strict=True))
+    parts = gen_batches(values.shape[1], _CHUNK_COLUMNS)
+    moments = [_column_moments(values[:, part], sample_weight, rounding) for part in parts]
+    return tuple(np.concatenate(each) for each in zip(*moments, strict=True))
 
 
-def _column_moments(values, sample_weight):
+def _column_moments(values, sample_weight, rounding):
     values = values.astype(np.float64, copy=False)
     unit, sample_weight = _unit(values, axis=0), sample_weight / _unit(sample_weight)
     values = values / unit
@@ -40,10 +48,16 @@ def _column_moments(values, sample_weight):
     # By range, not by deviation from the mean: over many rows the mean's own rounding looks like a deviation. Nothing
     # can be divided by a range of numbers that are not normal.
     limits = np.finfo(np.float64)
-    rounding = 10 * limits.eps * np.maximum(np.abs(low), np.abs(high))
+    rounding = rounding * limits.eps * np.maximum(np.abs(low), np.abs(high))
     constant = high - low <= np.maximum(rounding, 64 * limits.tiny / unit)
     mean = np.where(constant, low, np.average(values, axis=0, weights=sample_weight))
+    error = np.average(values - mean, axis=0, weights=sample_weight)
     deviation = np.abs(values - mean)
+    # Far from zero the rounding of the mean may exceed all deviations.
+    inexact = ~constant & (np.abs(error) > _MAX_MEAN_ERROR * deviation.max(axis=0))
+    if inexact.any():
+        mean = np.where(inexact, mean + error, mean)
+        deviation = np.abs(values - mean)
     largest = np.where(constant, 1.0, deviation.max(axis=0))
     relative = np.sqrt(np.average((deviation / largest) ** 2, axis=0, weights=sample_weight))
     return mean * unit, *(np.where(constant, 1.0, moment * unit) for moment in (largest * relative, largest))
@@ -116,7 +130,7 @@ class InputScaling:
         n_features = X.shape[1]
         mean, scale = np.zeros(n_features), np.ones(n_features)
         if standardize:
-            mean, deviation, largest = _moments(X, sample_weight)
+            mean, deviation, largest = _moments(X, sample_weight, _ROUNDING)
             scale = np.maximum(deviation, largest / _MAX_DEVIATION)
         scaling = cls(mean, scale)
         if metric is not None:
@@ -166,5 +180,11 @@ class TargetScaling:
         return out
 
     def inverse_transform(self, Z):
-        """Outputs in the target's units, in Z's dtype."""
-        return Z * self.scale.astype(Z.dtype) + self.mean.astype(Z.dtype)
+        """Outputs in the target's units, in Z's dtype or, where that cannot resolve them, in double precision."""
+        dtype = self.resolving(Z.dtype)
+        return Z * self.scale.astype(dtype) + self.mean.astype(dtype)
+
+    def resolving(self, dtype):
+        """That dtype, or double precision where its numbers near the targets are too far apart to tell them."""
+        coarse = np.finfo(dtype).eps * np.abs(self.mean) > _MAX_COARSENESS * self.scale
+        return np.dtype(np.float64 if coarse.any() else dtype)
