@@ -444,7 +444,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
 
 def _require_range(Y, dtype):
-    """As a rule, predictions have X's dtype: refuse targets that it cannot hold, or whose differences doubles cannot."""
+    """As a rule, predictions have X's dtype: refuse targets that it cannot hold, or doubles their differences."""
     largest, limit = np.abs(Y).max(), min(float(np.finfo(dtype).max), np.finfo(np.float64).max / 4)
     if largest > limit:
         raise ValueError(
