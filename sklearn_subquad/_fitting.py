@@ -303,10 +303,18 @@ class _UnfinishedFit:
 
 
 def _initial_network(batch, options):
-    if options.start is not None:
-        return options.start.network(options.architecture)
     rows = calibration_rows(batch, options.seed)
-    return Network.initialise(options.architecture, rows.x, rows.sample_weight, batch.Y.shape[1], options.seed)
+    # What varies in other rows alone varies.
+    varies = batch.x.any(axis=0)
+    if options.start is None:
+        n_outputs = batch.Y.shape[1]
+        return Network.initialise(options.architecture, rows.x, rows.sample_weight, n_outputs, options.seed, varies)
+    network = options.start.network(options.architecture)
+    if options.from_any_part:
+        # Earlier parts may have been as small as a single row, in which nothing varies.
+        varies &= np.append(options.start.inputs.constant, False)
+        network.draw_unseen(varies, rows.x, rows.sample_weight, [options.seed, 6])
+    return network
 
 
 def _scalings(data, options, loss, metric):

@@ -63,13 +63,21 @@ def learned_metric(moments):
     Returns
     -------
     ndarray of shape (d, d), float64, symmetric, or None
-        None where the moments are zero or not finite, and say nothing. Its scale means nothing.
+        None where the moments are zero or not finite, and say nothing. Its scale means nothing. Features without
+        moments are exactly zero in it.
     """
     if not np.isfinite(moments).all():
         return None
-    eigenvalues, vectors = np.linalg.eigh(moments)
+    # Features on which nothing depends stay out: rounding would give them a small part of the others.
+    seen = np.flatnonzero(np.diagonal(moments) > 0)
+    if not len(seen):
+        return None
+    among_seen = np.ix_(seen, seen)
+    eigenvalues, vectors = np.linalg.eigh(moments[among_seen])
     if not eigenvalues[-1] > 0:
         return None
     # Rounding may leave some below zero.
     powers = (np.maximum(eigenvalues, 0) / eigenvalues[-1]) ** _POWER
-    return (vectors * powers) @ vectors.T
+    metric = np.zeros_like(moments)
+    metric[among_seen] = (vectors * powers) @ vectors.T
+    return metric

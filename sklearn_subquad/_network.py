@@ -170,7 +170,7 @@ class Network:
     start_output_weights: tuple = field(default=(None, None))
 
     @classmethod
-    def initialise(cls, architecture, x, sample_weight, n_outputs, seed):
+    def initialise(cls, architecture, x, sample_weight, n_outputs, seed, varies=None):
         """Random weights, with shifts and gains calibrated on the rows x layer by layer.
 
         Parameters
@@ -181,12 +181,16 @@ class Network:
         sample_weight : ndarray of shape (n,), positive
         n_outputs : int
         seed : int
-            The same seed gives the same weights, whatever the dtype and, but for those that meet single features,
-            whatever the rows.
+            The same seed gives the same weights, whatever the dtype and, but for those that meet single features or
+            inputs that are zero, whatever the rows.
+        varies : ndarray of shape (n_features + 1,), bool, or None, default=None
+            Which inputs are not zero throughout; the weights of others are zero, and stay so for as long as they are.
+            Hence nothing that was constant has a say in predictions. None: those of x.
         """
         streams = iter(np.random.SeedSequence(seed).spawn(2 * len(architecture.widths) + 1))
         network = cls(architecture, [], (None, None))
         hidden, n_layers = None, len(architecture.widths)
+        varies = x.any(axis=0) if varies is None else varies
         for depth, (width, density) in enumerate(architecture.layers()):
             mirror = architecture.mirrored and depth == n_layers - 1
             hidden_weights = input_weights = None
@@ -199,9 +203,9 @@ class Network:
                     keep_start=architecture.keep_start,
                 )
             if depth == 0 or architecture.skip_connections:
-                input_weights = INPUT_WEIGHTS[architecture.init](next(streams), width, x, sample_weight)
-                if mirror:
-                    input_weights[1::2] = input_weights[: width - width % 2 : 2]
+                input_weights = network._drawn_input_weights(depth, next(streams), x, sample_weight)
+                # After all are drawn: those of other inputs do not depend on it.
+                input_weights[:, ~varies] = 0
             layer = Layer(width, density, hidden_weights, input_weights)
             if architecture.keep_start:
                 layer.start_input_weights = input_weights
@@ -218,6 +222,39 @@ class Network:
         network.output_weights = (A.astype(x.dtype, copy=False), inputs)
         network.start_output_weights = network.output_weights
         return network
+
+    def _drawn_input_weights(self, depth, stream, x, sample_weight):
+        width = self.architecture.widths[depth]
+        weights = INPUT_WEIGHTS[self.architecture.init](stream, width, x, sample_weight)
+        if self.architecture.mirrored and depth == len(self.architecture.widths) - 1:
+            weights[1::2] = weights[: width - width % 2 : 2]
+        return weights
+
+    def draw_unseen(self, varies, x, sample_weight, seed):
+        """Give inputs that had weights of zero in every layer, and now vary, those that they would have started with.
+
+        Without them, all neurons would learn the same of such an input, but for a factor. Where it was zero so far,
+        outputs do not change.
+
+        Parameters
+        ----------
+        varies : ndarray of shape (n_features + 1,), bool
+            The inputs that may be given weights.
+        x, sample_weight, seed
+            As for `initialise`.
+        """
+        new = varies & self.unseen()
+        if not new.any():
+            return
+        for depth, stream in enumerate(np.random.SeedSequence(seed).spawn(len(self.layers))):
+            layer = self.layers[depth]
+            if layer.input_weights is None:
+                continue
+            drawn = self._drawn_input_weights(depth, stream, x, sample_weight)
+            # Dense parts are never changed in place.
+            layer.input_weights = np.where(new, drawn, layer.input_weights)
+            if layer.start_input_weights is not None:
+                layer.start_input_weights = np.where(new, drawn, layer.start_input_weights)
 
     def _calibrate(self, layer, hidden, x, sample_weight):
         """Set the layer's shift and gain from the rows; returns its activations."""
@@ -319,6 +356,13 @@ class Network:
         ]
         output_weights = tuple(copied(part) for part in self.output_weights)
         return dataclasses.replace(self, layers=layers, output_weights=output_weights)
+
+    def unseen(self):
+        """Which inputs have weights of zero in every layer, as an array of bool."""
+        matrices = [layer.input_weights for layer in self.layers]
+        if self.output_weights[1] is not None:
+            matrices.append(self.output_weights[1].T)
+        return ~np.any([weights.any(axis=0) for weights in matrices if weights is not None], axis=0)
 
     def constant(self):
         """A network on the same arrays that is zero everywhere."""

@@ -74,6 +74,7 @@ class Predictor(MLPParameters):
             | {
                 "input_mean": inputs.mean,
                 "input_scale": inputs.scale,
+                "input_tolerance": inputs.tolerance,
                 "input_metric": inputs.metric,
                 "target_mean": targets.mean,
                 "target_scale": targets.scale,
@@ -128,22 +129,28 @@ class Predictor(MLPParameters):
         """The fitted network and its scalings, on the stored arrays."""
         state = self._state_
         network = Network.from_state(Architecture(**self._architecture_), state)
-        inputs = InputScaling(state["input_mean"], state["input_scale"], state["input_metric"])
+        inputs = InputScaling(*(state[f"input_{name}"] for name in ("mean", "scale", "tolerance", "metric")))
         return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
 
     def _outputs(self, X, return_std=False):
-        """Network outputs (n x k) in the target's units, for unvalidated X; if asked, their deviations as well."""
+        """Network outputs (n x k) in the target's units, for unvalidated X; if asked, their deviations as well.
+
+        They have X's dtype, or are in double precision where that cannot resolve the targets.
+        """
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
         network, inputs, targets = self._model()
-        out = np.empty((X.shape[0], self.n_outputs_), dtype=X.dtype)
+        out = np.empty((X.shape[0], self.n_outputs_), dtype=targets.resolving(X.dtype))
         if return_std:
             laplace, std = LinearisedLaplace.from_state(self._state_["laplace"]), np.empty_like(out)
+            # What has no say in predictions has none in their deviations, whatever its unit makes of a change.
+            unseen = np.flatnonzero(inputs.constant & network.unseen()[:-1])
         with worker_threads(self.n_jobs):
             for rows in network.row_batches(X.shape[0]):
                 x = inputs.transform(densified(X[rows])).astype(network.dtype, copy=False)
                 out[rows] = targets.inverse_transform(network.forward(x).output)
                 if return_std:
+                    x[:, unseen] = 0
                     std[rows] = targets.scale * np.sqrt(laplace.variance(network, x))
         return (out, std) if return_std else out
 

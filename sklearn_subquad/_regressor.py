@@ -392,7 +392,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Returns
         -------
         y_mean : ndarray of shape (n_samples,) or (n_samples, n_targets)
-            In X's dtype for float32 and float64.
+            In X's dtype for float32 and float64; in double precision where numbers of X's dtype near the mean of y are
+            more than about 1e-4 of its standard deviation apart, as for seconds since 1970 that differ by days.
         y_std : ndarray of the same shape and dtype
             Only with ``return_std=True``: standard deviations of new targets about `y_mean`, noise included, in the
             units of y.
@@ -443,7 +444,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
 
 def _require_range(Y, dtype):
-    """Predictions have the dtype of X: refuse targets that it cannot hold, or whose differences doubles cannot."""
+    """As a rule, predictions have X's dtype: refuse targets that it cannot hold, or doubles their differences."""
     largest, limit = np.abs(Y).max(), min(float(np.finfo(dtype).max), np.finfo(np.float64).max / 4)
     if largest > limit:
         raise ValueError(

@@ -1,5 +1,6 @@
 """From features to network inputs, and from targets to what the network is fitted to."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,12 @@ _CHUNK_ROWS = 1024
 _CHUNK_COLUMNS = 16
 # The constant input that carries every layer's bias.
 BIAS_FEATURE = 0.5
+# Features whose range is up to so many units in the last place are constant but for rounding.
+_ROUNDING = 10
+# A mean that is off by more than this fraction of the deviation is computed again, from the deviations from it.
+_MAX_MEAN_ERROR = 1e-6
+# Predictions are in double precision where that of X is coarser than this fraction of the targets' scale.
+_MAX_COARSENESS = 1e-4
 # A feature is never scaled so that its largest deviation from the mean exceeds this: rare indicators
 # and nearly constant features are not blown up.
 _MAX_DEVIATION = 6.0
@@ -23,16 +30,18 @@ def _unit(values, axis=None):
     return np.ldexp(1.0, np.frexp(np.abs(values).max(axis=axis))[1] - 1)
 
 
-def _moments(values, sample_weight):
-    """Mean, standard deviation and largest deviation of every column, in double precision.
+def _moments(values, sample_weight, rounding=0):
+    """Of every column the mean, standard deviation, largest deviation, and the range of a constant one, as float64.
 
-    Deviations of constant columns are 1.
+    A column is constant whose range is at most so many units in the last place as `rounding` says. Its deviations are
+    1. Of other columns the last one is nan.
     """
-    parts = [_column_moments(values[:, part], sample_weight) for part in gen_batches(values.shape[1], _CHUNK_COLUMNS)]
-    return tuple(np.concatenate(moments) for moments in zip(*parts, strict=True))
+    parts = gen_batches(values.shape[1], _CHUNK_COLUMNS)
+    moments = [_column_moments(values[:, part], sample_weight, rounding) for part in parts]
+    return tuple(np.concatenate(each) for each in zip(*moments, strict=True))
 
 
-def _column_moments(values, sample_weight):
+def _column_moments(values, sample_weight, rounding):
     values = values.astype(np.float64, copy=False)
     unit, sample_weight = _unit(values, axis=0), sample_weight / _unit(sample_weight)
     values = values / unit
@@ -40,26 +49,39 @@ def _column_moments(values, sample_weight):
     # By range, not by deviation from the mean: over many rows the mean's own rounding looks like a deviation. Nothing
     # can be divided by a range of numbers that are not normal.
     limits = np.finfo(np.float64)
-    rounding = 10 * limits.eps * np.maximum(np.abs(low), np.abs(high))
-    constant = high - low <= np.maximum(rounding, 64 * limits.tiny / unit)
+    rounding = np.maximum(rounding * limits.eps * np.maximum(np.abs(low), np.abs(high)), 64 * limits.tiny / unit)
+    constant = high - low <= rounding
     mean = np.where(constant, low, np.average(values, axis=0, weights=sample_weight))
+    error = np.average(values - mean, axis=0, weights=sample_weight)
     deviation = np.abs(values - mean)
+    # Far from zero the rounding of the mean may exceed all deviations.
+    inexact = ~constant & (np.abs(error) > _MAX_MEAN_ERROR * deviation.max(axis=0))
+    if inexact.any():
+        mean = np.where(inexact, mean + error, mean)
+        deviation = np.abs(values - mean)
     largest = np.where(constant, 1.0, deviation.max(axis=0))
     relative = np.sqrt(np.average((deviation / largest) ** 2, axis=0, weights=sample_weight))
-    return mean * unit, *(np.where(constant, 1.0, moment * unit) for moment in (largest * relative, largest))
+    deviations = (np.where(constant, 1.0, moment * unit) for moment in (largest * relative, largest))
+    return mean * unit, *deviations, np.where(constant, rounding * unit, np.nan)
 
 
-def _standardise(values, mean, scale, out, metric=None):
+def _standardise(values, mean, scale, out, tolerance=None, metric=None):
     """Write ``(values - mean) / scale`` to `out`, a part of the rows in double precision at a time.
 
-    With a metric the parts are multiplied by it, in the precision of `out`.
+    Deviations up to the tolerance, where there is one for a column, are zero. With a metric the parts are multiplied by
+    it, in the precision of `out`.
     """
     n_products = 0
     if metric is not None:
         n_products, metric = 2 * values.size * len(metric), metric.astype(out.dtype)
+    columns = [] if tolerance is None else np.flatnonzero(~np.isnan(tolerance))
     with blas_threads(n_products):
         for rows in gen_batches(len(values), _CHUNK_ROWS):
-            part = (values[rows] - mean) / scale
+            part = values[rows] - mean
+            if len(columns):
+                deviations = part[:, columns]
+                part[:, columns] = np.where(np.abs(deviations) <= tolerance[columns], 0.0, deviations)
+            part /= scale
             out[rows] = part if metric is None else part.astype(out.dtype) @ metric
 
 
@@ -99,32 +121,45 @@ def effective_dimension(x, sample_weight):
 class InputScaling:
     """The map x -> [(x - mean) / scale @ metric / sqrt(d), bias feature].
 
+    Features that were constant are zero, but for new rows in which they are something else.
+
     Attributes
     ----------
     mean, scale : ndarray of shape (n_features,), float64
+    tolerance : ndarray of shape (n_features,), float64
+        Of features that were constant, how far from the mean counts as rounding, and is zero; nan for others.
     metric : ndarray of shape (n_features, n_features), float64, or None
         None stands for the identity.
     """
 
     mean: np.ndarray
     scale: np.ndarray
+    tolerance: np.ndarray
     metric: np.ndarray | None = None
 
     @classmethod
     def fit(cls, X, sample_weight, standardize, metric=None):
         """Scaling of these rows. A metric is scaled so that it does not change their mean square."""
-        n_features = X.shape[1]
-        mean, scale = np.zeros(n_features), np.ones(n_features)
-        if standardize:
-            mean, deviation, largest = _moments(X, sample_weight)
-            scale = np.maximum(deviation, largest / _MAX_DEVIATION)
-        scaling = cls(mean, scale)
+        mean, deviation, largest, tolerance = _moments(X, sample_weight, _ROUNDING)
+        scale = np.maximum(deviation, largest / _MAX_DEVIATION)
+        scaling = cls(mean, scale, tolerance)
+        constant = scaling.constant
+        if not standardize:
+            scaling.mean, scaling.scale = np.where(constant, mean, 0.0), np.ones_like(scale)
         if metric is not None:
-            before, after = (each._mean_square(X, sample_weight) for each in (scaling, cls(mean, scale, metric)))
+            measured = dataclasses.replace(scaling, metric=metric)
+            before, after = (each._mean_square(X, sample_weight) for each in (scaling, measured))
             # Rows may lie where the metric is zero, or not vary at all.
             if after > 0:
                 scaling.metric = metric * np.sqrt(before / after)
+                # Gradients say nothing of them. Later parts of the data, where they vary, are to learn what they mean.
+                scaling.metric[constant, constant] = 1.0
         return scaling
+
+    @property
+    def constant(self):
+        """Which features were constant, as an array of bool."""
+        return ~np.isnan(self.tolerance)
 
     def _mean_square(self, X, sample_weight):
         """Mean square of the scaled features of these rows, in double precision."""
@@ -137,7 +172,7 @@ class InputScaling:
     def transform(self, X):
         """Network inputs (n x (n_features + 1)) in X's floating dtype."""
         out = np.empty((X.shape[0], X.shape[1] + 1), dtype=X.dtype)
-        _standardise(X, self.mean, self.scale * np.sqrt(X.shape[1]), out[:, :-1], self.metric)
+        _standardise(X, self.mean, self.scale * np.sqrt(X.shape[1]), out[:, :-1], self.tolerance, self.metric)
         out[:, -1] = BIAS_FEATURE
         return out
 
@@ -156,7 +191,7 @@ class TargetScaling:
 
     @classmethod
     def fit(cls, Y, sample_weight, unit_variance):
-        mean, deviation, _ = _moments(Y, sample_weight)
+        mean, deviation, _, _ = _moments(Y, sample_weight)
         return cls(mean, deviation if unit_variance else np.ones_like(mean))
 
     def transform(self, Y, dtype=np.float64):
@@ -166,5 +201,11 @@ class TargetScaling:
         return out
 
     def inverse_transform(self, Z):
-        """Outputs in the target's units, in Z's dtype."""
-        return Z * self.scale.astype(Z.dtype) + self.mean.astype(Z.dtype)
+        """Outputs in the target's units, in Z's dtype or, where that cannot resolve them, in double precision."""
+        dtype = self.resolving(Z.dtype)
+        return Z * self.scale.astype(dtype) + self.mean.astype(dtype)
+
+    def resolving(self, dtype):
+        """That dtype, or double precision where its numbers near the targets are too far apart to tell them."""
+        coarse = np.finfo(dtype).eps * np.abs(self.mean) > _MAX_COARSENESS * self.scale
+        return np.dtype(np.float64 if coarse.any() else dtype)

@@ -91,6 +91,95 @@ def test_available_bytes_is_the_least_of_machine_and_container(monkeypatch, tmp_
     assert available_bytes() == 0
 
 
+# ---- containers -------------------------------------------------------------------------------------------------
+
+MIB = 1 << 20
+NO_LIMIT = 0x7FFFFFFFFFFFF000
+V2, V1 = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+
+
+def cache(inactive, active, shared=0, prefix=""):
+    """A memory.stat of pages of files, and of some that are in memory alone."""
+    lines = {"anon": 5, "file": inactive + active + shared, "shmem": shared}
+    lines |= {f"{prefix}inactive_file": inactive, f"{prefix}active_file": active, "slab_reclaimable": 7}
+    return "".join(f"{name} {value}\n" for name, value in lines.items())
+
+
+# What files say: those of groups as {folder: (limit, usage, stat)}, and that of the process; and what is then left.
+GROUPS = {
+    "no cache": (V2, {"": (100, 40, cache(0, 0))}, "0::/", 60),
+    "cache is left": (V2, {"": (100, 95, cache(70, 20))}, "0::/", 95),
+    "shared memory is used": (V2, {"": (100, 95, cache(10, 0, shared=80))}, "0::/", 15),
+    "never more than the limit": (V2, {"": (100, 50, cache(70, 20))}, "0::/", 100),
+    "more used than the limit": (V2, {"": (100, 150, cache(0, 0))}, "0::/", 0),
+    "no limit": (V2, {"": ("max", 95, cache(0, 0))}, "0::/", None),
+    "without memory.stat": (V2, {"": (100, 95, None)}, "0::/", 5),
+    "memory.stat is garbage": (V2, {"": (100, 95, "inactive_file\nactive_file many\n")}, "0::/", 5),
+    "memory.stat is no text": (V2, {"": (100, 95, b"\xff\xfe\x00")}, "0::/", 5),
+    "limit is garbage": (V2, {"": ("", 95, cache(0, 0))}, "0::/", None),
+    "usage is missing": (V2, {"": (100, None, cache(0, 0))}, "0::/", None),
+    "parent is tighter": (
+        V2,
+        {"": ("max", 900, None), "a": (100, 90, cache(20, 0)), "a/b": (500, 90, cache(20, 0))},
+        "0::/a/b",
+        30,
+    ),
+    "child is tighter": (
+        V2,
+        {"": ("max", 900, None), "a": (500, 90, cache(20, 0)), "a/b": (50, 40, cache(0, 5))},
+        "0::/a/b",
+        15,
+    ),
+    "siblings do not count": (V2, {"": (100, 50, None), "a": (90, 10, None), "b": (5, 5, None)}, "0::/a", 50),
+    "colons in names": (V2, {"": ("max", 1, None), "a:b": (90, 10, None)}, "0::/a:b", 80),
+    "no namespace": (V2, {"": (100, 50, None), "docker": (5, 5, None)}, "0::/docker/3f", 50),
+    "outside of the namespace": (V2, {"": (100, 50, None)}, "0::/../other", 50),
+    "of two versions the second": (V2, {"": (100, 50, None), "a": (5, 5, None)}, "4:memory:/a\n0::/", 50),
+    "unknown groups": (V2, {"": (100, 50, None)}, None, 50),
+    "groups are garbage": (V2, {"": (100, 50, None)}, "garbage\n::\n\n", 50),
+    "first version": (V1, {"": (100, 95, cache(1, 1) + cache(70, 20, prefix="total_"))}, "3:memory:/", 95),
+    "first version, no limit": (V1, {"": (NO_LIMIT // MIB, 95, None)}, "3:memory:/", NO_LIMIT // MIB - 95),
+    "first version, nested": (
+        V1,
+        {"": (NO_LIMIT // MIB, 900, None), "a": (100, 90, cache(20, 0, prefix="total_")), "a/b": (500, 90, None)},
+        "5:cpuset:/c\n3:cpu,memory:/a/b\n0::/",
+        30,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_available_bytes_of_groups(case, monkeypatch, tmp_path):
+    names, groups, own, left = GROUPS[case]
+    for folder, contents in groups.items():
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name, content in zip((*names, "memory.stat"), contents, strict=True):
+            if isinstance(content, int):
+                content = str(content * MIB)
+            elif isinstance(content, str):
+                content = "".join(
+                    f"{line.rpartition(' ')[0]} {int(line.split()[-1]) * MIB}\n" if line[-1].isdigit() else f"{line}\n"
+                    for line in content.splitlines()
+                )
+            if content is not None:
+                (tmp_path / folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    monkeypatch.setattr(_memory, "_MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("")
+    monkeypatch.setattr(_memory, "_OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(_memory, "_CGROUPS", ((tmp_path / names[0], tmp_path / names[1]),))
+    assert available_bytes() == (None if left is None else left * MIB)
+
+
+@pytest.mark.parametrize("content", [b"MemAvailable:\n", b"MemAvailable: many kB\n", b"\xff\xfe", b""])
+def test_a_machine_that_says_nothing_of_its_memory_is_no_error(content, monkeypatch, tmp_path):
+    (tmp_path / "meminfo").write_bytes(content)
+    monkeypatch.setattr(_memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(_memory, "_CGROUPS", ())
+    assert available_bytes() is None
+
+
 # Rows, outputs, and what is not the default: with large weights, with large Gram matrices, in batches.
 FULL = {"hidden_layer_sizes": (64, 64), "early_stopping": False, "max_iter": 2}
 BATCHES = {"hidden_layer_sizes": (512, 512), "batch_size": 500, "max_iter": 1}

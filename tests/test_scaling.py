@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.base import clone
 
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling, effective_dimension
 
 DTYPES = [np.float32, np.float64]
@@ -217,3 +219,127 @@ def test_effective_dimension_counts_weights_as_copies():
     X, w = data(), integer_weights()
     repeated = np.repeat(X, w.astype(int), axis=0)
     assert effective_dimension(X, w) == pytest.approx(effective_dimension(repeated, np.ones(len(repeated))), rel=1e-10)
+
+
+# ---- targets far from zero ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mean", "unit"), [(1e15, 1.0), (1e16, 1.0), (-1e15, 0.3), (1.0, 1e-15), (1e300, 1e285)])
+@pytest.mark.parametrize("n", [30, 30_000])
+def test_targets_keep_what_double_precision_has_of_them(mean, unit, n):
+    """Also over many rows, where the rounding of the mean adds up to more than all deviations."""
+    Y = mean + unit * np.random.default_rng(0).standard_normal((n, 1))
+    assert len(np.unique(Y)) > 1
+    scaling = TargetScaling.fit(Y, np.random.default_rng(1).uniform(0.5, 2, n), True)
+    Z = scaling.transform(Y)
+    assert abs(Z.mean()) < 0.5
+    assert 0.5 < Z.std() < 2
+    assert np.abs(scaling.inverse_transform(Z) - Y).max() <= np.spacing(np.abs(Y).max())
+
+
+# Mean and scale of targets, and the precision of outputs of which X is in single precision.
+RESOLUTIONS = [
+    ([0.0], [1.0], np.float32),
+    ([500.0], [1.0], np.float32),
+    ([1700.0], [1.0], np.float64),
+    ([1.7e9], [60.0], np.float64),
+    ([-1.7e9], [60.0], np.float64),
+    ([1.7e9], [1e7], np.float32),
+    ([0.0, 1.7e9], [1.0, 60.0], np.float64),
+    # Logarithms of rates and of odds, class frequencies.
+    ([88.0, -88.0], [1.0, 1.0], np.float32),
+]
+
+
+@pytest.mark.parametrize(("mean", "scale", "expected"), RESOLUTIONS)
+def test_outputs_are_in_double_precision_where_single_cannot_resolve_targets(mean, scale, expected):
+    scaling = TargetScaling(np.array(mean), np.array(scale))
+    Z = np.random.default_rng(0).standard_normal((50, len(mean))).astype(np.float32)
+    out = scaling.inverse_transform(Z)
+    assert out.dtype == scaling.resolving(np.float32) == expected
+    assert scaling.resolving(np.float64) == np.float64
+    np.testing.assert_allclose((out - mean) / scale, Z, atol=2e-4)
+
+
+def dated(n=120):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, 3))
+    return X, X[:, 0] + np.sin(X[:, 1])
+
+
+NARROW = {"hidden_layer_sizes": (32, 32), "max_iter": 5, "random_state": 0}
+FAR = {"seconds": (1.7e9, 60.0), "below zero": (-1e8, 1.0), "beyond integers": (1e15, 1.0)}
+
+
+def _fit(model, X, y):
+    return model.fit(X, y)
+
+
+def _fit_in_parts(model, X, y):
+    for rows in (slice(60), slice(60, None)) * 3:
+        model.partial_fit(X[rows], y[rows])
+    return model
+
+
+def _fit_scored(model, X, y):
+    """A score that is lost where predictions of the network in progress are rounded."""
+    seen = []
+
+    def score(estimator, X, y):
+        seen.append(estimator.predict(X))
+        return estimator.score(X, y)
+
+    model.set_params(scoring=score, early_stopping="validation").fit(X, y)
+    assert len(np.unique(seen[-1])) > 5
+    return model
+
+
+@pytest.mark.parametrize("fit_model", [_fit, _fit_in_parts, _fit_scored])
+@pytest.mark.parametrize("far", FAR)
+def test_targets_far_from_zero_are_predicted_as_well_from_single_precision(far, fit_model):
+    X, signal = dated()
+    mean, unit = FAR[far]
+    y = mean + unit * signal
+    model = fit_model(SubquadMLPRegressor(**NARROW), X.astype(np.float32), y)
+    assert model.coefs_[0].dtype == np.float32
+    prediction = model.predict(X.astype(np.float32))
+    assert prediction.dtype == np.float64
+    in_double = fit_model(SubquadMLPRegressor(**NARROW), X, y)
+    assert model.score(X.astype(np.float32), y) > in_double.score(X, y) - 0.02 > 0.5
+    # What is asked of either, and fitted in the other.
+    for asked, fitted in ((X, model), (X.astype(np.float32), in_double)):
+        crossed = fitted.predict(asked)
+        assert crossed.dtype == np.float64
+        np.testing.assert_allclose((crossed - mean) / unit, (fitted.predict(X) - mean) / unit, atol=0.2)
+
+
+def test_deviations_of_targets_far_from_zero_are_those_of_targets_near_it():
+    X, signal = dated()
+    X = X.astype(np.float32)
+    near = SubquadMLPRegressor(**NARROW).fit(X, 60 * signal).predict(X, return_std=True)
+    far = SubquadMLPRegressor(**NARROW).fit(X, 60 * signal + 1.7e9).predict(X, return_std=True)
+    np.testing.assert_allclose(far[0] - 1.7e9, near[0], atol=0.1)
+    np.testing.assert_allclose(far[1], near[1], rtol=1e-2)
+
+
+def test_one_far_target_of_several_is_enough():
+    X, signal = dated()
+    X = X.astype(np.float32)
+    model = SubquadMLPRegressor(**NARROW).fit(X, np.column_stack([signal, 1.7e9 + signal]))
+    prediction = model.predict(X)
+    assert prediction.dtype == np.float64
+    np.testing.assert_allclose(prediction[:, 1] - 1.7e9, prediction[:, 0], atol=0.1)
+
+
+def test_other_predictions_have_the_dtype_of_x():
+    X, signal = dated()
+    X = X.astype(np.float32)
+    counts = np.round(np.exp(signal + 12))
+    for model, y in (
+        (SubquadMLPRegressor(**NARROW), signal),
+        (SubquadMLPRegressor(loss="poisson", **NARROW), counts),
+    ):
+        assert clone(model).fit(X, y).predict(X).dtype == np.float32
+    for loss in ("squared_error", "log_loss"):
+        model = SubquadMLPClassifier(loss=loss, **NARROW).fit(X, np.where(signal > 1, 10**9, 10**9 + 1))
+        assert model.predict_proba(X).dtype == np.float32
