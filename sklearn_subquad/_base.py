@@ -17,11 +17,9 @@ from sklearn_subquad._fitting import (
     FittedStart,
     FittingOptions,
 )
-from sklearn_subquad._initial_weights import INPUT_WEIGHTS
 from sklearn_subquad._iterates import Iterates
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
 from sklearn_subquad._memory import MAX_SQUARE_ROWS, FitSize, densified, require_bytes
-from sklearn_subquad._metric import MAX_METRIC_FEATURES
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, resolved_sketch_size
 from sklearn_subquad._predictor import OUT_ACTIVATIONS, Predictor
@@ -153,10 +151,6 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if not partial:
             early_stopping = self._resolved_early_stopping(n_rows, in_batches, validation, score, start)
         context = callback_context(self)
-        # Held-out rows decide what is learned from, where there are not too many features to try.
-        choices = early_stopping == "validation" and X.shape[1] <= MAX_METRIC_FEATURES and start is None
-        learn_metric = choices and self.feature_metric == "auto"
-        inits = tuple(INPUT_WEIGHTS) if choices and self.init == "auto" else (architecture.init,)
         validation_fraction = float(self.validation_fraction)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         splits = early_stopping == "validation" and validation is None
@@ -184,7 +178,6 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             sketch_size=resolved_sketch_size(solver.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
             n_factors=n_factors,
             covariance_size=covariance_sketch_size(fitted) if covariance else 0,
-            keeps_a_model=(keeps_part or context is not None) and (learn_metric or len(inits) > 1),
             n_validation_rows=0 if validation is None else len(validation.X),
         )
         self._require_memory(size)
@@ -202,8 +195,8 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             keep_left_out=calibration,
-            inits=inits,
-            learn_metric=learn_metric,
+            # What goes on from a start keeps its metric.
+            learn_metric=self.feature_metric == "learned" and start is None,
             start=start,
             from_any_part=partial,
             iterates=Iterates(self, loss, calibration, independent_labels),

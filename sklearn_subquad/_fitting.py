@@ -115,10 +115,8 @@ class FittingOptions:
         Rows of a batch at most.
     keep_left_out : bool
         Whether outputs for rows that are left out are asked for.
-    inits : tuple of str
-        Kinds of initial weights that are tried, where the number of steps is searched for; else the architecture says.
     learn_metric : bool
-        Whether a metric of the features is tried, where the number of steps is searched for.
+        Whether every fit is repeated with a metric of the features that the first one has learned.
     start : FittedStart or None
         What the fit goes on from, instead of random weights. Its scalings stay.
     from_any_part : bool
@@ -141,7 +139,6 @@ class FittingOptions:
     early_stopping: str | bool
     validation_fraction: float
     keep_left_out: bool
-    inits: tuple
     learn_metric: bool
     start: FittedStart | None
     from_any_part: bool

@@ -34,9 +34,9 @@ def split(n, fraction, rng, labels=None):
 def _stratified(labels, n_held_out, rng):
     """Mask of the rows to hold out, of which every label, and the lack of every label, is to have its share.
 
-    They take turns, the rarest first: of the rows that none before has placed, one holds out as many as its share lacks.
-    A label of two rows or more has at least one on either side, so that more rows may be held out than asked for; the
-    only row of a label is fitted.
+    They take turns, the rarest first: of the rows that none before has placed, one holds out as many as its share
+    lacks. A label of two rows or more has at least one on either side, so that more rows may be held out than asked
+    for; the only row of a label is fitted.
 
     References
     ----------

@@ -132,8 +132,8 @@ def weights_of_classes(class_weight, y, classes, indicators, multilabel):
     Raises
     ------
     ValueError
-        For weights that are negative or not finite, dicts that name no class of y, and dicts for another number of labels
-        or of other values than 0 and 1.
+        For weights that are negative or not finite, dicts that name no class of y, and dicts for another number of
+        labels or of other values than 0 and 1.
     """
     if isinstance(class_weight, str):
         return compute_sample_weight(class_weight, y)

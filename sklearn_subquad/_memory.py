@@ -119,8 +119,6 @@ class FitSize:
         Outputs with a factorisation of their own.
     covariance_size : int
         Columns of the sketch in whose space the covariance of predictions is, 0 without one.
-    keeps_a_model : bool
-        Whether a fitted network and its rows wait for a second one, to be compared with.
     n_validation_rows : int
         Rows that are not fitted and no part of `n_rows`.
     """
@@ -138,7 +136,6 @@ class FitSize:
     sketch_size: int = 0
     n_factors: int = 1
     covariance_size: int = 0
-    keeps_a_model: bool = False
     n_validation_rows: int = 0
 
     @property
@@ -148,7 +145,7 @@ class FitSize:
         dense = sum(self.widths) * self.n_inputs + (self.widths[-1] + self.n_inputs) * self.n_outputs
         # In batches, with an average of the iterates and the best one.
         copies = 1 if self.n_rows == self.rows_of_a_step else 3
-        copies += self.keep_start + self.keeps_a_model
+        copies += self.keep_start
         # J J^T of blocks of rows goes through a dense change of the weights.
         folded = not self.forms_gram and self.rows_of_a_step > MAX_SQUARE_ROWS
         # A step changes copies of the dense parts.
@@ -172,7 +169,7 @@ class FitSize:
         # Shifts are calibrated on more rows than a small batch has.
         calibrating = min(self.n_rows, CALIBRATION_ROWS) * (entries * entry + dense_row)
         data = (self.n_inputs + self.n_outputs) * self.itemsize
-        data *= self.n_rows * (1 + self.keeps_a_model) + self.n_validation_rows
+        data *= self.n_rows + self.n_validation_rows
         # Numbers per row and output: of the inner solver, and in double precision of the model that it leaves. Besides,
         # places of rows in patterns, norms, weights.
         solving = n * (self.n_outputs * (10 * self.itemsize + 4 * 8) + 200)

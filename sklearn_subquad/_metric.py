@@ -7,8 +7,6 @@ from sklearn_subquad._losses import IdentityFactor
 from sklearn_subquad._parallel import blas_threads
 from sklearn_subquad._random_streams import Stream, generator
 
-# With more features no metric is learned: it has as many numbers as their square, which rows would have to determine.
-MAX_METRIC_FEATURES = 512
 # Features are multiplied by this power of their gradients' second moments. With 1/2, that of a Mahalanobis distance,
 # what matters less is all but lost, also where it matters (doc/defaults.md).
 _POWER = 0.25

@@ -120,9 +120,6 @@ class MiniBatchSolver:
             if stopped:
                 result.stop_reason = StopReason.CALLBACK
                 break
-            if options.outpaced(result.error_curve):
-                result.stop_reason = StopReason.OUTPACED
-                break
             # The average of a first pass may still be worse than the constant model.
             if patience.exhausted and result.n_iter > 1:
                 improving = self._criterion is not None

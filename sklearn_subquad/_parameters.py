@@ -18,8 +18,6 @@ from sklearn_subquad._sketch import SKETCHES
 from sklearn_subquad._solver import SolverOptions
 from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density
 
-# init="auto", where nothing is tried.
-_FIRST_INIT = "axis_aligned"
 # early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
 _MIN_ROWS_FOR_VALIDATION = 100
 # batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With
@@ -44,7 +42,7 @@ class MLPParameters(StampedEstimator):
         "sparsifier": [StrOptions(set(SPARSIFIERS))],
         "density": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right"), "array-like"],
         "skip_connections": ["boolean"],
-        "init": [StrOptions({"auto", *INPUT_WEIGHTS})],
+        "init": [StrOptions(set(INPUT_WEIGHTS))],
         "init_scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "damping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -62,7 +60,7 @@ class MLPParameters(StampedEstimator):
         "scoring": [ScoreName(), callable, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "feature_metric": [StrOptions({"auto"}), None],
+        "feature_metric": [StrOptions({"learned"}), None],
         "standardize": ["boolean"],
         "n_jobs": [
             None,
@@ -82,7 +80,7 @@ class MLPParameters(StampedEstimator):
         sparsifier: Literal["shifted_relu", "topk"] = "shifted_relu",
         density: Literal["auto"] | float | Sequence[float] = "auto",
         skip_connections: bool = True,
-        init: Literal["auto", "axis_aligned", "gaussian"] = "auto",
+        init: Literal["axis_aligned", "gaussian"] = "axis_aligned",
         init_scale: Literal["auto"] | float = "auto",
         damping: Literal["auto"] | float = "auto",
         alpha: float = 0.0,
@@ -100,7 +98,7 @@ class MLPParameters(StampedEstimator):
         scoring: str | Callable[..., float] | None = "loss",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
-        feature_metric: Literal["auto"] | None = "auto",
+        feature_metric: Literal["learned"] | None = None,
         standardize: bool = True,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -144,7 +142,7 @@ class MLPParameters(StampedEstimator):
             densities=self._target_densities(widths),
             sparsifier=self.sparsifier,
             skip_connections=self.skip_connections,
-            init=_FIRST_INIT if self.init == "auto" else self.init,
+            init=self.init,
             init_scale=_own_type(self.init_scale, float),
             max_rank=_own_type(self.max_rank, int),
             matmul=self.matmul,

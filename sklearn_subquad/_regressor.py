@@ -40,11 +40,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         were normal: `densities_` says what came out, 0.22 instead of 0.25 where neurons start on single features.
     skip_connections : bool, default=True
         Feed the features to every layer and to the output. Without them a sparse network generalises poorly.
-    init : {"auto", "axis_aligned", "gaussian"}, default="auto"
+    init : {"axis_aligned", "gaussian"}, default="axis_aligned"
         Initial weights of the features. "axis_aligned" starts every neuron on one feature, as many on each as its share
         of the variance; "gaussian" on all of them, as in [1]_. Training changes all weights either way. The first is
-        better on most tables, where features mean something one by one. "auto" takes what is better on a first held-out
-        part; where none is held out, or for more than 512 features, it is "axis_aligned".
+        better on most tables, where features mean something one by one; the second where they do not, as in spectra.
     init_scale : "auto" or float, default="auto"
         Standard deviation of the output weights at the start, for targets of unit variance. Small values let
         the hidden layers learn features, values of 1 and more give kernel regression. "auto" is
@@ -105,12 +104,11 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Fraction of rows held out for ``early_stopping="validation"``.
     n_iter_no_change : int, default=3
         Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
-    feature_metric : "auto" or None, default="auto"
+    feature_metric : "learned" or None, default=None
         Whether a metric of the features is learned, in which directions count by how much the outputs depend on them.
-        "auto" fits twice wherever rows are held out, with the features as they are and multiplied by the fourth root of
-        the second moments of the first network's gradients by them [2]_, and keeps what the held-out rows say is
-        better. Up to 512 features; it needs ``early_stopping="validation"``, which "auto" is for 100 rows or more.
-        None takes the features as they are, in about half the time.
+        "learned" makes every fit twice: the second time the features are multiplied by the fourth root of the second
+        moments of the first network's gradients by them [2]_. It takes twice the time, and gains where outputs depend
+        on few directions that are not those of the features. A fit that goes on from another keeps its metric.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Without it, features should be centred and of unit scale already.
@@ -164,8 +162,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         ``early_stopping="loo"``.
     validation_scores_ : list of float
         One minus the error on the held-out rows, in the units of `loss_curve_`, or the score that `scoring` names,
-        after 0 (the mean), 1, ... steps of the search; in batches, of the average after every pass. Of the better of
-        two, where a metric was tried. Only for ``early_stopping="validation"``.
+        after 0 (the mean), 1, ... steps of the search; in batches, of the average after every pass. Only for
+        ``early_stopping="validation"``.
     density_curve_ : ndarray of shape (`n_iter_` + 1, n_hidden_layers)
         Fraction of active neurons of every hidden layer, as the mean over the fitted rows after 0 (the random start),
         1, ... `n_iter_` steps; row `best_iter_` is of the returned network. In batches, of shape

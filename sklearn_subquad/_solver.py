@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sklearn_subquad._progress import WatchedFit
-from sklearn_subquad._stopping import LeaveOneOutError, Patience, Rival, StopReason
+from sklearn_subquad._stopping import LeaveOneOutError, Patience, StopReason
 from sklearn_subquad._stopwatch import Stopwatch
 from sklearn_subquad._trust_region import StepOptions, TrustRegion
 
@@ -14,21 +14,16 @@ from sklearn_subquad._trust_region import StepOptions, TrustRegion
 class SolverOptions(StepOptions):
     """What a solver is told, in the terms of the estimators' parameters.
 
-    Besides, a fit to give up against, if any; whether it goes on from a network that was fitted before, which is
-    returned where no step is better, in the place of the constant model; and who is told of every step and may stop it.
+    Besides, whether it goes on from a network that was fitted before, which is returned where no step is better, in the
+    place of the constant model; and who is told of every step and may stop it.
     """
 
     max_iter: int = 20
     tol: float = 1e-3
     n_iter_no_change: int = 3
     verbose: int = 0
-    rival: Rival | None = None
     goes_on: bool = False
     watch: WatchedFit | None = None
-
-    def outpaced(self, error_curve):
-        """Whether a fit with this curve is to be given up."""
-        return self.rival is not None and self.rival.is_ahead_of(error_curve)
 
 
 @dataclass
@@ -219,8 +214,6 @@ class GaussNewtonSolver:
         constant_is_perfect = self._loss_floor == 0 and not self._options.goes_on
         if self._point.loss <= self._loss_floor or constant_is_perfect:
             return StopReason.INTERPOLATED
-        if self._options.outpaced(self._result.error_curve):
-            return StopReason.OUTPACED
         if self._result.n_iter >= self._options.max_iter:
             return StopReason.MAX_ITER
         if self._criterion is not None and self._error_patience.exhausted:

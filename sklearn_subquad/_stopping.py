@@ -6,9 +6,6 @@ import numpy as np
 
 # Rows that say enough of when to stop, where they were held out.
 HELD_OUT_ROWS = 100
-# A fit is given up in favour of another one whose error was lower by this factor after as many steps; not before these
-# have been so many, because what starts slowly may end well (doc/defaults.md).
-_BEHIND, _STEPS_TO_SHOW = 1.05, 3
 # Of a residual, the least share that a path leaves of it, from which what it would be without its row can be told: the
 # path is linear to no more than this.
 _LEAST_SHARE = 1e-3
@@ -21,7 +18,6 @@ class StopReason(Enum):
 
     MAX_ITER = "max_iter was reached"
     NO_IMPROVEMENT = "the early-stopping error has not improved for n_iter_no_change"
-    OUTPACED = "another choice of weights or features had a lower error after as many steps"
     LOSS_CONVERGED = "the training loss has fallen by less than tol for n_iter_no_change"
     INTERPOLATED = "the training targets are fitted to rounding"
     CALLBACK = "a callback asked to stop"
@@ -58,27 +54,6 @@ class Patience:
     @property
     def exhausted(self):
         return self._waited >= self._n_iter_no_change
-
-
-class Rival:
-    """Another fit to the same rows, with other weights or features: what is clearly behind it is given up.
-
-    Parameters
-    ----------
-    error_curve : list of float
-        Its early-stopping error after 0, 1, ... steps, on the same held-out rows.
-    """
-
-    def __init__(self, error_curve):
-        # An error may be nan where a step overflowed.
-        self._best = np.fmin.accumulate(error_curve)
-
-    def is_ahead_of(self, error_curve):
-        """Whether its least error was clearly lower after as many steps as this curve has."""
-        n_steps = len(error_curve) - 1
-        if n_steps < _STEPS_TO_SHOW:
-            return False
-        return bool(np.fmin.reduce(error_curve) > _BEHIND * self._best[min(n_steps, len(self._best) - 1)])
 
 
 class KeptOutputs:
@@ -204,8 +179,8 @@ class LeaveOneOutError:
     taken to be equal (generalised cross-validation).
 
     Where M_ii is close to zero the row is fitted whatever its target is, and the quotient says nothing: such a row
-    keeps the residual that it was last known to have, and one that never was known does not count. Where fewer than half
-    of the rows are known, the error is unknown: infinite.
+    keeps the residual that it was last known to have, and one that never was known does not count. Where fewer than
+    half of the rows are known, the error is unknown: infinite.
 
     Parameters
     ----------
