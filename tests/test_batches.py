@@ -142,7 +142,7 @@ def test_rows_held_out_do_not_turn_batches_into_a_fit_of_all_rows(estimator_clas
         return result
 
     monkeypatch.setattr(MiniBatchSolver, "solve", spy)
-    parameters = {"loss": loss, "early_stopping": "validation", "init": "axis_aligned", "feature_metric": None}
+    parameters = {"loss": loss, "early_stopping": "validation"}
     batched(estimator_class, batch_size=batch_size, **parameters).fit(X, y)
     # The 540 rows that are left are one batch, all rows two.
     assert rows_and_steps == [(540, 1), (540, 1), (600, 2)]
@@ -151,7 +151,7 @@ def test_rows_held_out_do_not_turn_batches_into_a_fit_of_all_rows(estimator_clas
 @EVERY_LOSS
 def test_many_held_out_rows_stay_out(estimator_class, loss, kept_parts):
     X, y = training(estimator_class)
-    parameters = {"loss": loss, "init": "axis_aligned", "feature_metric": None, "batch_size": 550}
+    parameters = {"loss": loss, "batch_size": 550}
     estimator = batched(estimator_class, **parameters).fit(X, y)
     # Nothing is fitted again: 540 rows are one batch.
     assert len(estimator.n_cg_iter_) == len(estimator.loss_curve_) == estimator.n_iter_
@@ -166,7 +166,7 @@ def test_all_rows_are_fitted_again_where_few_were_held_out(n, rows_of_fits, monk
     X, y = data(SubquadMLPRegressor, n=n)
     rows, solve = [], MiniBatchSolver.solve
     monkeypatch.setattr(MiniBatchSolver, "solve", lambda self: rows.append(len(self._data)) or solve(self))
-    parameters = {"hidden_layer_sizes": (8,), "batch_size": 5000, "init": "axis_aligned", "feature_metric": None}
+    parameters = {"hidden_layer_sizes": (8,), "batch_size": 5000}
     batched(SubquadMLPRegressor, preconditioner="none", damping=1.0, max_iter=1, **parameters).fit(X, y)
     assert rows == rows_of_fits
 
@@ -206,7 +206,7 @@ def test_auto_leaves_few_labelled_rows_together(n, early_stopping):
 @EVERY_LOSS
 def test_validation_returns_the_best_average(estimator_class, loss, kept_parts):
     X, y = training(estimator_class)
-    estimator = batched(estimator_class, loss=loss, damping=0.02, max_iter=20, feature_metric=None).fit(X, y)
+    estimator = batched(estimator_class, loss=loss, damping=0.02, max_iter=20).fit(X, y)
     assert 1 <= estimator.best_iter_ == np.argmax(estimator.validation_scores_) < estimator.n_iter_
     shorter = clone(estimator).set_params(max_iter=estimator.best_iter_).fit(X, y)
     assert outputs(estimator, X).tobytes() == outputs(shorter, X).tobytes()
@@ -289,7 +289,7 @@ def test_patience_is_counted_in_steps_and_ends_with_a_pass(batch_size, n_passes)
 )
 def test_verbose_prints_a_line_a_pass(estimator_class, loss, early_stopping, capsys, kept_parts):
     X, y = training(estimator_class)
-    parameters = {"init": "axis_aligned", "feature_metric": None, "max_cg_iter": 200}
+    parameters = {"max_cg_iter": 200}
     estimator = batched(estimator_class, loss=loss, early_stopping=early_stopping, **parameters).fit(X, y)
     assert capsys.readouterr().out == ""
     estimator.set_params(verbose=1).fit(X, y)

@@ -37,7 +37,7 @@ def fitted_sharpness(rows):
 
 
 def objective(rows, sharpness):
-    """Mean log loss, and 1/n of that of a row which has the most probable other label, or a hundredth where n is less."""
+    """Mean log loss, and a share of that of a row which has the most probable other label: one row of n."""
     if rows.outputs.shape[1] == 1:
         z = sharpness * (2 * rows.outputs - 1)
         log_p = np.hstack([log_expit(-z), log_expit(z)])

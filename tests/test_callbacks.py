@@ -28,7 +28,7 @@ def data_for(estimator_class, n=160):
 
 def small(estimator_class, **parameters):
     defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 5, "random_state": 0, "n_jobs": 1, "tol": 0.0}
-    return estimator_class(**defaults | {"init": "axis_aligned", "feature_metric": None} | parameters)
+    return estimator_class(**defaults | {"init": "axis_aligned"} | parameters)
 
 
 def outputs(model, X):
@@ -208,7 +208,7 @@ def test_a_search_that_is_stopped_later_gets_the_best_of_its_choices():
         return context.task_name == "step" and listener.names("begin").count("fit without held-out rows") == 2
 
     listener._stops = stops
-    model = small(SubquadMLPRegressor, init="auto", max_iter=20).set_callbacks(listener).fit(X, y)
+    model = small(SubquadMLPRegressor, max_iter=20).set_callbacks(listener).fit(X, y)
     assert model.stop_reason_ == STOPPED
     assert model.n_iter_ > 1
     assert model.init_ == "axis_aligned"
@@ -218,7 +218,7 @@ def test_a_search_that_is_stopped_later_gets_the_best_of_its_choices():
 def test_a_task_of_one_fit_may_stop_the_search_as_well():
     X, y = data_for(SubquadMLPRegressor, 300)
     listener = Listener(lambda context, fitted: context.task_name == "fit without held-out rows")
-    model = small(SubquadMLPRegressor, init="auto").set_callbacks(listener).fit(X, y)
+    model = small(SubquadMLPRegressor).set_callbacks(listener).fit(X, y)
     assert listener.names("begin").count("fit without held-out rows") == 1
     assert model.stop_reason_ == STOPPED
 

@@ -50,7 +50,7 @@ def assert_constants_have_no_say(model, X, constant=(1, 4)):
 
 OPTIONS = [
     {"init": init, "standardize": standardize, "skip_connections": skip, "sparsifier": sparsifier}
-    for init in ("gaussian", "axis_aligned", "auto")
+    for init in ("gaussian", "axis_aligned")
     for standardize, skip, sparsifier in itertools.product((True, False), (True, False), ("shifted_relu", "topk"))
 ]
 OPTIONS += [
@@ -147,7 +147,7 @@ def test_later_parts_teach_what_a_feature_means(parts, init, alpha):
     assert model.score(X[300:], y[300:]) > 0.85
 
 
-@pytest.mark.parametrize("feature_metric", ["auto", None])
+@pytest.mark.parametrize("feature_metric", ["learned", None])
 def test_parts_after_a_fit_teach_what_a_feature_means(feature_metric):
     rng = np.random.default_rng(1)
     X = rng.standard_normal((600, 3))

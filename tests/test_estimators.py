@@ -583,7 +583,7 @@ def test_leave_one_out_returns_the_best_iterate_of_a_classifier():
 @BOTH
 def test_validation_takes_the_steps_found_on_all_rows(estimator_class):
     X, y = data_for(estimator_class)
-    stopped = small(estimator_class, early_stopping="validation", max_iter=20, random_state=2, feature_metric=None)
+    stopped = small(estimator_class, early_stopping="validation", max_iter=20, random_state=2)
     stopped.fit(X, y)
     assert stopped.n_iter_ == stopped.best_iter_ >= 1
     assert len(stopped.loss_curve_) == stopped.best_iter_ + 1 < len(stopped.validation_scores_)
@@ -715,7 +715,7 @@ def test_loss_curve_is_the_metric_of_the_loss(estimator_class, loss, k):
 @pytest.mark.parametrize("early_stopping", ["validation", "auto"])
 def test_other_losses_take_the_steps_found_on_held_out_rows(estimator_class, loss, k, early_stopping):
     X, y = data_for_loss(loss, k, n=150)
-    parameters = {"loss": loss, "early_stopping": early_stopping, "feature_metric": None}
+    parameters = {"loss": loss, "early_stopping": early_stopping}
     stopped = small(estimator_class, **parameters, max_iter=20).fit(X, y)
     assert stopped.n_iter_ == stopped.best_iter_ == np.argmax(stopped.validation_scores_) >= 1
     direct = fixed_steps(estimator_class, stopped.best_iter_, loss=loss).fit(X, y)
@@ -883,7 +883,7 @@ EFFECTS = [
     ("validation_fraction", {"early_stopping": "validation"}, 0.1, 0.4, "validation_scores_"),
     ("scoring", {"early_stopping": "validation"}, "loss", None, "validation_scores_"),
     ("n_iter_no_change", {"tol": 0.9, "early_stopping": False}, 1, 3, "n_iter_"),
-    ("feature_metric", {"early_stopping": "validation"}, "auto", None, "phase_times_"),
+    ("feature_metric", {"early_stopping": "validation"}, "learned", None, "phase_times_"),
     ("standardize", {}, True, False, "outputs"),
     ("random_state", {}, 0, 1, "outputs"),
 ]

@@ -26,7 +26,7 @@ X, Y = RNG.standard_normal((24, 3)), RNG.standard_normal(24)
 WAYS = {
     "leave-one-out": {"early_stopping": "loo", "alpha": 0.1},
     "validation": {"early_stopping": "validation", "sparsifier": "topk", "init": "gaussian"},
-    "batches": {"batch_size": 8, "preconditioner": "sketch", "init": "gaussian", "feature_metric": None},
+    "batches": {"batch_size": 8, "preconditioner": "sketch", "init": "gaussian"},
     "inner iterations": {"early_stopping": False, "preconditioner": "none"},
 }
 over_ways = pytest.mark.parametrize("way", WAYS)

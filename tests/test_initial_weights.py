@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._initial_weights import INPUT_WEIGHTS, axis_aligned
-from sklearn_subquad._metric import MAX_METRIC_FEATURES
-from sklearn_subquad._network import Network
+from sklearn_subquad._initial_weights import axis_aligned
 
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 SCALES = np.array([3.0, 0.0, 1.0, 0.2, 2.0, 0.0])
@@ -96,48 +94,3 @@ def across_axes(n=600, d=8):
     """Rows, and targets that depend on one direction across all axes."""
     X = np.random.default_rng(0).standard_normal((n, d))
     return X, np.sin(2 * X.sum(axis=1) / np.sqrt(d))
-
-
-@pytest.mark.parametrize("batch_size", ["auto", 200])
-@pytest.mark.parametrize(
-    ("estimator_class", "data", "better"),
-    [
-        (SubquadMLPRegressor, along_axes(SubquadMLPRegressor), "axis_aligned"),
-        (SubquadMLPClassifier, along_axes(SubquadMLPClassifier), "axis_aligned"),
-        (SubquadMLPRegressor, across_axes(), "gaussian"),
-    ],
-    ids=["numbers along axes", "labels along axes", "numbers across axes"],
-)
-def test_held_out_rows_choose_the_weights(estimator_class, batch_size, data, better, monkeypatch):
-    started = []
-
-    def initialise(architecture, *args, **kwargs):
-        started[-1].append(architecture.init)
-        return original(architecture, *args, **kwargs)
-
-    original = Network.initialise
-    monkeypatch.setattr(Network, "initialise", initialise)
-    parameters = {"hidden_layer_sizes": (128, 128), "batch_size": batch_size, "validation_fraction": 0.3}
-    models = []
-    for init in ("auto", better):
-        started.append([])
-        models.append(estimator_class(init=init, random_state=0, **parameters).fit(*data))
-    chosen, given = models
-    assert chosen.init_ == given.init_ == better
-    assert chosen.predict(data[0]).tobytes() == given.predict(data[0]).tobytes()
-    assert chosen.validation_scores_ == given.validation_scores_
-    # The other kind was tried as well, and what was asked for was not.
-    assert set(started[0]) == set(INPUT_WEIGHTS)
-    assert set(started[1]) == {better}
-    assert len(started[0]) > len(started[1])
-
-
-@pytest.mark.parametrize(
-    ("n_features", "early_stopping"), [(MAX_METRIC_FEATURES + 1, "validation"), (8, "loo"), (8, False)]
-)
-def test_nothing_is_tried_for_many_features_or_without_held_out_rows(n_features, early_stopping, capsys):
-    X, y = across_axes(n=120, d=n_features)
-    parameters = {"hidden_layer_sizes": (16,), "max_iter": 2, "early_stopping": early_stopping, "verbose": 1}
-    estimator = SubquadMLPRegressor(random_state=0, **parameters).fit(X, y + 3 * X[:, 0])
-    assert estimator.init_ == "axis_aligned"
-    assert "gaussian" not in capsys.readouterr().out

@@ -211,7 +211,11 @@ def test_a_class_without_weight_is_not_counted():
 @pytest.mark.parametrize(
     ("class_weight", "several", "message"),
     [
-        ({"maybe": 2.0}, False, r"class_weight names \['maybe'\], none of which is among the classes \['no', 'yes'\] of y"),
+        (
+            {"maybe": 2.0},
+            False,
+            r"names \['maybe'\], none of which is among the classes \['no', 'yes'\] of y",
+        ),
         ([{"yes": 2.0}], False, "class_weight is a list, which is for several labels"),
         ({1: 2.0}, True, "class_weight must be a list of 3 dicts, one for every label"),
         ([{1: 2.0}], True, "class_weight must be a list of 3 dicts, one for every label"),

@@ -9,9 +9,8 @@ from cases import DenseNetwork, fitting_problem
 from sklearn import config_context
 
 from sklearn_subquad import SubquadMLPRegressor, _laplace
-from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
+from sklearn_subquad._laplace import LinearisedLaplace
 from sklearn_subquad._network import Network
-from sklearn_subquad._trust_region import Batch
 
 OPTIONS = {"hidden_layer_sizes": (48, 40), "max_iter": 4, "random_state": 0}
 

@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 
 ESTIMATORS = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
-SETTINGS = {"hidden_layer_sizes": 32, "max_iter": 4, "feature_metric": None, "init": "axis_aligned", "random_state": 0}
+SETTINGS = {"hidden_layer_sizes": 32, "max_iter": 4, "random_state": 0}
 FOLDS = KFold(2)
 
 

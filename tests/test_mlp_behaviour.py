@@ -29,7 +29,7 @@ TABLE = TESTS.parent / "doc" / "mlp_behaviour.md"
 ESTIMATORS = [SubquadMLPRegressor, SubquadMLPClassifier]
 LOSSES = ["squared_error", "log_loss"]
 # One network a fit: no other initial weights or metric beside it.
-SMALL = {"hidden_layer_sizes": (64, 64), "init": "axis_aligned", "feature_metric": None, "random_state": 0}
+SMALL = {"hidden_layer_sizes": (64, 64), "random_state": 0}
 WIDER = SMALL | {"hidden_layer_sizes": (256, 256)}
 
 

@@ -124,7 +124,7 @@ PARAMETERS = {
     "sparsifier": Choice(("shifted_relu", "topk")),
     "density": Other(are_densities, ("auto", 0.5, np.nextafter(0, 1), [0.5], np.array([1e-300]), np.float16(0.5))),
     "skip_connections": FLAG,
-    "init": Choice(("auto", "axis_aligned", "gaussian")),
+    "init": Choice(("axis_aligned", "gaussian")),
     "init_scale": Number(Real, 0, low_counts=False, auto=True),
     "damping": Number(Real, 0, low_counts=False, auto=True),
     "alpha": Number(Real, 0),
@@ -142,7 +142,7 @@ PARAMETERS = {
     "scoring": Other(is_scoring, ("loss", "r2", "neg_mean_squared_error", None, any_score)),
     "validation_fraction": Number(Real, 0, 1, low_counts=False),
     "n_iter_no_change": COUNT,
-    "feature_metric": Choice(("auto", None)),
+    "feature_metric": Choice(("learned", None)),
     "standardize": FLAG,
     "n_jobs": Other(
         lambda value: value is None or (isinstance(value, Integral) and value != 0), (None, 1, 2, -1, -HUGE, np.int8(1))
@@ -293,7 +293,7 @@ def test_narrow_numbers_are_the_numbers_that_they_are(estimator_class, narrow, o
     many, labels = rng.standard_normal((40, 2)), rng.integers(0, 2, 40)
     ((name, value),) = narrow.items()
     plain = {name: float(value) if isinstance(value, np.floating) else int(value)}
-    options = {"max_iter": 3, "init": "gaussian", "feature_metric": None} | others
+    options = {"max_iter": 3, "init": "gaussian"} | others
     models = [small(estimator_class, **options | given).fit(many, labels) for given in (narrow, plain)]
     np.testing.assert_array_equal(models[0].predict(many), models[1].predict(many))
     assert models[0].loss_curve_ == models[1].loss_curve_

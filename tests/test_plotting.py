@@ -44,7 +44,7 @@ def rows(n=120):
 
 
 def unfitted(estimator_class=SubquadMLPRegressor, **parameters):
-    defaults = {"hidden_layer_sizes": (40, 30, 35), "max_iter": 6, "random_state": 0, "feature_metric": None}
+    defaults = {"hidden_layer_sizes": (40, 30, 35), "max_iter": 6, "random_state": 0}
     return estimator_class(**defaults | {"init": "axis_aligned"} | parameters)
 
 

@@ -29,8 +29,8 @@ def data_for(estimator_class, n=160, n_classes=2):
 
 
 def small(estimator_class, **parameters):
-    defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 6, "random_state": 0, "init": "axis_aligned"}
-    return estimator_class(**defaults | {"feature_metric": None, "n_jobs": 1} | parameters)
+    defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 6, "random_state": 0}
+    return estimator_class(**defaults | {"n_jobs": 1} | parameters)
 
 
 class Recording:
@@ -194,10 +194,9 @@ def test_three_classes_by_a_score_of_probabilities():
 
 
 @BOTH
-def test_search_over_both_kinds_of_weights_and_a_metric(estimator_class):
-    """The score decides on them as well."""
+def test_a_score_and_a_learned_metric(estimator_class):
     X, y = data_for(estimator_class, 240)
-    model = small(estimator_class, scoring=None, init="auto", feature_metric="auto").fit(X, y)
+    model = small(estimator_class, scoring=None, feature_metric="learned").fit(X, y)
     assert max(model.validation_scores_) > 0.5
 
 

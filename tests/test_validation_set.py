@@ -80,7 +80,7 @@ def test_all_rows_are_fitted_once_and_no_row_of_the_validation_set(estimator_cla
         return model
 
     monkeypatch.setattr(_search, "fit_rows", spy)
-    parameters = {"init": "axis_aligned", "feature_metric": None, "standardize": False, "batch_size": batch_size}
+    parameters = {"standardize": False, "batch_size": batch_size}
     model = estimator_class(**SETTINGS | parameters).fit(X, y, X_val=X_val, y_val=y_val)
     assert len(rows) == 1
     np.testing.assert_allclose(rows[0], np.sort(X[:, 0]) / 2)
