@@ -83,14 +83,11 @@ def along_axes(estimator_class, n=500, d=8):
 @pytest.mark.parametrize("batch_size", ["auto", 200])
 def test_targets_along_axes_are_learned_better_from_weights_along_axes(estimator_class, batch_size):
     X, y = along_axes(estimator_class)
-    scores = {}
-    for init in ("axis_aligned", "gaussian"):
-        model = estimator_class(hidden_layer_sizes=(256, 256), init=init, batch_size=batch_size, random_state=0)
-        scores[init] = model.fit(X[:300], y[:300]).score(X[300:], y[300:])
-    assert scores["axis_aligned"] > scores["gaussian"] + 0.03
-
-
-def across_axes(n=600, d=8):
-    """Rows, and targets that depend on one direction across all axes."""
-    X = np.random.default_rng(0).standard_normal((n, d))
-    return X, np.sin(2 * X.sum(axis=1) / np.sqrt(d))
+    gains = []
+    for seed in range(3):
+        scores = {}
+        for init in ("axis_aligned", "gaussian"):
+            parameters = {"hidden_layer_sizes": (128, 128), "batch_size": batch_size, "random_state": seed}
+            scores[init] = estimator_class(init=init, **parameters).fit(X[:300], y[:300]).score(X[300:], y[300:])
+        gains.append(scores["axis_aligned"] - scores["gaussian"])
+    assert np.mean(gains) > 0.015

@@ -147,7 +147,7 @@ def test_directions_that_matter_are_found(estimator_class, batch_size):
     X, y = one_direction(estimator_class)
     fitted, new = slice(300), slice(300, None)
     with_metric = model(estimator_class, batch_size=batch_size).fit(X[fitted], y[fitted])
-    without = model(estimator_class, batch_size=batch_size).fit(X[fitted], y[fitted])
+    without = model(estimator_class, batch_size=batch_size, feature_metric=None).fit(X[fitted], y[fitted])
     assert without._state_["input_metric"] is None
     assert max(with_metric.validation_scores_) > max(without.validation_scores_)
     vector = np.linalg.eigh(with_metric._state_["input_metric"])[1][:, -1]
