@@ -20,6 +20,7 @@ from sklearn_subquad._fitting import (
 from sklearn_subquad._iterates import Iterates
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
 from sklearn_subquad._memory import MAX_SQUARE_ROWS, FitSize, densified, require_bytes
+from sklearn_subquad._missing import refuse_times
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, resolved_sketch_size
 from sklearn_subquad._predictor import OUT_ACTIVATIONS, Predictor
@@ -60,6 +61,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
 
     def _validated_data(self, X, y, start, **checks):
         """Features and targets, in the precision and with the features of a start where there is one."""
+        refuse_times(X)
         return validate_data(
             self,
             X,
@@ -237,6 +239,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
             raise ValueError(f"{given} was passed without {missing}; a validation set needs both.")
         X_val_given = X_val
+        refuse_times(X_val, "X_val")
         try:
             X_val = validate_data(self, X_val, accept_sparse="csr", dtype=dtype, reset=False)
         except ValueError as error:

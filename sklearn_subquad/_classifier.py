@@ -16,12 +16,14 @@ from sklearn_subquad._data import GivenRows
 from sklearn_subquad._labels import (
     encode_labels,
     encode_more_labels,
-    refuse_missing_labels,
     require_examples,
     weights_of_classes,
 )
 from sklearn_subquad._memory import densified
+from sklearn_subquad._missing import refuse_missing
 from sklearn_subquad._typing import MatrixLike
+
+_MISSING_LABELS = "labels: drop these rows, or give them a class of their own."
 
 
 class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
@@ -334,9 +336,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             Classes, numbers or strings, at least two of them in rows of positive weight; or for every label whether a
             row has it, as zeros and ones in two columns or more.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none. If the positive
-            weights have a mean below one they are scaled to mean one. (``early_stopping="validation"`` holds out
-            rows, however much they weigh.)
+            Non-negative weights, of which only ratios count: multiplying all by a number changes nothing but rounding.
+            A row of weight 2 is the same as two equal rows, one of weight 0 as none; rows that are equal in X and y are
+            one row whose weight is the sum of theirs. A row that is held or left out to say when to stop is left out
+            whole, whatever it weighs.
         X_val, y_val, sample_weight_val : array-like or None, default=None
             A validation set like the above, whose error says when to stop in the place of held-out rows. All rows of X
             are then fitted from the start. Needs ``early_stopping`` "validation" or "auto".
@@ -359,8 +362,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         ``warm_start=True`` as it was.
         """
         architecture, score, start = self._beginning()
-        refuse_missing_labels(y)
-        refuse_missing_labels(y_val, "y_val")
+        refuse_missing(y, "y", _MISSING_LABELS)
+        refuse_missing(y_val, "y_val", _MISSING_LABELS)
         rows, targets = self._validated_data(X, y, start, ensure_min_samples=2)
         classes, codes, indicators = encode_labels(targets)
         if start is not None and (self._multilabel != (codes is None) or not np.array_equal(classes, self.classes_)):
@@ -438,7 +441,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """
         start = self._present()
         architecture = self._architecture_from(start)
-        refuse_missing_labels(y)
+        refuse_missing(y, "y", _MISSING_LABELS)
         rows, targets = self._validated_data(X, y, start)
         known, multilabel = self._classes_of_all_parts(targets, classes, start)
         indicators = encode_more_labels(targets, known, multilabel)

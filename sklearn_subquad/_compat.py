@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_sample_weight
 __all__ = [
     "CallbackSupportMixin",
     "Interval",
-    "Options",
+    "Off",
     "ScoreName",
     "StrOptions",
     "accepts_sample_weight",
@@ -50,6 +50,17 @@ class ScoreName(StrOptions):
 
     def __str__(self):
         return "'loss' or a name among those of sklearn.metrics.get_scorer_names()"
+
+
+class Off(Options):
+    """The constraint of a parameter of which only False is a truth value."""
+
+    def __init__(self, instead_of_true):
+        super().__init__(bool, {False})
+        self._instead_of_true = instead_of_true
+
+    def __str__(self):
+        return f"False (for True, {self._instead_of_true})"
 
 
 def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _Method]:

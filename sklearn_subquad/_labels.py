@@ -7,33 +7,6 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 
-def refuse_missing_labels(y, name="y"):
-    """Raise ValueError for labels that are None, nan or pandas.NA, of which other messages say little or nothing.
-
-    Parameters
-    ----------
-    y : object
-        As the caller passed it. What is none at all, or no array of labels, is left for others to complain about.
-    name : str
-    """
-    if y is None or issparse(y):
-        return
-    try:
-        labels = np.asarray(y)
-    except ValueError:
-        return
-    if labels.dtype.kind == "O" and any(map(_is_missing, labels.flat)):
-        raise ValueError(f"{name} holds missing labels: drop these rows, or give them a class of their own.")
-
-
-def _is_missing(label):
-    try:
-        return label is None or bool(label != label)
-    except (TypeError, ValueError):
-        # pandas.NA equals nothing and differs from nothing; what else has no answer, such as an array, is no gap.
-        return type(label).__name__ == "NAType"
-
-
 def encode_labels(y):
     """Indicators of classes or labels.
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sklearn_subquad._compat import Interval, Options, ScoreName, StrOptions
+from sklearn_subquad._compat import Interval, Off, ScoreName, StrOptions
 from sklearn_subquad._initial_weights import INPUT_WEIGHTS
 from sklearn_subquad._matmul import ROUTES
 from sklearn_subquad._network import Architecture
@@ -56,7 +56,10 @@ class MLPParameters(StampedEstimator):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, 1, closed="left")],
-        "early_stopping": [StrOptions({"auto", "loo", "validation"}), Options(bool, {False})],
+        "early_stopping": [
+            StrOptions({"auto", "loo", "validation"}),
+            Off("use 'auto', or 'validation' to hold rows out"),
+        ],
         "scoring": [ScoreName(), callable, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],

@@ -1,9 +1,11 @@
 """The regressor."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
@@ -11,6 +13,7 @@ from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 from sklearn_subquad._data import GivenRows
 from sklearn_subquad._memory import densified
+from sklearn_subquad._missing import refuse_missing
 from sklearn_subquad._typing import MatrixLike
 
 
@@ -222,6 +225,71 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         "loss": [StrOptions({"squared_error", "poisson"})],
     }
 
+    def __init__(
+        self,
+        *,
+        hidden_layer_sizes: int | Sequence[int] = (1024, 1024),
+        loss: Literal["squared_error", "poisson"] = "squared_error",
+        sparsifier: Literal["shifted_relu", "topk"] = "shifted_relu",
+        density: Literal["auto"] | float | Sequence[float] = "auto",
+        skip_connections: bool = True,
+        init: Literal["axis_aligned", "gaussian"] = "axis_aligned",
+        init_scale: Literal["auto"] | float = "auto",
+        damping: Literal["auto"] | float = "auto",
+        alpha: float = 0.0,
+        max_rank: Literal["auto"] | int = "auto",
+        matmul: Literal["auto", "scatter", "blas", "strassen"] = "auto",
+        preconditioner: Literal["auto", "gram", "sketch", "none"] = "auto",
+        sketch: Literal["tensor_srht", "tensor_sketch"] = "tensor_srht",
+        sketch_size: Literal["auto"] | int = "auto",
+        cg_tol: Literal["auto"] | float = "auto",
+        max_cg_iter: int = 50,
+        max_iter: int = 20,
+        batch_size: Literal["auto"] | int = "auto",
+        tol: float = 1e-3,
+        early_stopping: Literal["auto", "loo", "validation", False] = "auto",
+        scoring: str | Callable[..., float] | None = "loss",
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        feature_metric: Literal["learned"] | None = None,
+        standardize: bool = True,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int | bool = 0,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            loss=loss,
+            sparsifier=sparsifier,
+            density=density,
+            skip_connections=skip_connections,
+            init=init,
+            init_scale=init_scale,
+            damping=damping,
+            alpha=alpha,
+            max_rank=max_rank,
+            matmul=matmul,
+            preconditioner=preconditioner,
+            sketch=sketch,
+            sketch_size=sketch_size,
+            cg_tol=cg_tol,
+            max_cg_iter=max_cg_iter,
+            max_iter=max_iter,
+            batch_size=batch_size,
+            tol=tol,
+            early_stopping=early_stopping,
+            scoring=scoring,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            feature_metric=feature_metric,
+            standardize=standardize,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+        )
+
     @fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -240,11 +308,12 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Features; float32 is kept, anything else becomes float64. At least two rows. A sparse matrix is made dense.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Targets.
+            Targets. Dates and durations are numbers in their own unit, and so are predictions then.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Non-negative weights. A row of weight w counts as w rows, one of weight 0 as none. If the positive
-            weights have a mean below one they are scaled to mean one. (``early_stopping="validation"`` holds out
-            rows, however much they weigh.)
+            Non-negative weights, of which only ratios count: multiplying all by a number changes nothing but rounding.
+            A row of weight 2 is the same as two equal rows, one of weight 0 as none; rows that are equal in X and y are
+            one row whose weight is the sum of theirs. A row that is held or left out to say when to stop is left out
+            whole, whatever it weighs.
         X_val, y_val, sample_weight_val : array-like or None, default=None
             A validation set like the above, whose error says when to stop in the place of held-out rows. All rows of X
             are then fitted from the start. Needs ``early_stopping`` "validation" or "auto".
@@ -453,6 +522,9 @@ def _require_range(Y, dtype):
 
 def _require_numbers(y):
     """Say that it is y where scikit-learn's message would be NumPy's "could not convert string to float"."""
+    if issparse(y):
+        raise ValueError("y is sparse, but SubquadMLPRegressor takes targets as an array: pass y.toarray().")
+    refuse_missing(y, "y", "targets: drop these rows.")
     values = np.asarray(y)
     if values.dtype.kind in "OSU":
         try:

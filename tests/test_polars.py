@@ -209,7 +209,7 @@ def test_nullable_targets_of_pandas_are_numbers(estimator_class, dtype):
         estimator_class(**SETTINGS).fit(X, nullable).predict(X), estimator_class(**SETTINGS).fit(X, y).predict(X)
     )
     nullable[5] = pandas.NA
-    message = r"Input y contains NaN|y must be numeric for a regressor, but .*NAType|y holds missing labels"
+    message = r"Input y contains NaN|y must be numeric for a regressor, but .*NAType|y holds missing (targets|labels)"
     with pytest.raises(ValueError, match=message):
         estimator_class(**SETTINGS).fit(X, nullable)
 

@@ -1,6 +1,7 @@
 """Scores of held-out rows that say when to stop: any of scikit-learn's scorers, or a callable."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -122,6 +123,79 @@ def test_a_score_that_is_not_a_number_is_no_improvement(estimator_class):
     with pytest.warns(ConvergenceWarning, match="constant"):
         model = small(estimator_class, scoring=lambda estimator, X, y: np.nan, validation_fraction=0.7).fit(X, y)
     assert model.best_iter_ == 0
+
+
+@BOTH
+def test_a_score_that_is_undefined_for_the_constant_does_not_make_it_the_result(estimator_class):
+    X, y = data_for(estimator_class)
+
+    def scoring(estimator, X, y):
+        return np.nan if len(np.unique(estimator.predict(X))) == 1 else estimator.score(X, y)
+
+    model = small(estimator_class, scoring=scoring, n_iter_no_change=1).fit(X, y)
+    assert model.validation_scores_[0] == -np.inf
+    assert model.best_iter_ > 0
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 40])
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc_ovr", "says nan"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+def test_a_score_that_lacks_a_class_says_which(scoring, batch_size):
+    """A class of one row is fitted, and not held out."""
+    X, y = data_for(SubquadMLPClassifier)
+    y = y.astype(object)
+    y[7] = "never"
+
+    def says_nan(estimator, X, y):
+        return np.nan if np.ptp(estimator.decision_function(X), axis=0).any() else 0.0
+
+    model = small(SubquadMLPClassifier, scoring=says_nan if scoring == "says nan" else scoring, batch_size=batch_size)
+    lacks = r"which has no row of class \['never'\].*Pass X_val and y_val"
+    with pytest.raises(ValueError, match="undefined on the held-out part of early_stopping, " + lacks):
+        model.fit(X, y)
+    assert not model.__sklearn_is_fitted__()
+    with pytest.raises(ValueError, match="undefined on the validation set, " + lacks):
+        model.fit(X, y, X_val=X[8:50], y_val=y[8:50])
+
+
+def test_a_score_of_rare_classes_is_defined():
+    X, y = data_for(SubquadMLPClassifier)
+    y = y.astype(object)
+    y[:3] = "seldom"
+    assert len(small(SubquadMLPClassifier, scoring="neg_log_loss").fit(X, y).validation_scores_) > 1
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("score", "takes_weights"),
+    [
+        (lambda estimator, X, y: estimator.score(X, y), False),
+        (lambda estimator, X, y, sample_weight=None: estimator.score(X, y, sample_weight), True),
+        (lambda estimator, X, y, **weights: estimator.score(X, y, **weights), True),
+        (make_scorer(lambda y, predicted: float(np.mean(y == predicted))), False),
+        (None, True),
+    ],
+    ids=["no weights", "weights", "any keywords", "of a metric without", "the estimator's own"],
+)
+def test_a_score_without_weights_is_called_without_them(estimator_class, score, takes_weights):
+    X, y = data_for(estimator_class)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        small(estimator_class, scoring=score, max_iter=2).fit(X, y, sample_weight=np.linspace(1, 2, len(y)))
+    told = [str(warning.message) for warning in caught if "takes no sample_weight" in str(warning.message)]
+    assert len(told) == (0 if takes_weights else 1)
+
+
+def test_copies_of_rows_reach_the_score_as_they_were_given():
+    """Equal rows are one row of the fit; scores see what the caller passed."""
+    X, y = data_for(SubquadMLPRegressor, 60)
+    X, y = np.repeat(X, 2, axis=0), np.repeat(y, 2)
+    scoring = Recording(lambda estimator, X, y: estimator.score(X, y))
+    small(SubquadMLPRegressor, scoring=scoring, max_iter=1, early_stopping="validation").fit(X, y)
+    held_out, targets, _ = scoring.calls[0]
+    assert len(targets) == 12
+    assert np.array_equal(held_out[::2], held_out[1::2])
+    assert np.array_equal(targets[::2], targets[1::2])
 
 
 def test_deviations_are_those_of_the_loss():
