@@ -86,13 +86,13 @@ GROUPS = {
         "0.3": parameters(init_scale=0.3),
         "1": parameters(init_scale=1.0),
     },
-    "Initial weights and the metric of the features (the default: held-out rows choose both)": {
-        "Gaussian weights, no metric": parameters(init="gaussian", feature_metric=None),
-        "Gaussian weights, metric chosen": parameters(init="gaussian"),
-        "one feature, no metric": parameters(init="axis_aligned", feature_metric=None),
-        "one feature, metric chosen": parameters(init="axis_aligned"),
-        "weights chosen, no metric": parameters(feature_metric=None),
-        "power 1/2 of the moments instead of 1/4": constants({"_metric._POWER": 0.5}),
+    "Initial weights and the metric of the features (the default: one feature, no metric)": {
+        "Gaussian weights": parameters(init="gaussian"),
+        "a learned metric": parameters(feature_metric="learned"),
+        "Gaussian weights and a learned metric": parameters(init="gaussian", feature_metric="learned"),
+        "a learned metric, power 1/2 of the moments instead of 1/4": constants(
+            {"_metric._POWER": 0.5}, feature_metric="learned"
+        ),
     },
     "Sparsity (the default: shifted ReLU, density m^(-1/5), that is 0.25)": {
         "density 0.5": parameters(density=0.5),

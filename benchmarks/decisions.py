@@ -68,9 +68,7 @@ def alignment():
 def small_steps():
     """Fits in batches of 128 rows, width 1024: below 400,000 rows times neurons a step has one thread."""
     X, y = friedman(512)
-    model = SubquadMLPRegressor(
-        batch_size=128, max_iter=4, early_stopping=False, feature_metric=None, init="axis_aligned", random_state=0
-    )
+    model = SubquadMLPRegressor(batch_size=128, max_iter=4, early_stopping=False, random_state=0)
     seconds = {1: [], 2: []}
     with unittest.mock.patch("sklearn_subquad._base._MIN_STEP_FOR_THREADS", 0):
         for _ in range(7):
@@ -100,7 +98,6 @@ def nearby_shifts():
                         damping=damping,
                         max_iter=8,
                         early_stopping=False,
-                        feature_metric=None,
                         init="gaussian",
                         batch_size=len(X),
                         random_state=seed,
@@ -114,7 +111,7 @@ def nearby_shifts():
 def deviations():
     """Predictions with and without standard deviations, defaults, 1,000 fitted rows and as many new ones."""
     X, y = friedman(2000)
-    model = SubquadMLPRegressor(feature_metric=None, init="axis_aligned", max_iter=5, random_state=0)
+    model = SubquadMLPRegressor(max_iter=5, random_state=0)
     model.fit(X[:1000], y[:1000])
     mean = median_ms(lambda: model.predict(X[1000:]))
     both = median_ms(lambda: model.predict(X[1000:], return_std=True))
@@ -139,9 +136,7 @@ def noise():
 def best_rmse(split, seed):
     """Lowest test RMSE on the path of 20 steps at the defaults: what a perfect stopping rule would reach."""
     X, y, X_test, y_test = split
-    model = SubquadMLPRegressor(
-        tol=0.0, n_iter_no_change=20, init="axis_aligned", feature_metric=None, batch_size=len(X), random_state=seed
-    )
+    model = SubquadMLPRegressor(tol=0.0, n_iter_no_change=20, batch_size=len(X), random_state=seed)
     model.fit(X, y, X_val=X_test, y_val=y_test)
     return np.sqrt(1 - max(model.validation_scores_)) * y.std()
 

@@ -47,8 +47,8 @@ DIFFERENCES = [
     ("skip_connections=True", {"skip_connections": True}),
     ('density="auto"', {"density": "auto"}),
     ('init_scale="auto"', {"init_scale": "auto"}),
-    ('init="auto"', {"init": "auto"}),
-    ('feature_metric="auto": the defaults', {"feature_metric": "auto"}),
+    ('init="axis_aligned": the defaults', {"init": "axis_aligned"}),
+    ('feature_metric="learned"', {"feature_metric": "learned"}),
 ]
 
 

@@ -57,7 +57,7 @@ def shifted_density(width):
 # ---- what an iteration costs ------------------------------------------------------------------------------
 
 
-def counts(smoke, init="auto", widths=WIDTHS):
+def counts(smoke, init="axis_aligned", widths=WIDTHS):
     """Operations, and weights fetched and written, of an iteration on `N_ROWS` rows, by width and density."""
     widths, n_rows = ((128, 256, 512), 64) if smoke else (widths, N_ROWS)
     found = []

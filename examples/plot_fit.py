@@ -38,7 +38,7 @@ display.best_line_.set_linewidth(2)
 # iterates after it; so the loss of the first pass is above the error.
 
 X, y = load_digits(return_X_y=True)
-classifier = SubquadMLPClassifier(hidden_layer_sizes=(512, 512), init="axis_aligned", random_state=0)
+classifier = SubquadMLPClassifier(hidden_layer_sizes=(512, 512), random_state=0)
 pipeline = make_pipeline(StandardScaler(), classifier).fit(X.astype(np.float32), y)
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=(2, 3), layout="constrained")
