@@ -79,9 +79,10 @@ def test_known_probabilities_are_found(k):
 def test_a_weight_of_two_is_a_second_row():
     rows = left_out_rows(3, 30)
     weights = np.random.default_rng(1).integers(1, 4, 30)
-    weighted = dataclasses.replace(rows, sample_weight=weights.astype(float))
+    # Of a data set so large that both have the same doubt.
+    weighted = dataclasses.replace(rows, sample_weight=weights.astype(float), n_rows=1000)
     parts = (np.repeat(part, weights, axis=0) for part in (rows.outputs, rows.indicators, np.ones(30)))
-    repeated = LeftOutRows(*parts, 30)
+    repeated = LeftOutRows(*parts, 1000)
     assert fitted_sharpness(weighted) == pytest.approx(fitted_sharpness(repeated), rel=SEARCH_TOLERANCE)
 
 

@@ -391,7 +391,7 @@ def test_sure_predictions_are_not_made_surer_for_ever():
 
 
 def test_who_gets_a_constant_although_the_training_rows_are_fitted_is_told_so():
-    X, y = regression_data()
+    X, y = regression_data(n=30)
     y = np.random.default_rng(3).permutation(y)
     parameters = {"early_stopping": "validation", "damping": 1e-3, "n_iter_no_change": 100, "max_iter": 100}
     with pytest.warns(ConvergenceWarning, match="No step lowers the early-stopping error"):

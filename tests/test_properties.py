@@ -31,7 +31,7 @@ OPTIONS = st.fixed_dictionaries(
         "alpha": st.sampled_from([0.0, 0.1]),
         "batch_size": st.sampled_from(["auto", 5]),
         "early_stopping": st.sampled_from(["auto", "validation", False]),
-        "init": st.sampled_from(["auto", "gaussian"]),
+        "init": st.sampled_from(["axis_aligned", "gaussian"]),
     }
 )
 
