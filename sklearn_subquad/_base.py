@@ -161,9 +161,9 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         fitted = n_rows - n_held_out if keeps_part else n_rows
         # What batches really have may be half of the most that they are allowed, for a part more than for all rows.
         rows_of_a_step = max(math.ceil(n / math.ceil(n / batch_size)) for n in {fitted, n_rows - n_held_out})
-        n_factors = 1 if self.loss == "squared_error" else min(Y.shape[1], MAX_FACTORED_OUTPUTS)
+        n_curvatures = 1 if self.loss == "squared_error" else Y.shape[1]
         preconditioner = self._resolved_preconditioner(
-            architecture, rows_of_a_step, Y.shape[1], n_factors, early_stopping
+            architecture, rows_of_a_step, Y.shape[1], n_curvatures, early_stopping
         )
         solver = self._solver_options(in_batches, preconditioner, start, partial)
         size = FitSize(
@@ -178,7 +178,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             topk=architecture.sparsifier == "topk",
             forms_gram=preconditioner == "gram" or early_stopping == "loo",
             sketch_size=resolved_sketch_size(solver.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
-            n_factors=n_factors,
+            n_factors=n_curvatures if n_curvatures <= MAX_FACTORED_OUTPUTS else 0,
             covariance_size=covariance_sketch_size(fitted) if covariance else 0,
             n_validation_rows=0 if validation is None else len(validation.X),
         )

@@ -116,7 +116,7 @@ class FitSize:
     sketch_size : int
         Columns of the sketch that a step makes of its rows, 0 without one.
     n_factors : int
-        Outputs with a factorisation of their own.
+        Outputs with a factorisation of their own; 0 where their curvatures differ and one has to serve all.
     covariance_size : int
         Columns of the sketch in whose space the covariance of predictions is, 0 without one.
     n_validation_rows : int
@@ -173,6 +173,9 @@ class FitSize:
         # Numbers per row and output: of the inner solver, and in double precision of the model that it leaves. Besides,
         # places of rows in patterns, norms, weights.
         solving = n * (self.n_outputs * (10 * self.itemsize + 4 * 8) + 200)
+        if self.n_factors == 0:
+            # Iterations within those of the inner solver, which keeps one residual more.
+            solving += n * self.n_outputs * 7 * self.itemsize
         fitting = max(stepping, calibrating) + solving + self._square_bytes()
         # What a step has held is free when the covariance is made.
         return int(max(fitting, self._covariance_bytes(entries * entry, dense_row))) + data

@@ -262,13 +262,13 @@ class MLPParameters(StampedEstimator):
             )
         return early_stopping
 
-    def _resolved_preconditioner(self, architecture, n_rows, n_outputs, n_factors, early_stopping):
+    def _resolved_preconditioner(self, architecture, n_rows, n_outputs, n_curvatures, early_stopping):
         if self.preconditioner != "auto":
             return self.preconditioner
         if early_stopping == "loo":
             # It needs the Gram matrix in any case.
             return "gram"
-        return cheapest_preconditioner(n_rows, architecture.widths, architecture.densities, n_outputs, n_factors)
+        return cheapest_preconditioner(n_rows, architecture.widths, architecture.densities, n_outputs, n_curvatures)
 
 
 def _own_type(value, number):

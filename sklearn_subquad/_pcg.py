@@ -23,7 +23,7 @@ class PCGResult:
     converged: bool
 
 
-def pcg(operator, rhs, preconditioner, *, tol, max_iter):
+def pcg(operator, rhs, preconditioner, *, tol, max_iter, flexible=False):
     """Solve ``operator(C) = rhs`` for a symmetric positive definite operator.
 
     Parameters
@@ -34,6 +34,9 @@ def pcg(operator, rhs, preconditioner, *, tol, max_iter):
     tol : float
         Stop once the residual's norm is at most `tol` times that of rhs.
     max_iter : int
+    flexible : bool, default=False
+        Whether the preconditioner may be another one in every iteration, as one that iterates itself is. Directions are
+        then conjugate to the one before by Polak and Ribière's formula, which takes another array.
 
     Returns
     -------
@@ -45,7 +48,7 @@ def pcg(operator, rhs, preconditioner, *, tol, max_iter):
     target = tol * np.sqrt(_dot(rhs, rhs))
     if not np.isfinite(target):
         return PCGResult(solution, residual, 0, False)
-    direction, rho = None, None
+    direction, rho, residual_before = None, None, None
     for n_iter in range(max_iter):
         if np.sqrt(_dot(residual, residual)) <= target:
             return PCGResult(solution, residual, n_iter, True)
@@ -53,13 +56,18 @@ def pcg(operator, rhs, preconditioner, *, tol, max_iter):
         rho, previous = _dot(residual, z), rho
         if not (np.isfinite(rho) and rho > 0):
             return PCGResult(solution, residual, n_iter, False)
-        direction = z if direction is None else z + rhs.dtype.type(rho / previous) * direction
+        if direction is None:
+            direction = z
+        else:
+            turned = rho - _dot(residual_before, z) if flexible else rho
+            direction = z + rhs.dtype.type(turned / previous) * direction
         image = operator(direction)
         curvature = _dot(direction, image)
         if not (np.isfinite(curvature) and curvature > 0):
             return PCGResult(solution, residual, n_iter, False)
         length = rhs.dtype.type(rho / curvature)
         solution = solution + length * direction
+        residual_before = residual if flexible else None
         residual = residual - length * image
     converged = np.sqrt(_dot(residual, residual)) <= target
     return PCGResult(solution, residual, max_iter, bool(converged))

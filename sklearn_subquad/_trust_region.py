@@ -339,6 +339,7 @@ class TrustRegion:
                     self._preconditioner.apply,
                     tol=self._options.cg_tol,
                     max_iter=self._options.max_cg_iter,
+                    flexible=self._preconditioner.varies,
                 )
                 c, remainder = inner.solution, inner.residual
                 self.n_cg_iter[-1] += inner.n_iter

@@ -137,8 +137,8 @@ def test_too_large_a_gram_matrix_names_who_asked_for_it(options, name, few_at_on
 def test_auto_asks_for_the_rows_that_steps_really_have(n, batch_size, early_stopping, rows, monkeypatch):
     asked = []
 
-    def recording(n_rows, widths, densities, n_outputs, n_factors):
-        asked.append((n_rows, widths, n_outputs, n_factors))
+    def recording(n_rows, widths, densities, n_outputs, n_curvatures):
+        asked.append((n_rows, widths, n_outputs, n_curvatures))
         return "gram"
 
     monkeypatch.setattr(_parameters, "cheapest_preconditioner", recording)

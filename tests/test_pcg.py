@@ -160,3 +160,27 @@ def test_definite_until_later_keeps_what_was_found():
     assert result.n_iter == 3
     expected = pcg(lambda C: A @ C, rhs, identity, tol=1e-10, max_iter=3)
     np.testing.assert_array_equal(result.solution, expected.solution)
+
+
+def test_flexible_iterations_equal_plain_ones_where_the_preconditioner_is_linear():
+    A, rhs = definite_matrix(30, 1e3), right_hand_side(30, 2)
+    near = np.diag(1 / np.diag(A))
+    plain, flexible = (
+        pcg(lambda C: A @ C, rhs, lambda R: near @ R, tol=1e-10, max_iter=500, flexible=flexible)
+        for flexible in (False, True)
+    )
+    assert flexible.converged
+    assert abs(flexible.n_iter - plain.n_iter) <= 1
+    np.testing.assert_allclose(flexible.solution, plain.solution, rtol=1e-7)
+
+
+def test_flexible_iterations_bear_a_preconditioner_that_changes():
+    A, rhs = definite_matrix(30, 1e3), right_hand_side(30, 1)
+
+    def rough(R):
+        return pcg(lambda C: A @ C, R, identity, tol=0.1, max_iter=100).solution
+
+    flexible = pcg(lambda C: A @ C, rhs, rough, tol=1e-8, max_iter=50, flexible=True)
+    assert flexible.converged
+    # Every solution to a tenth leaves about a tenth of the residual.
+    assert flexible.n_iter <= 10

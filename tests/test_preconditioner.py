@@ -71,7 +71,7 @@ def test_names_stand_for_classes_by_outputs(name, n_outputs, expected):
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "width", "n_outputs", "n_factors", "expected"),
+    ("n_rows", "width", "n_outputs", "n_curvatures", "expected"),
     [
         (100, 64, 1, 1, "gram"),
         # As measured by benchmarks/preconditioning.py crossover.
@@ -89,9 +89,9 @@ def test_names_stand_for_classes_by_outputs(name, n_outputs, expected):
         (8193, 16384, 1, 1, "sketch"),
     ],
 )
-def test_auto_is_the_cheaper_one(n_rows, width, n_outputs, n_factors, expected):
+def test_auto_is_the_cheaper_one(n_rows, width, n_outputs, n_curvatures, expected):
     density = width**-0.2
-    chosen = cheapest_preconditioner(n_rows, (width, width), (density, density), n_outputs, n_factors)
+    chosen = cheapest_preconditioner(n_rows, (width, width), (density, density), n_outputs, n_curvatures)
     assert chosen == expected
 
 
@@ -207,15 +207,29 @@ class TestSolution:
             preconditioner.factor(shift)
             check_solution(preconditioner, definite(), shift, 3, dtype, S)
 
+    @pytest.mark.parametrize("shift", [1e-2, 0.5, 30.0])
+    @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("factor", ["diagonal", "softmax"])
-    def test_gram_of_many_outputs_has_their_mean_curvature(self, factor, monkeypatch):
+    def test_gram_of_many_outputs_iterates_with_every_curvature(self, factor, dtype, shift, monkeypatch):
         monkeypatch.setattr(_preconditioner, "MAX_FACTORED_OUTPUTS", 4)
+        curvature, S = curvature_factor(factor, N, 5, dtype, np.random.default_rng(2))
+        preconditioner = make("gram", 5)
+        preconditioner.prepare(Counting(definite(), dtype, curvature, n_outputs=5), same_rows=False)
+        preconditioner.factor(shift)
+        assert preconditioner.varies
+        inner = np.einsum("iab,ij,jac->ibjc", S, definite(), S, dtype=np.float64).reshape(5 * N, 5 * N)
+        rhs = right_hand_side(5, dtype)
+        left = rhs.ravel() - (inner + shift * np.eye(rhs.size)) @ preconditioner.apply(rhs).ravel()
+        assert np.linalg.norm(left) <= 1.001 * _preconditioner._GRAM_TOL * np.linalg.norm(rhs)
+        monkeypatch.setattr(_preconditioner, "_GRAM_TOL", np.finfo(dtype).eps)
+        check_solution(preconditioner, definite(), shift, 5, dtype, S)
+
+    @pytest.mark.parametrize("factor", ["identity", "diagonal", "softmax"])
+    def test_gram_of_few_outputs_is_a_linear_map(self, factor):
         curvature, _ = curvature_factor(factor, N, 5, "float64", np.random.default_rng(2))
         preconditioner = make("gram", 5)
         preconditioner.prepare(Counting(definite(), curvature=curvature, n_outputs=5), same_rows=False)
-        preconditioner.factor(0.5)
-        mean = np.mean(curvature.output_scales() ** 2)
-        check_solution(preconditioner, mean * definite(), 0.5, 5, "float64")
+        assert not preconditioner.varies
 
     # With fewer columns than rows, and more.
     @pytest.mark.parametrize("size", [5, 60])
