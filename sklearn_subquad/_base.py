@@ -20,7 +20,7 @@ from sklearn_subquad._fitting import (
 from sklearn_subquad._iterates import Iterates
 from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
 from sklearn_subquad._memory import MAX_SQUARE_ROWS, FitSize, densified, require_bytes
-from sklearn_subquad._missing import refuse_times
+from sklearn_subquad._missing import named_errors
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, resolved_sketch_size
 from sklearn_subquad._predictor import OUT_ACTIVATIONS, Predictor
@@ -61,17 +61,17 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
 
     def _validated_data(self, X, y, start, **checks):
         """Features and targets, in the precision and with the features of a start where there is one."""
-        refuse_times(X)
-        return validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            dtype=[np.float64, np.float32] if start is None else start.dtype,
-            multi_output=True,
-            reset=start is None,
-            **checks,
-        )
+        with named_errors(X, "X"):
+            return validate_data(
+                self,
+                X,
+                y,
+                accept_sparse="csr",
+                dtype=[np.float64, np.float32] if start is None else start.dtype,
+                multi_output=True,
+                reset=start is None,
+                **checks,
+            )
 
     def _architecture_from(self, start):
         """The architecture, with the initial weights that a start had; ValueError where it has another shape."""
@@ -239,23 +239,35 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
             raise ValueError(f"{given} was passed without {missing}; a validation set needs both.")
         X_val_given = X_val
-        refuse_times(X_val, "X_val")
         try:
-            X_val = validate_data(self, X_val, accept_sparse="csr", dtype=dtype, reset=False)
-        except ValueError as error:
+            with named_errors(X_val, "X_val"):
+                X_val = validate_data(self, X_val, accept_sparse="csr", dtype=dtype, reset=False)
+        except (TypeError, ValueError) as error:
+            if str(error).startswith("X_val"):
+                raise
             raise ValueError(f"X_val, the features of the validation set: {error}") from error
         try:
             weights = check_sample_weight(sample_weight_val, X_val)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"sample_weight_val, of the validation set: {error}") from error
         y_val = check_array(y_val, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y_val")
-        check_consistent_length(X_val, y_val)
+        try:
+            check_consistent_length(X_val, y_val)
+        except ValueError as error:
+            raise ValueError(f"X_val and y_val: {error}") from error
         own_weights = weights
         Y, weights = encode(y_val, weights)
         if not (weights > 0).any():
             raise ValueError("No row of the validation set has a positive weight.")
         given = GivenRows(X_val_given, y_val, None if sample_weight_val is None else own_weights)
         return TrainingSet.of_all_rows(densified(X_val), Y, weights, given)
+
+    @staticmethod
+    def _scored_targets(y):
+        """Targets that predictions are compared with; errors of metrics do not name them."""
+        if y is None:
+            raise ValueError("y is None: pass the targets that predictions are compared with.")
+        return check_array(y, accept_sparse=True, ensure_2d=False, dtype=None, input_name="y")
 
     def _require_memory(self, size):
         advice = "use narrower layers, a smaller batch_size, fewer rows or X in single precision."

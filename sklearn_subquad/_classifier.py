@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import type_of_target
 
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._calibration import project_onto_simplex, scores
@@ -16,11 +16,13 @@ from sklearn_subquad._data import GivenRows
 from sklearn_subquad._labels import (
     encode_labels,
     encode_more_labels,
+    require_classes,
     require_examples,
+    sorted_classes,
     weights_of_classes,
 )
 from sklearn_subquad._memory import densified
-from sklearn_subquad._missing import refuse_missing
+from sklearn_subquad._missing import check_targets
 from sklearn_subquad._typing import MatrixLike
 
 _MISSING_LABELS = "labels: drop these rows, or give them a class of their own."
@@ -333,8 +335,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Features; float32 is kept, anything else becomes float64. At least two rows. A sparse matrix is made dense.
         y : {array-like, sparse matrix} of shape (n_samples,) or (n_samples, n_labels)
-            Classes, numbers or strings, at least two of them in rows of positive weight; or for every label whether a
-            row has it, as zeros and ones in two columns or more.
+            Classes, numbers, strings or dates (datetime64), at least two of them in rows of positive weight; or for
+            every label whether a row has it, as zeros and ones in two columns or more. None may be missing.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Non-negative weights, of which only ratios count: multiplying all by a number changes nothing but rounding.
             A row of weight 2 is the same as two equal rows, one of weight 0 as none; rows that are equal in X and y are
@@ -362,8 +364,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         ``warm_start=True`` as it was.
         """
         architecture, score, start = self._beginning()
-        refuse_missing(y, "y", _MISSING_LABELS)
-        refuse_missing(y_val, "y_val", _MISSING_LABELS)
+        check_targets(y, "y", _MISSING_LABELS)
+        check_targets(y_val, "y_val", _MISSING_LABELS)
         rows, targets = self._validated_data(X, y, start, ensure_min_samples=2)
         classes, codes, indicators = encode_labels(targets)
         if start is not None and (self._multilabel != (codes is None) or not np.array_equal(classes, self.classes_)):
@@ -373,7 +375,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             )
 
         def encode(y, weights):
-            indicators = encode_more_labels(y, classes, codes is None)
+            indicators = encode_more_labels(y, classes, codes is None, "y_val")
             return indicators, self._class_weighted(weights, y, classes, indicators, codes is None)
 
         weights = check_sample_weight(sample_weight, rows)
@@ -441,7 +443,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """
         start = self._present()
         architecture = self._architecture_from(start)
-        refuse_missing(y, "y", _MISSING_LABELS)
+        check_targets(y, "y", _MISSING_LABELS)
         rows, targets = self._validated_data(X, y, start)
         known, multilabel = self._classes_of_all_parts(targets, classes, start)
         indicators = encode_more_labels(targets, known, multilabel)
@@ -468,19 +470,19 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
     def _classes_of_all_parts(self, y, classes, start):
         """The classes, and whether they are labels of which rows have any number."""
+        if classes is not None:
+            classes = sorted_classes(classes)
         if start is not None:
-            if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            if classes is not None and not np.array_equal(classes, self.classes_):
                 raise ValueError(
-                    f"classes are {np.unique(classes).tolist()}, but those of the calls before are "
-                    f"{self.classes_.tolist()}."
+                    f"classes are {classes.tolist()}, but those of the calls before are {self.classes_.tolist()}."
                 )
             return self.classes_, self._multilabel
-        check_classification_targets(y)
+        require_classes(y, "y")
         if type_of_target(y) == "multilabel-indicator":
             return np.arange(y.shape[1]), True
         if classes is None:
             raise ValueError("classes must be passed in the first call of partial_fit: all that will ever be seen.")
-        classes = np.unique(classes)
         if len(classes) < 2:
             raise ValueError(f"classes must hold at least two classes; got {classes.tolist()}.")
         return classes, False
@@ -506,6 +508,28 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+    def score(self, X: MatrixLike, y: MatrixLike, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy of predictions; for several labels, the share of rows all labels of which are right.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : {array-like, sparse matrix} of shape (n_samples,) or (n_samples, n_labels)
+            Classes or labels, as for `fit`.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            For missing labels.
+        """
+        check_targets(y, "y", _MISSING_LABELS)
+        return super().score(X, self._scored_targets(y), sample_weight)
 
     def decision_function(self, X: MatrixLike) -> NDArray[np.floating]:
         """Scores whose sign or maximum decides the class.

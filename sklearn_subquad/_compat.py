@@ -13,6 +13,8 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight
 
+from sklearn_subquad._missing import named_errors
+
 __all__ = [
     "CallbackSupportMixin",
     "Interval",
@@ -134,10 +136,11 @@ def check_sample_weight(sample_weight, X):
     Raises
     ------
     ValueError
-        For a wrong length, negative or non-finite weights, or weights that are all zero or whose sum leaves the range
-        of X's dtype.
+        For a wrong length, negative or non-finite weights, weights that are no numbers or all zero, or whose sum leaves
+        the range of X's dtype.
     """
-    weights = _check_sample_weight(sample_weight, X, dtype="float64", copy=False)
+    with named_errors(sample_weight, "sample_weight"):
+        weights = _check_sample_weight(sample_weight, X, dtype="float64", copy=False)
     if (weights < 0).any():
         raise ValueError("Negative values in sample_weight: every weight must be zero or positive.")
     if not (weights > 0).any():

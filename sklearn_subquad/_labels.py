@@ -6,6 +6,35 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from sklearn_subquad._missing import check_targets
+
+
+def require_classes(y, name):
+    """Raise ValueError for validated targets that are no classes: numbers of a continuum, and objects but strings."""
+    others = (
+        []
+        if issparse(y) or y.dtype != object
+        else {type(each).__name__ for each in y.flat if not isinstance(each, str)}
+    )
+    if others:
+        raise ValueError(
+            f"{name} holds objects of type {', '.join(sorted(others))}, but classes are numbers or strings, all of one "
+            f"type: convert them, for instance by {name}.astype(int) or {name}.astype(str)."
+        )
+    check_classification_targets(y)
+
+
+def sorted_classes(classes):
+    """The different ones of all classes that partial_fit will ever see, or ValueError where they are none."""
+    check_targets(classes, "classes", "values: leave them out.")
+    try:
+        classes = np.unique(classes)
+    except TypeError as error:
+        raise ValueError(f"classes must be numbers or strings, all of one type, but {error}.") from error
+    if classes.dtype.kind == "f" and not np.isfinite(classes).all():
+        raise ValueError("classes holds nan or infinite numbers: leave them out.")
+    return classes
+
 
 def encode_labels(y):
     """Indicators of classes or labels.
@@ -29,7 +58,7 @@ def encode_labels(y):
     ValueError
         For continuous targets, and several columns that are not indicators.
     """
-    check_classification_targets(y)
+    require_classes(y, "y")
     kind = type_of_target(y)
     if kind == "multiclass-multioutput":
         raise ValueError(
@@ -50,7 +79,7 @@ def _indicators(codes, n_classes):
     return indicators[:, 1:] if n_classes == 2 else indicators
 
 
-def encode_more_labels(y, classes, multilabel):
+def encode_more_labels(y, classes, multilabel, name="y"):
     """Indicators as `encode_labels` made them, of further targets.
 
     Parameters
@@ -59,6 +88,8 @@ def encode_more_labels(y, classes, multilabel):
     classes : ndarray of shape (n_classes,)
     multilabel : bool
         Whether rows have any number of labels.
+    name : str
+        What messages call `y`.
 
     Returns
     -------
@@ -73,15 +104,19 @@ def encode_more_labels(y, classes, multilabel):
         y = y.toarray() if issparse(y) else np.asarray(y)
         if y.ndim != 2 or y.shape[1] != len(classes) or not np.isin(y, (0, 1)).all():
             raise ValueError(
-                f"Targets must be zeros and ones in {len(classes)} columns, one for every label, as the estimator has "
+                f"{name} must be zeros and ones in {len(classes)} columns, one for every label, as the estimator has "
                 f"them; got shape {y.shape}."
             )
         return y != 0
-    check_classification_targets(y)
+    require_classes(y, name)
     y = column_or_1d(y, warn=True)
-    unknown = np.setdiff1d(y, classes)
+    try:
+        unknown = np.setdiff1d(y, classes)
+    except TypeError:
+        # Strings among objects and numbers have no order.
+        unknown = y
     if len(unknown):
-        raise ValueError(f"Targets hold {unknown[:5].tolist()}, but the known classes are {classes.tolist()}.")
+        raise ValueError(f"{name} holds {unknown[:5].tolist()}, but the known classes are {classes.tolist()}.")
     return _indicators(np.searchsorted(classes, y), len(classes))
 
 

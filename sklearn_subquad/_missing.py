@@ -1,5 +1,6 @@
-"""Missing values, and dates, that scikit-learn's validation takes for numbers or says little of."""
+"""Missing values, dates and objects that scikit-learn's validation takes for numbers or complains of unclearly."""
 
+import contextlib
 import re
 
 import numpy as np
@@ -7,30 +8,43 @@ from scipy.sparse import issparse
 
 # How names of dtypes of dates, durations and periods begin, in NumPy, pandas, polars and pyarrow.
 _TIME = re.compile("(date|time|timestamp|duration|period)", re.IGNORECASE)
+# How messages begin that do not say what they are about: of shapes, and of what is no number.
+_SHAPE = re.compile("Expected 2D array|Expected a 2-dimensional|Found array with")
+_NO_NUMBER = re.compile(r"could not convert|setting an array|float\(\) argument|Cannot cast|Complex data")
 
 
-def refuse_missing(y, name, remedy):
-    """Raise ValueError for targets that are None, nan among objects, pandas.NA or NaT.
+def check_targets(y, name, remedy):
+    """Raise ValueError for targets that are missing, complex or no array of one column or several.
+
+    Missing are None, nan among objects, pandas.NA and NaT.
 
     Parameters
     ----------
     y : object
-        As the caller passed it. None itself, sparse matrices and what is no array are left to other checks.
+        As the caller passed it. None itself is left to other checks, as most that is wrong with sparse matrices.
     name, remedy : str
         For the message.
     """
-    if y is None or issparse(y):
+    if y is None:
         return
     try:
-        values = np.asarray(y)
-    except ValueError:
+        values = y if issparse(y) else np.asarray(y)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be one column of values, or several of one length and kind: {error}") from error
+    if values.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} is complex; take its real part, or its absolute value.")
+    if issparse(y):
         return
+    if values.ndim not in (1, 2) or not values.size or values.dtype.kind == "V":
+        of = f"an array of shape {values.shape} and type {values.dtype}" if values.ndim else repr(y)
+        raise ValueError(f"{name} must be an array of one column of values, or of several; got {of}.")
     if values.dtype.kind in "mM":
         missing = np.isnat(values).any()
     else:
         missing = values.dtype.kind == "O" and any(map(_is_missing, values.flat))
     if missing:
         raise ValueError(f"{name} holds missing {remedy}")
+    _refuse_times(y, name)
 
 
 def _is_missing(value):
@@ -41,41 +55,128 @@ def _is_missing(value):
         return type(value).__name__ == "NAType"
 
 
-def refuse_times(X, name="X"):
-    """Raise ValueError for missing dates among features, and for dates beside columns of another kind.
-
-    Dates alone, or durations alone, are numbers in their own unit. Only dtypes are looked at, unless they are of dates.
+def numeric_targets(y, name):
+    """Targets of a regressor, or ValueError where they are missing or no numbers.
 
     Parameters
     ----------
-    X : object
-        Features as the caller passed them.
+    y : object
+        As the caller passed it.
     name : str
         For the message.
+
+    Returns
+    -------
+    object
+        `y`; of a pandas Series of dates with a time zone the dates in UTC, which NumPy has a type for.
     """
-    columns, dtypes = getattr(X, "columns", None), getattr(X, "dtypes", None)
-    if columns is None or dtypes is None:
-        if getattr(getattr(X, "dtype", None), "kind", "") in ("m", "M") and np.isnat(X).any():
+    if issparse(y):
+        raise ValueError(f"{name} is sparse, but SubquadMLPRegressor takes targets as an array: pass {name}.toarray().")
+    check_targets(y, name, "targets: drop these rows.")
+    dtype = getattr(y, "dtype", None)
+    if hasattr(dtype, "tz"):
+        return y.to_numpy(dtype=f"datetime64[{dtype.unit}]")
+    error = _no_numbers(np.asarray(y)) if y is not None else None
+    if error is not None:
+        raise ValueError(
+            f"{name} must be numeric for a regressor, but {str(error).rstrip('.')}. Encode it as numbers (dates as "
+            "days since a date), or use SubquadMLPClassifier."
+        ) from error
+    return y
+
+
+@contextlib.contextmanager
+def named_errors(data, name):
+    """While numbers are validated: refuse what is missing among dates, and say what errors are about.
+
+    Dates alone, or durations alone, are numbers in their own unit. Only dtypes are looked at, unless they are of dates
+    or something is wrong.
+
+    Parameters
+    ----------
+    data : object
+        Features or weights as the caller passed them.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    ValueError
+        For missing dates, dates beside columns of another kind, and what scikit-learn refuses.
+    TypeError
+        For objects that are no numbers, as by other estimators.
+    """
+    try:
+        _refuse_times(data, name)
+        yield
+    except (TypeError, ValueError) as error:
+        message = str(error)
+        if _SHAPE.match(message):
+            raise ValueError(f"{name}: {message}") from error
+        if not _NO_NUMBER.match(message):
+            raise
+        # What follows the first line is the data.
+        reason = message.split("\n")[0].rstrip(".")
+        told = f"{name} must hold real numbers: {reason}"
+        columns = [column for column, values in _object_columns(data) if _no_numbers(values) is not None]
+        if columns:
+            told += (
+                f", in {_listed(columns)}. Encode strings, turn dates into numbers such as days since a date, and drop "
+                "or fill missing values"
+            )
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{told}.") from error
+
+
+def _refuse_times(data, name):
+    """Raise ValueError for missing dates, and for dates beside columns of another kind."""
+    if isinstance(data, (list, tuple)) and len(data) and np.asarray(data[0]).dtype.kind in "mM":
+        data = np.asarray(data)
+    names, dtypes = getattr(data, "columns", None), getattr(data, "dtypes", None)
+    if names is None or dtypes is None:
+        if getattr(getattr(data, "dtype", None), "kind", "") in ("m", "M") and _any_missing(data):
             raise ValueError(f"{name} holds missing dates or durations (NaT): drop these rows, or fill them.")
         return
-    columns, dtypes = list(columns), [str(dtype) for dtype in dtypes]
-    times = [column for column, dtype in zip(columns, dtypes, strict=True) if _TIME.match(dtype)]
-    if not times:
-        return
-    listed = ", ".join(map(repr, times[:10]))
-    if len(times) < len(columns) or len(set(dtypes)) > 1:
+    names, dtypes = list(names), [str(dtype) for dtype in dtypes]
+    times = [column for column, dtype in zip(names, dtypes, strict=True) if _TIME.match(dtype)]
+    if times and (len(times) < len(names) or len(set(dtypes)) > 1):
         raise ValueError(
-            f"{name} holds dates, durations or periods in columns {listed}, and other columns or units beside them: "
+            f"{name} holds dates, durations or periods in {_listed(times)}, and other columns or units beside them: "
             "turn them into numbers, such as days since a date."
         )
-    missing = [column for column in times if _any_missing(X[column])]
+    missing = [column for column in times if _any_missing(data[column])]
     if missing:
-        listed = ", ".join(map(repr, missing[:10]))
         raise ValueError(
-            f"{name} holds missing dates or durations (NaT) in columns {listed}: drop these rows, or fill them."
+            f"{name} holds missing dates or durations (NaT) in {_listed(missing)}: drop these rows, or fill them."
         )
 
 
-def _any_missing(column):
-    missing = column.is_null() if hasattr(column, "is_null") else column.isna()
-    return bool(np.asarray(missing).any())
+def _any_missing(times):
+    for method in ("is_null", "isna"):
+        if hasattr(times, method):
+            return bool(np.asarray(getattr(times, method)()).any())
+    return bool(np.isnat(times).any())
+
+
+def _no_numbers(values):
+    """The error of converting objects or strings to numbers, or None."""
+    if values.dtype.kind in "OSU":
+        try:
+            values.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            return error
+    return None
+
+
+def _object_columns(data):
+    """Names, or numbers, and objects of the columns of a table of objects; nothing of what is none."""
+    try:
+        values = np.asarray(data)
+    except (TypeError, ValueError):
+        return
+    if values.ndim == 2 and values.dtype.kind in "OSU":
+        yield from zip(getattr(data, "columns", range(values.shape[1])), values.T, strict=True)
+
+
+def _listed(columns):
+    more = f" and {len(columns) - 10} more" if len(columns) > 10 else ""
+    return f"columns {', '.join(map(repr, columns[:10]))}{more}"

@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_subquad._laplace import LinearisedLaplace
 from sklearn_subquad._matmul import PackedMatrix
 from sklearn_subquad._memory import CALIBRATION_ROWS, densified
-from sklearn_subquad._missing import refuse_times
+from sklearn_subquad._missing import named_errors
 from sklearn_subquad._network import Architecture, Network
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._parameters import MLPParameters
@@ -139,8 +139,8 @@ class Predictor(MLPParameters):
         They have X's dtype, or are in double precision where that cannot resolve the targets.
         """
         check_is_fitted(self)
-        refuse_times(X)
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+        with named_errors(X, "X"):
+            X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
         network, inputs, targets = self._model()
         out = np.empty((X.shape[0], self.n_outputs_), dtype=targets.resolving(X.dtype))
         if return_std:

@@ -5,7 +5,6 @@ from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
@@ -13,7 +12,7 @@ from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 from sklearn_subquad._data import GivenRows
 from sklearn_subquad._memory import densified
-from sklearn_subquad._missing import refuse_missing
+from sklearn_subquad._missing import numeric_targets
 from sklearn_subquad._typing import MatrixLike
 
 
@@ -308,7 +307,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Features; float32 is kept, anything else becomes float64. At least two rows. A sparse matrix is made dense.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Targets. Dates and durations are numbers in their own unit, and so are predictions then.
+            Targets. Dates (in UTC, where they have a time zone) and durations are numbers in their own unit, such as
+            nanoseconds since 1970, and so are predictions then. None may be missing.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Non-negative weights, of which only ratios count: multiplying all by a number changes nothing but rounding.
             A row of weight 2 is the same as two equal rows, one of weight 0 as none; rows that are equal in X and y are
@@ -336,10 +336,11 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         ``warm_start=True`` as it was.
         """
         architecture, score, start = self._beginning()
+        y_val = numeric_targets(y_val, "y_val")
         rows, Y, single_output = self._validated(X, y, start, ensure_min_samples=2)
 
         def encode(y, weights):
-            targets = self._targets(y, rows.dtype)
+            targets = self._targets(y, rows.dtype, "y_val")
             if targets.shape[1] != Y.shape[1]:
                 raise ValueError(f"y_val has {targets.shape[1]} columns, but y has {Y.shape[1]}.")
             if self.loss == "poisson" and targets.min() < 0:
@@ -413,7 +414,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
     def _validated(self, X, y, start, **checks):
         """Features, targets (n x k), and whether y is one column."""
-        _require_numbers(y)
+        y = numeric_targets(y, "y")
         X, y = self._validated_data(X, y, start, y_numeric=True, **checks)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -423,10 +424,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         return X, Y, y.ndim == 1
 
     @staticmethod
-    def _targets(y, dtype):
-        _require_numbers(y)
+    def _targets(y, dtype, name="y"):
         Y = y.reshape(len(y), -1).astype(np.float64, copy=False)
-        _require_range(Y, dtype)
+        _require_range(Y, dtype, name)
         return Y
 
     def __sklearn_tags__(self) -> Any:
@@ -502,6 +502,28 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         outputs, deviations = self._outputs(X, return_std=True)
         return self._predictions(outputs), deviations[:, 0] if self._single_output else deviations
 
+    def score(self, X: MatrixLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Coefficient of determination of predictions; for several targets, the mean of theirs.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets, as for `fit`.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+
+        Returns
+        -------
+        float
+            One for predictions that are right, zero for the mean of y.
+
+        Raises
+        ------
+        ValueError
+            For missing or infinite values and other targets that `fit` refuses.
+        """
+        return super().score(X, self._scored_targets(numeric_targets(y, "y")), sample_weight)
+
     def _predictions(self, outputs):
         if self.out_activation_ == "exp":
             # Far from the training rows, a count is neither infinite nor zero.
@@ -510,26 +532,11 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         return outputs[:, 0] if self._single_output else outputs
 
 
-def _require_range(Y, dtype):
+def _require_range(Y, dtype, name):
     """As a rule, predictions have X's dtype: refuse targets that it cannot hold, or doubles their differences."""
     largest, limit = np.abs(Y).max(), min(float(np.finfo(dtype).max), np.finfo(np.float64).max / 4)
     if largest > limit:
         raise ValueError(
-            f"y holds {largest:.3g}, but predictions are {dtype} as X is, and end at {limit:.3g}. Pass X in double "
-            "precision, or scale y."
+            f"{name} holds {largest:.3g}, but predictions are {dtype} as X is, and end at {limit:.3g}. Pass X in "
+            f"double precision, or scale {name}."
         )
-
-
-def _require_numbers(y):
-    """Say that it is y where scikit-learn's message would be NumPy's "could not convert string to float"."""
-    if issparse(y):
-        raise ValueError("y is sparse, but SubquadMLPRegressor takes targets as an array: pass y.toarray().")
-    refuse_missing(y, "y", "targets: drop these rows.")
-    values = np.asarray(y)
-    if values.dtype.kind in "OSU":
-        try:
-            values.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"y must be numeric for a regressor, but {error}. Encode it as numbers, or use SubquadMLPClassifier."
-            ) from error

@@ -251,12 +251,12 @@ def test_parts_refuse_other_classes():
     model = SubquadMLPClassifier(**SMALL).partial_fit([[3, 2]], [0], classes=[0, 1])
     with pytest.raises(ValueError, match=r"classes are \[1, 2\], but those of the calls before are \[0, 1\]"):
         model.partial_fit([[3, 2]], [1], classes=[1, 2])
-    with pytest.raises(ValueError, match=r"Targets hold \[2\]"):
+    with pytest.raises(ValueError, match=r"y holds \[2\]"):
         model.partial_fit([[3, 2]], [2])
 
 
 @pytest.mark.parametrize(
-    ("classes", "message"), [(None, "first call"), ([2], "at least two"), ([2, 3], r"Targets hold \[0, 1\]")]
+    ("classes", "message"), [(None, "first call"), ([2], "at least two"), ([2, 3], r"y holds \[0, 1\]")]
 )
 def test_parts_need_all_classes_of_their_rows(classes, message):
     with pytest.raises(ValueError, match=message):

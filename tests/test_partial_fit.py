@@ -237,7 +237,7 @@ def test_a_call_that_fails_changes_nothing(estimator_class, monkeypatch):
     [
         (False, {}, "classes must be passed in the first call"),
         (False, {"classes": [0]}, "classes must hold at least two"),
-        (False, {"classes": [0, 1]}, r"Targets hold \[2\], but the known classes are \[0, 1\]"),
+        (False, {"classes": [0, 1]}, r"y holds \[2\], but the known classes are \[0, 1\]"),
         (True, {"classes": [0, 1, 2, 3]}, r"classes are \[0, 1, 2, 3\], but those of the calls before are \[0, 1, 2\]"),
     ],
 )

@@ -161,7 +161,7 @@ def test_what_is_wrong_with_it_is_named(estimator_class, case):
 
 def test_classes_and_targets_that_training_rows_do_not_have():
     X, y, X_val, y_val = halves(SubquadMLPClassifier)
-    with pytest.raises(ValueError, match=r"Targets hold \[7\], but the known classes are \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"y_val holds \[7\], but the known classes are \[0, 1, 2\]"):
         SubquadMLPClassifier(**SETTINGS).fit(X, y, X_val=X_val, y_val=np.where(y_val == 2, 7, y_val))
     X, y, X_val, y_val = halves(SubquadMLPRegressor)
     with pytest.raises(ValueError, match="y_val has 2 columns, but y has 1"):
