@@ -11,15 +11,12 @@ from sklearn_subquad._missing import check_targets
 
 def require_classes(y, name):
     """Raise ValueError for validated targets that are no classes: numbers of a continuum, and objects but strings."""
-    others = (
-        []
-        if issparse(y) or y.dtype != object
-        else {type(each).__name__ for each in y.flat if not isinstance(each, str)}
-    )
+    objects = () if issparse(y) or y.dtype != object else y.flat
+    others = {type(each).__name__ for each in objects if not isinstance(each, str)}
     if others:
         raise ValueError(
-            f"{name} holds objects of type {', '.join(sorted(others))}, but classes are numbers or strings, all of one "
-            f"type: convert them, for instance by {name}.astype(int) or {name}.astype(str)."
+            f"Unknown label type: {name} holds objects of type {', '.join(sorted(others))}, but classes are numbers or "
+            f"strings, all of one type: convert them, for instance by {name}.astype(int) or {name}.astype(str)."
         )
     check_classification_targets(y)
 
