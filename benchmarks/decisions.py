@@ -1,6 +1,6 @@
 """The measurements behind the decisions in doc/architecture.md, and how much is luck of the draw.
 
-python benchmarks/decisions.py threads alignment small_steps nearby_shifts deviations noise
+python benchmarks/decisions.py threads alignment small_steps nearby_shifts deviations noise outputs
 python benchmarks/decisions.py mirrored draws         # minutes; need the data folder, see uci_sets.py
 """
 
@@ -18,7 +18,7 @@ from suite.problems import friedman
 from threadpoolctl import threadpool_limits
 from uci_sets import DATA, SMALL, load_splits
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _kernels, _network
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _kernels, _network, _trust_region
 from sklearn_subquad._matmul import PackedMatrix
 from sklearn_subquad._parallel import worker_threads
 from sklearn_subquad._rows import SparseRows
@@ -133,6 +133,39 @@ def noise():
             )
 
 
+def outputs():
+    """Fits to few rows with 1 to 200 outputs: targets with noise, and classes of three rows or more, by both losses."""
+    print("outputs | what | inner solves | inner iterations | most of a solve | not to cg_tol | seconds")
+    options = {"random_state": 0}
+    for k in (1, 3, 10, 32, 100, 200):
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((400, 10))
+        Y = np.sin(X @ rng.standard_normal((10, k)) / 2) + 0.3 * rng.standard_normal((400, k))
+        _print_inner_solves(k, "targets", SubquadMLPRegressor(**options), X, Y[:, 0] if k == 1 else Y)
+        # One output stands for two classes.
+        y = np.arange(max(300, 3 * k)) % max(k, 2)
+        X = rng.standard_normal((max(k, 2), 10))[y] + 0.5 * rng.standard_normal((len(y), 10))
+        for loss in ("squared_error", "log_loss"):
+            _print_inner_solves(k, f"classes, {loss}", SubquadMLPClassifier(loss=loss, **options), X, y)
+
+
+def _print_inner_solves(k, name, model, X, y):
+    solves, pcg = [], _trust_region.pcg
+
+    def recording(*args, **named):
+        solves.append(pcg(*args, **named))
+        return solves[-1]
+
+    with unittest.mock.patch("sklearn_subquad._trust_region.pcg", recording):
+        start = time.perf_counter()
+        model.fit(X, y)
+        seconds = time.perf_counter() - start
+    counts = [each.n_iter for each in solves]
+    failed = sum(not each.converged for each in solves)
+    columns = (k, name, len(counts), sum(counts), max(counts, default=0), failed, f"{seconds:.1f}")
+    print(" | ".join(map(str, columns)), flush=True)
+
+
 def best_rmse(split, seed):
     """Lowest test RMSE on the path of 20 steps at the defaults: what a perfect stopping rule would reach."""
     X, y, X_test, y_test = split
@@ -185,7 +218,8 @@ def _print_draws(title, scores):
 
 if __name__ == "__main__":
     MEASUREMENTS = {
-        f.__name__: f for f in (threads, alignment, small_steps, nearby_shifts, deviations, noise, mirrored, draws)
+        f.__name__: f
+        for f in (threads, alignment, small_steps, nearby_shifts, deviations, noise, outputs, mirrored, draws)
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measurements", nargs="+", choices=MEASUREMENTS)

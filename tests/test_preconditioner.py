@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import CASES, DenseNetwork, build, curvature_factor
 
-from sklearn_subquad import _preconditioner
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _preconditioner
 from sklearn_subquad._damping import after_rejection
 from sklearn_subquad._jacobian import Jacobian, make_probes
 from sklearn_subquad._losses import IdentityFactor, SoftmaxFactor
@@ -566,3 +566,46 @@ class TestReuse:
             preconditioner.prepare(jacobian, same_rows=True)
             preconditioner.factor(1.0)
             np.testing.assert_array_equal(preconditioner.apply(np.ones((N, 1))), 1 / (factor + 1))
+
+
+class TestManyOutputs:
+    """Fits at the defaults but for narrow layers: inner solves reach their tolerance, in few iterations."""
+
+    OPTIONS = {"hidden_layer_sizes": (64, 64), "random_state": 0}
+
+    @pytest.fixture
+    def solves(self, monkeypatch):
+        """Results of the inner solves with the network."""
+        results = []
+
+        def recording(*args, **options):
+            results.append(pcg(*args, **options))
+            return results[-1]
+
+        monkeypatch.setattr("sklearn_subquad._trust_region.pcg", recording)
+        return results
+
+    @pytest.mark.parametrize("loss", ["squared_error", "log_loss"])
+    def test_hundred_classes_of_three_rows(self, loss, solves):
+        rng, y = np.random.default_rng(0), np.arange(300) % 100
+        X = rng.standard_normal((100, 10))[y] + 0.5 * rng.standard_normal((300, 10))
+        SubquadMLPClassifier(loss=loss, **self.OPTIONS).fit(X, y)
+        check_inner_solves(solves)
+
+    @pytest.mark.filterwarnings("ignore:No step lowers:sklearn.exceptions.ConvergenceWarning")
+    @pytest.mark.parametrize("share_of_noise", [0.3, 1.0])
+    def test_two_hundred_noisy_targets(self, share_of_noise, solves):
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((400, 10))
+        signal = np.sin(X @ rng.standard_normal((10, 200)) / 2)
+        Y = (1 - share_of_noise) * signal + share_of_noise * rng.standard_normal((400, 200))
+        SubquadMLPRegressor(**self.OPTIONS).fit(X, Y)
+        check_inner_solves(solves)
+
+
+def check_inner_solves(solves):
+    assert solves
+    counts = [each.n_iter for each in solves]
+    assert all(each.converged for each in solves)
+    # Up to nine where the layers are narrower than the outputs are many.
+    assert np.mean(counts) <= 12
