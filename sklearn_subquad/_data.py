@@ -109,9 +109,9 @@ class TrainingSet:
             self.X[rows], self.Y[rows], self.sample_weight[rows], self.given, self.groups, self.numbers[rows]
         )
 
-    def as_given(self):
-        """All that the caller passed of these rows, as `GivenRows`."""
-        return self.given[np.flatnonzero(np.isin(self.groups, self.numbers))]
+    def as_given(self, rows):
+        """All that the caller passed of some of these rows, a slice or indices, as `GivenRows`."""
+        return self.given[np.flatnonzero(np.isin(self.groups, self.numbers[rows]))]
 
 
 def distinct_rows(X, Y):

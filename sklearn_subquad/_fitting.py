@@ -178,7 +178,7 @@ def calibration_rows(batch, seed):
 
 
 def fit_rows(data, options, loss, fitting=slice(None), held_out=None, metric=None, left_out=None):
-    """Fit to rows of the data, given by their places, and watch the error on others, given by their data and places.
+    """Fit to rows of the data, given by their indices, and watch the error on others, given by their data and indices.
 
     `left_out` is what is known of rows that were left out of other fits.
     """
@@ -189,7 +189,7 @@ def fit_rows(data, options, loss, fitting=slice(None), held_out=None, metric=Non
     source, watched = (data, fitting) if held_out is None else held_out
     kept = None
     if options.keep_left_out and options.early_stopping:
-        kept = KeptOutputs(len(source[watched]))
+        kept = KeptOutputs(len(source.numbers[watched]))
     if held_out is not None:
         held_out = _scaled(source[watched], inputs, targets, loss)
     if loss is None:
@@ -238,7 +238,7 @@ class _UnfinishedFit:
     targets : TargetScaling
     network : Network
     source, watched : TrainingSet and slice or ndarray of int
-        Rows that say when to stop, as places of others.
+        Rows that say when to stop, as indices of others.
     n_rows : int
         Rows of the whole data set.
     kept : KeptOutputs or None
@@ -279,7 +279,7 @@ class _UnfinishedFit:
 
     def scoring(self, name):
         """A function from the network, or one with the same scaling, to its score on held-out rows of that name."""
-        rows = self.source[self.watched].as_given()
+        rows = self.source.as_given(self.watched)
 
         def score(network, **options):
             left_out = self._left_out(sys.maxsize)
@@ -289,10 +289,10 @@ class _UnfinishedFit:
         return score
 
     def tell(self, progress, data, fitting):
-        """Begin to tell of a fit to rows of the data, given by their places."""
-        rows = data[fitting]
-        name = "fit to all rows" if len(rows) == len(data) else "fit without held-out rows"
-        self.watch = progress.fit(name, self.options.solver.max_iter, rows.as_given, self._attributes)
+        """Begin to tell of a fit to rows of the data, given by their indices."""
+        name = "fit to all rows" if len(data.numbers[fitting]) == len(data) else "fit without held-out rows"
+        max_steps = self.options.solver.max_iter
+        self.watch = progress.fit(name, max_steps, lambda: data.as_given(fitting), self._attributes)
 
     def _attributes(self):
         left_out = self._left_out(self.watch.n_steps)
@@ -300,6 +300,8 @@ class _UnfinishedFit:
 
 
 def _initial_network(batch, options):
+    if options.start is not None and not options.from_any_part:
+        return options.start.network(options.architecture)
     rows = calibration_rows(batch, options.seed)
     # What varies in other rows alone varies.
     varies = batch.x.any(axis=0)
@@ -307,10 +309,9 @@ def _initial_network(batch, options):
         n_outputs = batch.Y.shape[1]
         return Network.initialise(options.architecture, rows.x, rows.sample_weight, n_outputs, options.seed, varies)
     network = options.start.network(options.architecture)
-    if options.from_any_part:
-        # Earlier parts may have been as small as a single row, in which nothing varies.
-        varies &= np.append(options.start.inputs.constant, False)
-        network.draw_unseen(varies, rows.x, rows.sample_weight, [options.seed, 6])
+    # Earlier parts may have been as small as a single row, in which nothing varies.
+    varies &= np.append(options.start.inputs.constant, False)
+    network.draw_unseen(varies, rows.x, rows.sample_weight, [options.seed, Stream.UNSEEN_FEATURES])
     return network
 
 

@@ -23,6 +23,7 @@ class Stream(IntEnum):
     BATCH_ORDER = 7
     STEP_SKETCH = 8
     HELD_OUT_ROWS = 9
+    UNSEEN_FEATURES = 10
 
 
 def generator(seed, stream, *numbers):

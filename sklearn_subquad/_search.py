@@ -40,22 +40,24 @@ def fit_network(data, options, validation=None):
         Its result describes the final fit, with the mean error curve of the parts, and the stop reason of the
         longest one unless the final fit took fewer steps than it was meant to. Seconds are summed over all.
     """
-    loss = _loss(data, options)
+    loss, without_metric = _loss(data, options), resolved(data, options)
     if options.early_stopping != "validation":
-        return _fit(data, options, loss)[0]
+        return _fit(data, options, without_metric, loss)[0]
     bounded = data.Y.dtype == bool and loss is None
-    max_parts = _MAX_PARTS_OF_INDICATORS if bounded else _MAX_PARTS
+    max_parts = 1 if validation is not None else _MAX_PARTS_OF_INDICATORS if bounded else _MAX_PARTS
     results, left_out, moments, n_held_out = [], [], [], 0
     while not results or (n_held_out < HELD_OUT_ROWS and len(results) < max_parts):
         if validation is None:
             fitting, held_out = held_out_part(data, options.validation_fraction, options.seed, len(results))
-            part, n_held_out = {"fitting": fitting, "held_out": (data, held_out)}, n_held_out + len(held_out)
+            source, n_fitted, n_of_part = data, len(fitting), len(held_out)
         else:
-            part, n_held_out = {"held_out": (validation, slice(None))}, HELD_OUT_ROWS
+            # Slices copy nothing.
+            fitting, held_out = slice(None), slice(None)
+            source, n_fitted, n_of_part = validation, len(data), len(validation)
+        n_held_out += n_of_part
         if options.solver.verbose:
-            fitted, judged = len(data[part.get("fitting", slice(None))]), len(part["held_out"][0][part["held_out"][1]])
-            print(f"Finding the number of steps: {fitted} rows to fit, {judged} held out.")
-        model, of_part = _fit(data, options, loss, **part)
+            print(f"Finding the number of steps: {n_fitted} rows to fit, {n_of_part} held out.")
+        model, of_part = _fit(data, options, without_metric, loss, fitting=fitting, held_out=(source, held_out))
         results.append(model.result)
         if model.result.stop_reason is StopReason.CALLBACK:
             return _with_seconds_of_all(model, results)
@@ -66,13 +68,17 @@ def fit_network(data, options, validation=None):
     # What only the last part needs is free before the last fit.
     del model
     metric = learned_metric(np.mean(moments, axis=0)) if options.learn_metric else None
+    options = without_metric if metric is None else resolved(data, options, metric)
     final = _fit_all_rows(data, options, loss, metric, results, left_out)
     return _with_seconds_of_all(final, results)
 
 
-def _fit(data, options, loss, **part):
-    """Fit once, or twice where a metric is to be learned; returns the model, and the moments of its metric or None."""
-    model = fit_rows(data, resolved(data, options), loss, **part)
+def _fit(data, options, without_metric, loss, **part):
+    """Fit once, or twice where a metric is to be learned; returns the model, and the moments of its metric or None.
+
+    The options are those of `fit_network`, and as they are `resolved` without a metric.
+    """
+    model = fit_rows(data, without_metric, loss, **part)
     if not options.learn_metric or model.result.stop_reason is StopReason.CALLBACK:
         return model, None
     began = time.perf_counter()
@@ -115,7 +121,6 @@ def _fit_all_rows(data, options, loss, metric, results, left_out):
     best_iter = int(np.argmin(curve))
     if options.solver.verbose:
         print(f"Fitting all {len(data)} rows, with that number of steps: {best_iter}.")
-    options = resolved(data, options, metric)
     # So many, whatever the training loss does.
     solver = dataclasses.replace(options.solver, max_iter=best_iter, tol=0.0, n_iter_no_change=sys.maxsize)
     options = dataclasses.replace(options, solver=solver, early_stopping=False)
