@@ -51,6 +51,10 @@ class DiagonalFactor:
         self._scale = scale
         self.row_scale = scale if scale.shape[1] == 1 else None
 
+    def astype(self, dtype):
+        """The factor in that precision."""
+        return DiagonalFactor(self._scale.astype(dtype, copy=False))
+
     def apply(self, C):
         """``S C`` for C (n x k)."""
         return self._scale * C
@@ -91,6 +95,10 @@ class SoftmaxFactor:
 
     def __init__(self, p):
         self.probabilities, self._root = p, np.sqrt(p)
+
+    def astype(self, dtype):
+        """The factor in that precision."""
+        return SoftmaxFactor(self.probabilities.astype(dtype, copy=False))
 
     def apply(self, C):
         """``S C`` for C (n x k)."""

@@ -6,8 +6,8 @@ solver asks. `exact` says that `apply` is the solution itself, `varies` that it 
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg.blas import dsymv
-from scipy.linalg.lapack import dpotri
+from scipy.linalg.blas import dsymv, get_blas_funcs
+from scipy.linalg.lapack import get_lapack_funcs
 
 from sklearn_subquad._jacobian import MAX_SPANNED
 from sklearn_subquad._losses import SoftmaxFactor
@@ -28,6 +28,8 @@ MAX_FACTORED_OUTPUTS = 32
 # Of the iterations with the Gram matrix alone, within those with the network: a closer solution costs more than the
 # outer iterations that it saves. Their number is bounded where rounding keeps them from the tolerance.
 _GRAM_TOL, _MAX_GRAM_ITER = 0.1, 200
+# They are in single precision where the shift is above this share of a bound of the matrix's norm.
+_SINGLE_SHIFT = 10 * float(np.finfo(np.float32).eps)
 # A preconditioner of an earlier linearisation is kept until a solve does not converge, or takes more iterations than
 # the first one did by this factor and this number.
 _MORE_ITERATIONS, _SPARE_ITERATIONS = 1.5, 2
@@ -194,26 +196,42 @@ class GramPreconditioner(_ReusedPreconditioner):
 class _IteratedGram:
     """Solves with ``S^T (K ⊗ I) S + λ I`` by conjugate gradients, to the tolerance `_GRAM_TOL`.
 
-    A product takes 2 n² k operations and no weights, a small part of one with the network. The preconditioner is one
-    Cholesky factor, of K scaled by the root of the mean square of every row's curvature.
+    A product takes 2 n² k operations and no weights, a small part of one with the network. Where a row is nearly sure
+    of its class, the curvature of one or two outputs is far above that of the others. The preconditioner takes them
+    apart: outputs above twice the row's mean are divided by their diagonal, and what is left shares the inverse of one
+    matrix, of K scaled by the root of the mean square of every row's other curvatures.
     """
 
     def __init__(self, gram, curvature, shift):
-        scales = curvature.output_scales()
-        row_scale = np.sqrt(np.square(scales, dtype=np.float64).mean(axis=1))
-        self._gram, self._curvature, self._shift = gram.astype(scales.dtype), curvature, shift
-        self._factor = _cholesky(gram * row_scale * row_scale[:, None], shift, scales.dtype)
+        squares = np.square(curvature.output_scales(), dtype=np.float64)
+        bound = float(np.diag(gram) @ squares.max(axis=1))
+        # So rough a solution needs no double precision, unless rounding is near the shift.
+        dtype = np.dtype(np.float32 if shift > _SINGLE_SHIFT * bound else np.float64)
+        large = squares > 2 * squares.mean(axis=1, keepdims=True)
+        row_scale = np.sqrt(np.where(large, 0.0, squares).sum(axis=1) / (~large).sum(axis=1))
+        self._gram, self._curvature, self._shift = gram.astype(dtype), curvature.astype(dtype), dtype.type(shift)
+        # Masks as numbers, which are multiplied with faster than places are looked up.
+        self._others = (~large).astype(dtype)
+        self._diagonal = np.where(large, 1 / (np.diag(gram)[:, None] * squares + shift), 0.0).astype(dtype)
+        factor, _ = _cholesky(gram * row_scale * row_scale[:, None], shift, dtype)
+        # A product with the inverse is much faster than two triangular solves.
+        self._inverse = _lower_inverse(factor).astype(dtype, copy=False)
+        self._symm = get_blas_funcs("symm", (self._inverse,))
 
     def solve(self, R):
-        return pcg(self._operator, R, self._solve_mean, tol=_GRAM_TOL, max_iter=_MAX_GRAM_ITER).solution
+        R = R.astype(self._gram.dtype, copy=False)
+        return pcg(self._operator, R, self._precondition, tol=_GRAM_TOL, max_iter=_MAX_GRAM_ITER).solution
 
     def _operator(self, C):
         with blas_threads(2 * len(C) * C.size):
             image = self._gram @ self._curvature.apply(C)
-        return self._curvature.apply_transposed(image) + C.dtype.type(self._shift) * C
+        return self._curvature.apply_transposed(image) + self._shift * C
 
-    def _solve_mean(self, R):
-        return _cholesky_solve(self._factor, R).astype(R.dtype, copy=False)
+    def _precondition(self, R):
+        with blas_threads(2 * len(R) * R.size):
+            # Transposes are in Fortran's order.
+            shared = self._symm(1.0, self._inverse, (self._others * R).T, side=1, lower=True).T
+        return self._others * shared + self._diagonal * R
 
 
 class _SoftmaxGram:
@@ -241,9 +259,7 @@ class _SoftmaxGram:
         for p in curvature.probabilities.T.astype(np.float64):
             root = np.sqrt(p)
             factor, _ = _cholesky(self._gram * root * root[:, None], 1.0, np.float64)
-            with blas_threads(2 * n**3 / 3):
-                # Fails for a zero on the factor's diagonal only, which Cholesky has refused.
-                inner, _ = dpotri(factor, lower=True, overwrite_c=True)
+            inner = _lower_inverse(factor)
             inner *= root
             inner *= root[:, None]
             self._inner.append(inner)
@@ -334,6 +350,15 @@ def _cholesky(matrix, shift, dtype):
         except np.linalg.LinAlgError:
             if precision == np.float64:
                 raise
+
+
+def _lower_inverse(factor):
+    """Lower triangle of the inverse of what has this Cholesky factor, which is overwritten; above it stands anything."""
+    potri = get_lapack_funcs("potri", (factor,))
+    with blas_threads(2 * len(factor) ** 3 / 3):
+        # Fails for a zero on the factor's diagonal only, which Cholesky has refused.
+        inverse, _ = potri(factor, lower=True, overwrite_c=True)
+    return inverse
 
 
 def make_preconditioner(name, *, sketch, sketch_size, seed, n_outputs):

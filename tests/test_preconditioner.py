@@ -210,7 +210,9 @@ class TestSolution:
     @pytest.mark.parametrize("shift", [1e-2, 0.5, 30.0])
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("factor", ["diagonal", "softmax"])
-    def test_gram_of_many_outputs_iterates_with_every_curvature(self, factor, dtype, shift, monkeypatch):
+    @pytest.mark.parametrize("single", [False, True])
+    def test_gram_of_many_outputs_iterates_with_every_curvature(self, single, factor, dtype, shift, monkeypatch):
+        monkeypatch.setattr(_preconditioner, "_SINGLE_SHIFT", 0.0 if single else np.inf)
         monkeypatch.setattr(_preconditioner, "MAX_FACTORED_OUTPUTS", 4)
         curvature, S = curvature_factor(factor, N, 5, dtype, np.random.default_rng(2))
         preconditioner = make("gram", 5)
@@ -221,8 +223,18 @@ class TestSolution:
         rhs = right_hand_side(5, dtype)
         left = rhs.ravel() - (inner + shift * np.eye(rhs.size)) @ preconditioner.apply(rhs).ravel()
         assert np.linalg.norm(left) <= 1.001 * _preconditioner._GRAM_TOL * np.linalg.norm(rhs)
-        monkeypatch.setattr(_preconditioner, "_GRAM_TOL", np.finfo(dtype).eps)
-        check_solution(preconditioner, definite(), shift, 5, dtype, S)
+        used = "float32" if single else dtype
+        monkeypatch.setattr(_preconditioner, "_GRAM_TOL", np.finfo(used).eps)
+        check_solution(preconditioner, definite(), shift, 5, used, S)
+
+    def test_gram_of_many_outputs_is_in_double_precision_near_rounding(self):
+        rng = np.random.default_rng(2)
+        curvature, _ = curvature_factor("softmax", N, 40, "float64", rng)
+        preconditioner = make("gram", 40)
+        preconditioner.prepare(Counting(definite(), "float64", curvature, n_outputs=40), same_rows=False)
+        for shift, dtype in ((1.0, "float32"), (1e-9, "float64")):
+            preconditioner.factor(shift)
+            assert preconditioner._solver._gram.dtype == dtype
 
     @pytest.mark.parametrize("factor", ["identity", "diagonal", "softmax"])
     def test_gram_of_few_outputs_is_a_linear_map(self, factor):
