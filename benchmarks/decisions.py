@@ -18,10 +18,12 @@ from suite.problems import friedman
 from threadpoolctl import threadpool_limits
 from uci_sets import DATA, SMALL, load_splits
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _kernels, _network, _trust_region
-from sklearn_subquad._matmul import PackedMatrix
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._rows import SparseRows
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _kernels
+from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._linalg.sparse_rows import SparseRows
+from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._network import network as network_module
+from sklearn_subquad._solver import levenberg_marquardt
 
 
 def median_ms(work, repeats=31):
@@ -91,7 +93,7 @@ def nearby_shifts():
     for damping in (0.01, 0.001):
         for seed in range(3):
             for ratio in ratios:
-                with unittest.mock.patch("sklearn_subquad._preconditioner._NEARBY_SHIFT", ratio):
+                with unittest.mock.patch("sklearn_subquad._curvature.preconditioners._NEARBY_SHIFT", ratio):
                     model = SubquadMLPClassifier(
                         hidden_layer_sizes=(512, 512),
                         loss="log_loss",
@@ -150,13 +152,13 @@ def outputs():
 
 
 def _print_inner_solves(k, name, model, X, y):
-    solves, pcg = [], _trust_region.pcg
+    solves, pcg = [], levenberg_marquardt.pcg
 
     def recording(*args, **named):
         solves.append(pcg(*args, **named))
         return solves[-1]
 
-    with unittest.mock.patch("sklearn_subquad._trust_region.pcg", recording):
+    with unittest.mock.patch("sklearn_subquad._solver.levenberg_marquardt.pcg", recording):
         start = time.perf_counter()
         model.fit(X, y)
         seconds = time.perf_counter() - start
@@ -176,8 +178,8 @@ def best_rmse(split, seed):
 
 def mirrored():
     splits = load_splits(DATA, "energy")[:3]
-    for threshold, name in ((_network.MIRROR_INIT_SCALE, "random"), (0.0, "mirrored")):
-        with unittest.mock.patch("sklearn_subquad._network.MIRROR_INIT_SCALE", threshold):
+    for threshold, name in ((network_module.MIRROR_INIT_SCALE, "random"), (0.0, "mirrored")):
+        with unittest.mock.patch("sklearn_subquad._network.network.MIRROR_INIT_SCALE", threshold):
             rmse = np.mean([best_rmse(split, seed=123 + number) for number, split in enumerate(splits)])
         print(f"energy, 3 splits, best iterate, {name} start: RMSE {rmse:.3f}", flush=True)
 

@@ -12,7 +12,7 @@ _BLOCK = 2048
 
 
 class DenseNetwork:
-    """Dense copies of a network's parameters (`sklearn_subquad._network.Network` with one output)."""
+    """Dense copies of a network's parameters (`sklearn_subquad._network.network.Network` with one output)."""
 
     @classmethod
     def initialise(cls, width, x, density, init_scale):

@@ -8,10 +8,10 @@ from unittest import mock
 import numpy as np
 
 from sklearn_subquad import _kernels
-from sklearn_subquad._matmul import PackedMatrix
-from sklearn_subquad._products import ColumnwiseSum
-from sklearn_subquad._stopwatch import Stopwatch
-from sklearn_subquad._weights import LazyWeights
+from sklearn_subquad._linalg.columnwise import ColumnwiseSum
+from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._network.lazy_weights import LazyWeights
+from sklearn_subquad._utils.stopwatch import Stopwatch
 
 CHUNK_ROWS, LANES = _kernels.CHUNK_ROWS, _kernels.LANES
 

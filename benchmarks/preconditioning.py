@@ -16,14 +16,14 @@ from rows import DATA, load_images
 from sklearn.datasets import load_digits
 from suite.problems import friedman
 
-from sklearn_subquad._jacobian import Jacobian, make_probes
-from sklearn_subquad._losses import IdentityFactor
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._pcg import pcg
-from sklearn_subquad._preconditioner import cheapest_preconditioner, make_preconditioner
-from sklearn_subquad._scaling import InputScaling
-from sklearn_subquad._sparsifier import auto_density
+from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
+from sklearn_subquad._curvature.losses import IdentityFactor
+from sklearn_subquad._curvature.preconditioners import cheapest_preconditioner, make_preconditioner
+from sklearn_subquad._fit.scaling import InputScaling
+from sklearn_subquad._linalg.pcg import pcg
+from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._network.activations import auto_density
+from sklearn_subquad._network.network import Architecture, Network
 
 TOLERANCE, MAX_ITERATIONS = 1e-3, 300
 # Of the crossover: the least damping that a fit starts from, and rows by width.

@@ -30,7 +30,7 @@ def machine():
     from threadpoolctl import threadpool_info
 
     from sklearn_subquad import __version__, _kernels
-    from sklearn_subquad._parallel import resolve_n_jobs
+    from sklearn_subquad._linalg.threads import resolve_n_jobs
 
     blas = sorted({f"{lib['internal_api']} {lib['version']}" for lib in threadpool_info() if lib["user_api"] == "blas"})
     return (

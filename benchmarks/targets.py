@@ -15,14 +15,14 @@ from provenance import print_provenance
 from suite import kernels
 from suite.problems import friedman, network_inputs
 
-from sklearn_subquad._costs import cheapest_route
-from sklearn_subquad._losses import SquaredError
-from sklearn_subquad._matmul import ROUTES, PackedMatrix, strassen_columns, strassen_levels
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
-from sklearn_subquad._sparsifier import auto_density
-from sklearn_subquad._trust_region import Batch
+from sklearn_subquad._curvature.losses import SquaredError
+from sklearn_subquad._linalg.costs import cheapest_route
+from sklearn_subquad._linalg.packed import ROUTES, PackedMatrix, strassen_columns, strassen_levels
+from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._network.activations import auto_density
+from sklearn_subquad._network.network import Architecture, Network
+from sklearn_subquad._solver.gauss_newton import GaussNewtonSolver, SolverOptions
+from sklearn_subquad._solver.levenberg_marquardt import Batch
 
 N_ROWS = 1024
 

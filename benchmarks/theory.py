@@ -29,15 +29,15 @@ from scaling import STEPS, time_ours, timed_model
 from scipy.special import ndtr
 from suite.problems import friedman
 
-from sklearn_subquad._losses import SquaredError
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._pcg import pcg
-from sklearn_subquad._scaling import InputScaling
-from sklearn_subquad._sketch import SKETCHES, JacobianSketch
-from sklearn_subquad._sparsifier import auto_density
-from sklearn_subquad._stopwatch import Stopwatch
-from sklearn_subquad._trust_region import Batch, StepOptions, TrustRegion
+from sklearn_subquad._curvature.losses import SquaredError
+from sklearn_subquad._curvature.sketch import SKETCHES, JacobianSketch
+from sklearn_subquad._fit.scaling import InputScaling
+from sklearn_subquad._linalg.pcg import pcg
+from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._network.activations import auto_density
+from sklearn_subquad._network.network import Architecture, Network
+from sklearn_subquad._solver.levenberg_marquardt import Batch, StepOptions, TrustRegion
+from sklearn_subquad._utils.stopwatch import Stopwatch
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results" / "theory.json"
 

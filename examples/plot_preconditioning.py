@@ -12,14 +12,14 @@ from matplotlib import pyplot as plt
 from sklearn.datasets import load_digits
 
 # Private modules, which may change without notice: estimators do not show the residuals of their inner solves.
-from sklearn_subquad._jacobian import Jacobian, make_probes
-from sklearn_subquad._losses import IdentityFactor
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._pcg import pcg
-from sklearn_subquad._preconditioner import make_preconditioner
-from sklearn_subquad._scaling import InputScaling
-from sklearn_subquad._sparsifier import auto_density
+from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
+from sklearn_subquad._curvature.losses import IdentityFactor
+from sklearn_subquad._curvature.preconditioners import make_preconditioner
+from sklearn_subquad._fit.scaling import InputScaling
+from sklearn_subquad._linalg.pcg import pcg
+from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._network.activations import auto_density
+from sklearn_subquad._network.network import Architecture, Network
 
 N_ROWS, WIDTH = 500, 512
 TOLERANCE, MAX_ITERATIONS = 1e-6, 150

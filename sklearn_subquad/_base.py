@@ -10,23 +10,23 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import validate_data
 
-from sklearn_subquad._calibration import fitted_sharpness
 from sklearn_subquad._compat import CallbackSupportMixin, callback_context, check_sample_weight
-from sklearn_subquad._data import GivenRows, TrainingSet
-from sklearn_subquad._fitting import (
+from sklearn_subquad._curvature.preconditioners import MAX_FACTORED_OUTPUTS, resolved_sketch_size
+from sklearn_subquad._fit.calibration import fitted_sharpness
+from sklearn_subquad._fit.callbacks import CallbackProgress
+from sklearn_subquad._fit.data import GivenRows, TrainingSet
+from sklearn_subquad._fit.folds import fit_network, held_out_part, keeps_fitted_part
+from sklearn_subquad._fit.iterates import Iterates
+from sklearn_subquad._fit.laplace import LinearisedLaplace, covariance_sketch_size
+from sklearn_subquad._fit.train import (
     FittedStart,
     FittingOptions,
 )
-from sklearn_subquad._iterates import Iterates
-from sklearn_subquad._laplace import LinearisedLaplace, covariance_sketch_size
+from sklearn_subquad._linalg.threads import worker_threads
 from sklearn_subquad._memory import MAX_SQUARE_ROWS, FitSize, densified, require_bytes
-from sklearn_subquad._missing import named_errors
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._preconditioner import MAX_FACTORED_OUTPUTS, resolved_sketch_size
 from sklearn_subquad._predictor import OUT_ACTIVATIONS, Predictor
-from sklearn_subquad._progress import CallbackProgress
-from sklearn_subquad._search import fit_network, held_out_part, keeps_fitted_part
-from sklearn_subquad._stopping import StopReason
+from sklearn_subquad._solver.stopping import StopReason
+from sklearn_subquad._utils.missing import named_errors
 
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
 _MIN_STEP_FOR_THREADS = 400_000

@@ -10,9 +10,9 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_subquad._base import BaseSubquadMLP
-from sklearn_subquad._calibration import project_onto_simplex, scores
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
-from sklearn_subquad._data import GivenRows
+from sklearn_subquad._fit.calibration import project_onto_simplex, scores
+from sklearn_subquad._fit.data import GivenRows
 from sklearn_subquad._labels import (
     encode_labels,
     encode_more_labels,
@@ -22,8 +22,8 @@ from sklearn_subquad._labels import (
     weights_of_classes,
 )
 from sklearn_subquad._memory import densified
-from sklearn_subquad._missing import check_targets
-from sklearn_subquad._typing import MatrixLike
+from sklearn_subquad._utils.missing import check_targets
+from sklearn_subquad._utils.typing import MatrixLike
 
 _MISSING_LABELS = "labels: drop these rows, or give them a class of their own."
 

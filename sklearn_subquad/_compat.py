@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight
 
-from sklearn_subquad._missing import named_errors
+from sklearn_subquad._utils.missing import named_errors
 
 __all__ = [
     "CallbackSupportMixin",

@@ -6,7 +6,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sklearn_subquad._missing import check_targets
+from sklearn_subquad._utils.missing import check_targets
 
 
 def require_classes(y, name):

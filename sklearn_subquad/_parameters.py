@@ -8,15 +8,15 @@ from typing import Any, Literal
 import numpy as np
 
 from sklearn_subquad._compat import Interval, Off, ScoreName, StrOptions
-from sklearn_subquad._initial_weights import INPUT_WEIGHTS
-from sklearn_subquad._matmul import ROUTES
-from sklearn_subquad._network import Architecture
+from sklearn_subquad._curvature.preconditioners import cheapest_preconditioner
+from sklearn_subquad._curvature.sketch import SKETCHES
+from sklearn_subquad._fit.scoring import Score
+from sklearn_subquad._linalg.packed import ROUTES
+from sklearn_subquad._network.activations import SPARSIFIERS, auto_density
+from sklearn_subquad._network.initial_weights import INPUT_WEIGHTS
+from sklearn_subquad._network.network import Architecture
 from sklearn_subquad._persistence import StampedEstimator
-from sklearn_subquad._preconditioner import cheapest_preconditioner
-from sklearn_subquad._scoring import Score
-from sklearn_subquad._sketch import SKETCHES
-from sklearn_subquad._solver import SolverOptions
-from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density
+from sklearn_subquad._solver.gauss_newton import SolverOptions
 
 # early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
 _MIN_ROWS_FOR_VALIDATION = 100

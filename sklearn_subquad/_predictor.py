@@ -4,14 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_subquad._laplace import LinearisedLaplace
-from sklearn_subquad._matmul import PackedMatrix
+from sklearn_subquad._fit.laplace import LinearisedLaplace
+from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling
+from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._linalg.threads import worker_threads
 from sklearn_subquad._memory import CALIBRATION_ROWS, densified
-from sklearn_subquad._missing import named_errors
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._network.network import Architecture, Network
 from sklearn_subquad._parameters import MLPParameters
-from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling
+from sklearn_subquad._utils.missing import named_errors
 
 # What turns outputs of a loss into predictions, in the terms of scikit-learn's MLP.
 OUT_ACTIVATIONS = {

@@ -10,10 +10,10 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
-from sklearn_subquad._data import GivenRows
+from sklearn_subquad._fit.data import GivenRows
 from sklearn_subquad._memory import densified
-from sklearn_subquad._missing import numeric_targets
-from sklearn_subquad._typing import MatrixLike
+from sklearn_subquad._utils.missing import numeric_targets
+from sklearn_subquad._utils.typing import MatrixLike
 
 
 class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):

@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from sklearn_subquad import _kernels
-from sklearn_subquad._parallel import blas_libraries, resolve_n_jobs
+from sklearn_subquad._linalg.threads import blas_libraries, resolve_n_jobs
 
 _PACKAGES = ("sklearn-subquad", "scikit-learn", "numpy", "scipy", "joblib", "threadpoolctl")
 

@@ -7,13 +7,13 @@ import pytest
 from sklearn.base import is_classifier
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._held_out import split
-from sklearn_subquad._jacobian import Jacobian, make_probes
+from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
+from sklearn_subquad._curvature.losses import DiagonalFactor, IdentityFactor, SoftmaxFactor, make_loss
+from sklearn_subquad._fit.held_out import split
 from sklearn_subquad._labels import encode_labels
-from sklearn_subquad._losses import DiagonalFactor, IdentityFactor, SoftmaxFactor, make_loss
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._random_streams import Stream, generator
-from sklearn_subquad._trust_region import Batch
+from sklearn_subquad._network.network import Architecture, Network
+from sklearn_subquad._solver.levenberg_marquardt import Batch
+from sklearn_subquad._utils.random_streams import Stream, generator
 
 N_ROWS, N_FEATURES = 17, 5
 # Both estimators with all their losses.

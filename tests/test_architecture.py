@@ -1,36 +1,69 @@
-"""The order of the modules is the one that doc/architecture.md says."""
+"""Imports go down the layers, which are the folders that doc/architecture.md shows."""
 
 import ast
+import graphlib
 import pathlib
 import re
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-MODULES = sorted((ROOT / "sklearn_subquad").glob("*.py"))
-# What every module may use or uses every module, and is in no row.
-ANYWHERE = {"__init__", "_compat", "_show_versions"}
+PACKAGE = ROOT / "sklearn_subquad"
+# What uses every module, and what every module may use.
+TOP, GROUND = {"__init__", "_show_versions"}, {"_compat", "_memory"}
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE or path.stem not in TOP]
 
 
-def rows():
-    """The row of every module in the first table."""
-    table = (ROOT / "doc" / "architecture.md").read_text(encoding="utf-8").split("\n\n")[2]
-    modules = [line.split("|")[2] for line in table.splitlines()[2:]]
-    return {name: row for row, cell in enumerate(modules) for name in re.findall(r"`(\w+)(?:\.py|/)`", cell)}
+def layers():
+    """The number of the row of every folder, and of every file that is in none, in the table of the page."""
+    page = (ROOT / "doc" / "architecture.md").read_text(encoding="utf-8").split("## Folders are layers")[1]
+    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    return {name: row for row, cell in enumerate(cells) for name in re.findall(r"`(\w+)(?:\.py|/)`", cell)}
+
+
+def name_of(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def imported(path):
-    """Names of the package's modules that a module imports."""
+    """Names within the package of the modules that a module imports, and of folders where it imports from these."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "sklearn_subquad":
-            yield from [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+        assert not isinstance(node, ast.Import) or not any("sklearn_subquad" in alias.name for alias in node.names)
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        assert node.level == 0, "imports name the package"
+        if node.module.split(".")[0] == "sklearn_subquad":
+            within = node.module.split(".")[1:]
+            modules = [alias.name for alias in node.names if (PACKAGE.joinpath(*within) / f"{alias.name}.py").exists()]
+            yield from [".".join([*within, module]) for module in modules] or [".".join(within or ["_kernels"])]
 
 
-def test_every_module_has_a_row():
-    assert set(rows()) == {path.stem for path in MODULES} - ANYWHERE | {"_kernels"}
+def layer(name):
+    return name.split(".")[0]
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.stem not in ANYWHERE], ids=lambda path: path.stem)
-def test_imports_go_down_the_table(path):
-    row = rows()
-    assert [name for name in imported(path) if name not in ANYWHERE and row[name] < row[path.stem]] == []
+def test_every_folder_and_file_has_a_row():
+    assert set(layers()) == {layer(name_of(path)) for path in MODULES} - GROUND
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_down(path):
+    row, name = layers(), name_of(path)
+    if layer(name) in GROUND:
+        # These two may use the floor below, and nothing else.
+        allowed = {name for name, number in row.items() if number >= row["_utils"]}
+        assert {layer(other) for other in imported(path)} <= allowed
+        return
+    up = [other for other in imported(path) if layer(other) not in GROUND and row[layer(other)] < row[layer(name)]]
+    assert up == []
+
+
+def test_no_two_files_import_each_other():
+    graph = {name_of(path): set(imported(path)) for path in MODULES}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_files_are_short(path):
+    estimators = {"_regressor", "_classifier"}
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 450 or path.stem in estimators

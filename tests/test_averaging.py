@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from cases import Case, build, parameters, random_step
 
-from sklearn_subquad._averaging import IterateAverage, Parameters
-from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._solver.averaging import IterateAverage, Parameters
 
 DTYPES = ["float32", "float64"]
 # Layers, skip connections, keep_start: without weights between layers, without input weights, with a change apart.

@@ -18,10 +18,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _search
-from sklearn_subquad._minibatch import MiniBatchSolver
-from sklearn_subquad._network import Network
-from sklearn_subquad._trust_region import TrustRegion
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base
+from sklearn_subquad._fit import folds
+from sklearn_subquad._network.network import Network
+from sklearn_subquad._solver.levenberg_marquardt import TrustRegion
+from sklearn_subquad._solver.minibatch import MiniBatchSolver
 
 N, N_TEST = 600, 400
 
@@ -37,7 +38,7 @@ def _one_blas_thread():
 def kept_parts(monkeypatch):
     """One part is held out, and what was fitted without it is the result, as where there are many rows."""
     for limit in ("HELD_OUT_ROWS", "_ENOUGH_WITHOUT"):
-        monkeypatch.setattr(_search, limit, 1)
+        monkeypatch.setattr(folds, limit, 1)
 
 
 def batched(estimator_class, **parameters):

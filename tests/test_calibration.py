@@ -8,11 +8,12 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.metrics import log_loss
 
-from sklearn_subquad import SubquadMLPClassifier, _calibration
-from sklearn_subquad._calibration import LeftOutPath, LeftOutRows, project_onto_simplex, scores
-from sklearn_subquad._losses import SquaredError
-from sklearn_subquad._stopping import HeldOutError, KeptOutputs
-from sklearn_subquad._trust_region import Batch
+from sklearn_subquad import SubquadMLPClassifier
+from sklearn_subquad._curvature.losses import SquaredError
+from sklearn_subquad._fit import calibration as calibration_module
+from sklearn_subquad._fit.calibration import LeftOutPath, LeftOutRows, project_onto_simplex, scores
+from sklearn_subquad._solver.levenberg_marquardt import Batch
+from sklearn_subquad._solver.stopping import HeldOutError, KeptOutputs
 
 SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 4, "random_state": 0}
 # The interval in which the factor is searched is closed to about this, relatively.
@@ -33,7 +34,7 @@ def left_out_rows(k, n, sharpness=3.0, seed=0):
 
 def fitted_sharpness(rows):
     """Of two classes, in one column, or of one class for each."""
-    return _calibration.fitted_sharpness(rows, independent=rows.outputs.shape[1] == 1)
+    return calibration_module.fitted_sharpness(rows, independent=rows.outputs.shape[1] == 1)
 
 
 def objective(rows, sharpness):
@@ -135,7 +136,7 @@ def recorded(monkeypatch):
 
     def recording(rows, independent):
         seen.append(rows)
-        return _calibration.fitted_sharpness(rows, independent)
+        return calibration_module.fitted_sharpness(rows, independent)
 
     monkeypatch.setattr("sklearn_subquad._base.fitted_sharpness", recording)
     return seen

@@ -10,8 +10,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _fitting
-from sklearn_subquad._stopping import StopReason
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._fit import train
+from sklearn_subquad._solver.stopping import StopReason
 
 callback = pytest.importorskip("sklearn.callback", reason="callbacks came with scikit-learn 1.9")
 
@@ -143,10 +144,8 @@ def test_callbacks_change_nothing(estimator_class, parameters):
 
 
 def test_models_are_made_only_where_a_callback_asks(monkeypatch):
-    made, attributes = [], _fitting.Iterates.attributes
-    monkeypatch.setattr(
-        _fitting.Iterates, "attributes", lambda self, *args: made.append(args) or attributes(self, *args)
-    )
+    made, attributes = [], train.Iterates.attributes
+    monkeypatch.setattr(train.Iterates, "attributes", lambda self, *args: made.append(args) or attributes(self, *args))
     X, y = data_for(SubquadMLPRegressor)
     silent = Silent()
     small(SubquadMLPRegressor).set_callbacks(silent).fit(X, y)

@@ -7,9 +7,9 @@ import pytest
 from cases import EVERY_LOSS
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._metric import learned_metric
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._scaling import InputScaling
+from sklearn_subquad._fit.metric import learned_metric
+from sklearn_subquad._fit.scaling import InputScaling
+from sklearn_subquad._network.network import Architecture, Network
 
 NARROW = {"hidden_layer_sizes": (32, 32), "max_iter": 4, "random_state": 0}
 CONSTANTS = {"year": 2023.0, "zero": 0.0, "small": 1e-300, "large": -1e12, "tenth": 0.1}

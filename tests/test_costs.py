@@ -2,16 +2,18 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sklearn_subquad import _costs, _kernels, _matmul
-from sklearn_subquad._costs import (
+from sklearn_subquad import _kernels
+from sklearn_subquad._linalg import costs as costs_module
+from sklearn_subquad._linalg import packed
+from sklearn_subquad._linalg.costs import (
     FoldingCosts,
     balanced_rank,
     cheapest_route,
     folding_operations,
     query_operations,
 )
-from sklearn_subquad._matmul import ROUTES, PackedMatrix, strassen_levels
-from sklearn_subquad._rows import SparseRows
+from sklearn_subquad._linalg.packed import ROUTES, PackedMatrix, strassen_levels
+from sklearn_subquad._linalg.sparse_rows import SparseRows
 
 DTYPES = [np.dtype("float32"), np.dtype("float64")]
 
@@ -45,7 +47,7 @@ def test_the_sparse_route_folds_in_what_a_sparse_network_has(level, dtype, facto
 
 @pytest.mark.parametrize("level", _kernels.simd_levels())
 def test_every_level_has_costs(level):
-    assert set(_costs._FOLDING_COSTS[level].of_routes(100, 300, 400, 0.2)) == set(ROUTES)
+    assert set(costs_module._FOLDING_COSTS[level].of_routes(100, 300, 400, 0.2)) == set(ROUTES)
 
 
 @pytest.mark.parametrize("density", [0.0, 0.2, 1.0])
@@ -73,11 +75,11 @@ def test_cost_of_strassen_is_that_of_the_products_its_route_makes(n_out, factors
         made.append((*A.shape, B.shape[1]))
         return np.zeros((len(A), B.shape[1]), dtype=A.dtype)
 
-    monkeypatch.setattr(_matmul, "strassen", recorded)
+    monkeypatch.setattr(packed, "strassen", recorded)
     # The least rank and width at which there is a level.
     U, G = factors(2048, n_out, 2048, 0.0, 0.0)
     PackedMatrix.zeros(n_out, 2048, np.float32).add_product(U, G, "strassen")
-    expected = sum(strassen_operations(*shape, _costs._SUM_OPERATIONS) for shape in made) / (2048 * 2048 * n_out)
+    expected = sum(strassen_operations(*shape, costs_module._SUM_OPERATIONS) for shape in made) / (2048 * 2048 * n_out)
     actual = FoldingCosts(fixed=1.0, per_density=1.0).of_routes(2048, 2048, n_out, 0.0)["strassen"]
     np.testing.assert_allclose(actual, expected, rtol=0.01)
 
@@ -97,7 +99,7 @@ def test_cheapest_route_is_a_known_one(density, dtype, factors):
     ],
 )
 def test_cheapest_route_follows_the_density_of_the_right_factor(costs, density, route, factors, monkeypatch):
-    monkeypatch.setitem(_costs._FOLDING_COSTS, _kernels.simd_level(), costs)
+    monkeypatch.setitem(costs_module._FOLDING_COSTS, _kernels.simd_level(), costs)
     for density_of_U in (0.01, 1.0):
         assert cheapest_route(*factors(40, 200, 300, density_of_U, density), 200) == route
 
@@ -126,7 +128,7 @@ def test_query_operations_are_two_for_every_row_and_entry(n_rows, factors):
 
 @pytest.mark.parametrize("density", [0.0, 0.5, 1.0])
 def test_folding_operations_are_those_of_the_sparse_kernel_and_a_pass_over_the_weights(density, factors, monkeypatch):
-    monkeypatch.setattr(_costs, "_PASS_OPERATIONS", 7)
+    monkeypatch.setattr(costs_module, "_PASS_OPERATIONS", 7)
     U, G = factors(6, 50, 70, 0.3, density)
     # Every entry of G meets all 50 outputs.
     operations = sum(2 * 50 for entry in G.to_csr().toarray().ravel() if entry != 0)

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from thread_counts import thread_counts
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._parallel import resolve_n_jobs
+from sklearn_subquad._linalg.threads import resolve_n_jobs
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("dask") is None or importlib.util.find_spec("distributed") is None,

@@ -21,13 +21,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _parallel
-from sklearn_subquad._calibration import project_onto_simplex
-from sklearn_subquad._jacobian import Jacobian
-from sklearn_subquad._losses import make_loss
-from sklearn_subquad._matmul import ROUTES, PackedMatrix
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._scaling import InputScaling, effective_dimension
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._curvature.jacobian import Jacobian
+from sklearn_subquad._curvature.losses import make_loss
+from sklearn_subquad._fit.calibration import project_onto_simplex
+from sklearn_subquad._fit.scaling import InputScaling, effective_dimension
+from sklearn_subquad._linalg import threads
+from sklearn_subquad._linalg.packed import ROUTES, PackedMatrix
+from sklearn_subquad._network.network import Architecture, Network
 
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 
@@ -930,16 +931,16 @@ def test_matmul_chooses_how_weights_are_updated(route, monkeypatch):
 
 @pytest.mark.parametrize("n_jobs", [1, 2, 3])
 def test_n_jobs_is_the_number_of_threads(n_jobs, monkeypatch):
-    threads, pool = [1], _parallel.ThreadPoolExecutor
+    counts, pool = [1], threads.ThreadPoolExecutor
 
     def spy(max_workers, **kwargs):
-        threads.append(max_workers)
+        counts.append(max_workers)
         return pool(max_workers, **kwargs)
 
-    monkeypatch.setattr(_parallel, "ThreadPoolExecutor", spy)
+    monkeypatch.setattr(threads, "ThreadPoolExecutor", spy)
     X, y = regression_data()
     small(SubquadMLPRegressor, n_jobs=n_jobs, max_iter=1).fit(X, y).predict(X)
-    assert max(threads) == n_jobs
+    assert max(counts) == n_jobs
 
 
 @BOTH
@@ -1049,14 +1050,14 @@ def test_automatic_initial_scale_follows_the_effective_dimension(
 
 @pytest.mark.parametrize(("n_features", "numbers"), [(40, 0), (40, 1 << 23), (3000, 1 << 18)])
 def test_the_effective_dimension_is_counted_on_some_of_many_rows(n_features, numbers, monkeypatch):
-    monkeypatch.setattr("sklearn_subquad._fitting._DIMENSION_NUMBERS", numbers)
+    monkeypatch.setattr("sklearn_subquad._fit.train._DIMENSION_NUMBERS", numbers)
     seen = []
 
     def counting(x, sample_weight):
         seen.append(x.shape)
         return effective_dimension(x, sample_weight)
 
-    monkeypatch.setattr("sklearn_subquad._fitting.effective_dimension", counting)
+    monkeypatch.setattr("sklearn_subquad._fit.train.effective_dimension", counting)
     X = np.random.default_rng(0).standard_normal((1500, n_features), np.float32)
     settings = {"hidden_layer_sizes": (20, 200), "max_iter": 1, "early_stopping": False}
     assert small(SubquadMLPRegressor, **settings).fit(X, X[:, 0]).init_scale_ == 1.0

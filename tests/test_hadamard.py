@@ -19,7 +19,7 @@ from sklearn_subquad._kernels import (
     use_simd_level,
     walsh_hadamard,
 )
-from sklearn_subquad._rows import SparseRows
+from sklearn_subquad._linalg.sparse_rows import SparseRows
 
 DTYPES = [np.float32, np.float64]
 SENTINEL = -12345.0

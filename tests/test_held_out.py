@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sklearn_subquad import SubquadMLPClassifier
-from sklearn_subquad._held_out import split
+from sklearn_subquad._fit.held_out import split
 
 SETTINGS = {"hidden_layer_sizes": (128, 128), "random_state": 0}
 LOSSES = pytest.mark.parametrize("loss", ["squared_error", "log_loss"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._initial_weights import axis_aligned
+from sklearn_subquad._network.initial_weights import axis_aligned
 
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 SCALES = np.array([3.0, 0.0, 1.0, 0.2, 2.0, 0.0])

@@ -5,9 +5,9 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._averaging import IterateAverage, Parameters
-from sklearn_subquad._network import Network
-from sklearn_subquad._weights import LazyWeights
+from sklearn_subquad._network.lazy_weights import LazyWeights
+from sklearn_subquad._network.network import Network
+from sklearn_subquad._solver.averaging import IterateAverage, Parameters
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((60, 4)), RNG.standard_normal(60)

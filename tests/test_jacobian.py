@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from cases import CASES, Case, DenseNetwork, as_dense, as_vector, build, curvature_factor, fitting_problem, parameters
 
-from sklearn_subquad import _jacobian
-from sklearn_subquad._jacobian import Jacobian, make_probes
-from sklearn_subquad._jacobian_blocks import JacobianBlocks
-from sklearn_subquad._losses import DiagonalFactor, IdentityFactor, SoftmaxFactor
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._sketch import JacobianSketch
+from sklearn_subquad._curvature import jacobian as jacobian_module
+from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
+from sklearn_subquad._curvature.jacobian_blocks import JacobianBlocks
+from sklearn_subquad._curvature.losses import DiagonalFactor, IdentityFactor, SoftmaxFactor
+from sklearn_subquad._curvature.sketch import JacobianSketch
+from sklearn_subquad._linalg.threads import worker_threads
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
 REGIMES = ("grams", "weights")
@@ -67,7 +67,7 @@ def assert_close(actual, desired, case):
 
 
 def force(regime, monkeypatch):
-    monkeypatch.setattr(_jacobian, "_LAYER_GRAM_BYTES", 1 << 30 if regime == "grams" else 0)
+    monkeypatch.setattr(jacobian_module, "_LAYER_GRAM_BYTES", 1 << 30 if regime == "grams" else 0)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
@@ -337,14 +337,14 @@ def test_outputs_that_are_probes_take_one_backward_pass_in_all(regime, n_outputs
 
 def test_gram_matrices_of_the_layers_are_computed_once(monkeypatch):
     at = Linearised(some_case(n_layers=3))
-    calls, row_gram_columns = [], _jacobian.row_gram_columns
+    calls, row_gram_columns = [], jacobian_module.row_gram_columns
 
     def counting(rows, first, last):
         calls.append(rows)
         return row_gram_columns(rows, first, last)
 
     # All rows are in one panel.
-    monkeypatch.setattr(_jacobian, "row_gram_columns", counting)
+    monkeypatch.setattr(jacobian_module, "row_gram_columns", counting)
     jacobian = at.jacobian()
     for _ in range(3):
         jacobian.normal(at.draw(0))
@@ -367,20 +367,20 @@ def test_gram_matrices_have_to_fit(monkeypatch):
     network, batch, _ = fitting_problem(n=10, widths=(64, 64))
     jacobian = Jacobian(network, network.forward(batch.x), np.ones(10), np.eye(1), IdentityFactor())
     for spare, pay in ((0, True), (-1, False)):
-        monkeypatch.setattr(_jacobian, "_LAYER_GRAM_BYTES", 3 * 10 * 10 * 8 + spare)
+        monkeypatch.setattr(jacobian_module, "_LAYER_GRAM_BYTES", 3 * 10 * 10 * 8 + spare)
         assert jacobian._layer_grams_pay == pay
 
 
 def test_gram_solve_follows_the_shift(monkeypatch):
     at = Linearised(some_case(n_outputs=3, factor="softmax"))
     jacobian, rhs = at.jacobian(), np.random.default_rng(9).standard_normal((len(at.x), 2))
-    factored, cho_factor = [], _jacobian.scipy.linalg.cho_factor
+    factored, cho_factor = [], jacobian_module.scipy.linalg.cho_factor
 
     def counting(matrix, **options):
         factored.append(matrix)
         return cho_factor(matrix, **options)
 
-    monkeypatch.setattr(_jacobian.scipy.linalg, "cho_factor", counting)
+    monkeypatch.setattr(jacobian_module.scipy.linalg, "cho_factor", counting)
     gram = jacobian.gram().copy()
     for shift in (0.1, 0.1, 10.0, 0.1):
         wanted = np.linalg.solve(gram + shift * np.eye(len(at.x)), rhs)

@@ -11,8 +11,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.multioutput import MultiOutputClassifier
 
 from sklearn_subquad import SubquadMLPClassifier
+from sklearn_subquad._curvature.losses import BinaryLogLoss, make_loss
 from sklearn_subquad._labels import encode_labels
-from sklearn_subquad._losses import BinaryLogLoss, make_loss
 
 SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 6, "random_state": 0}
 LOSSES = pytest.mark.parametrize("loss", ["squared_error", "log_loss"])

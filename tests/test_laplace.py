@@ -8,9 +8,10 @@ import pytest
 from cases import DenseNetwork, fitting_problem
 from sklearn import config_context
 
-from sklearn_subquad import SubquadMLPRegressor, _laplace
-from sklearn_subquad._laplace import LinearisedLaplace
-from sklearn_subquad._network import Network
+from sklearn_subquad import SubquadMLPRegressor
+from sklearn_subquad._fit import laplace as laplace_module
+from sklearn_subquad._fit.laplace import LinearisedLaplace
+from sklearn_subquad._network.network import Network
 
 OPTIONS = {"hidden_layer_sizes": (48, 40), "max_iter": 4, "random_state": 0}
 
@@ -26,7 +27,7 @@ def linear_problem(n=40, n_features=6, n_outputs=2):
 def left_out_rows(features, Y, sample_weight):
     weighted = sample_weight[:, None] * features
     eigenvalues, vectors = np.linalg.eigh(features.T @ weighted)
-    return _laplace._LeftOutRows(features @ vectors, eigenvalues, vectors.T @ weighted.T @ Y, Y, sample_weight)
+    return laplace_module._LeftOutRows(features @ vectors, eigenvalues, vectors.T @ weighted.T @ Y, Y, sample_weight)
 
 
 def toy_data(n=300, n_outputs=1, noise=0.3, seed=0, dtype=np.float64):
@@ -105,9 +106,9 @@ def new_inputs(batch):
 @pytest.mark.parametrize("n_outputs", [1, 3, 5])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_variance_is_that_of_dense_algebra_on_the_sketches(n_outputs, weighted, monkeypatch):
-    monkeypatch.setattr(_laplace, "_SHIFTS", np.array([0.1]))
+    monkeypatch.setattr(laplace_module, "_SHIFTS", np.array([0.1]))
     network, batch, laplace = fitted_laplace(n_outputs, weighted=weighted, error=1.0)
-    features, new = (_laplace._features(network, x, 120, 0) for x in (batch.x, new_inputs(batch)))
+    features, new = (laplace_module._features(network, x, 120, 0) for x in (batch.x, new_inputs(batch)))
     normal = features.T @ (batch.sample_weight[:, None] * features)
     normal += 0.1 * np.trace(normal) / batch.sample_weight.sum() * np.eye(120)
     spread = np.einsum("ij,ji->i", new, np.linalg.solve(normal, new.T))
@@ -123,8 +124,8 @@ def test_variance_is_that_of_dense_algebra_on_the_sketches(n_outputs, weighted, 
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_variance_tends_to_that_of_the_dense_jacobian(n_outputs, monkeypatch):
     size = 2048
-    monkeypatch.setattr(_laplace, "covariance_sketch_size", lambda n_rows: size)
-    monkeypatch.setattr(_laplace, "_SHIFTS", np.array([3.0]))
+    monkeypatch.setattr(laplace_module, "covariance_sketch_size", lambda n_rows: size)
+    monkeypatch.setattr(laplace_module, "_SHIFTS", np.array([3.0]))
     network, batch, laplace = fitted_laplace(n_outputs, weighted=True)
     new, roots = new_inputs(batch), np.sqrt(batch.sample_weight)
     J, J_new = (DenseNetwork.of(network).jacobian(x) for x in (batch.x, new))
@@ -144,11 +145,11 @@ def test_variance_tends_to_that_of_the_dense_jacobian(n_outputs, monkeypatch):
 def test_the_shift_is_the_likeliest_one_of_the_grid(monkeypatch):
     network, batch, laplace = fitted_laplace()
     tried = {}
-    for shift in _laplace._SHIFTS:
+    for shift in laplace_module._SHIFTS:
         with monkeypatch.context() as context:
-            context.setattr(_laplace, "_SHIFTS", np.array([shift]))
+            context.setattr(laplace_module, "_SHIFTS", np.array([shift]))
             at_shift = LinearisedLaplace.fit(network, batch, None, 0)
-        features = _laplace._features(network, batch.x, 120, 0).astype(np.float64)
+        features = laplace_module._features(network, batch.x, 120, 0).astype(np.float64)
         inverse = at_shift.whitener @ at_shift.whitener.T
         q = np.einsum("ij,jk,ik->i", features, inverse, features)[:, None]
         variance = at_shift.noise * (1 + q / (1 - q))
@@ -163,17 +164,17 @@ def test_the_shift_is_the_likeliest_one_of_the_grid(monkeypatch):
 def test_rows_are_processed_in_blocks_and_left_out_at_equal_distances(n_rows, monkeypatch):
     network, batch, _ = fitting_problem()
     batch = batch[:n_rows]
-    monkeypatch.setattr(_laplace, "CALIBRATION_ROWS", 20)
+    monkeypatch.setattr(laplace_module, "CALIBRATION_ROWS", 20)
     whole = LinearisedLaplace.fit(network, batch, None, 0)
     chosen = []
 
-    class Spy(_laplace._LeftOutRows):
+    class Spy(laplace_module._LeftOutRows):
         def __post_init__(self):
             chosen.append(self.Y)
             super().__post_init__()
 
-    monkeypatch.setattr(_laplace, "_LeftOutRows", Spy)
-    monkeypatch.setattr(_laplace, "COVARIANCE_BLOCK_ROWS", 7)
+    monkeypatch.setattr(laplace_module, "_LeftOutRows", Spy)
+    monkeypatch.setattr(laplace_module, "COVARIANCE_BLOCK_ROWS", 7)
     blocks = LinearisedLaplace.fit(network, batch, None, 0)
     np.testing.assert_array_equal(chosen[0], batch.Y[::3])
     np.testing.assert_allclose(blocks.noise, whole.noise, rtol=1e-7)

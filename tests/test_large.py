@@ -6,8 +6,8 @@ from scipy.sparse import csr_array
 
 from sklearn_subquad import _kernels
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._matmul import PackedMatrix
-from sklearn_subquad._rows import SparseRows
+from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._linalg.sparse_rows import SparseRows
 
 WIDTH = 65536
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, mean_poisson_deviance
 
-from sklearn_subquad._losses import (
+from sklearn_subquad._curvature.losses import (
     BinaryLogLoss,
     MultinomialLogLoss,
     PoissonDeviance,

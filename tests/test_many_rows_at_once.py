@@ -5,17 +5,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from sklearn_subquad import (
-    SubquadMLPClassifier,
-    SubquadMLPRegressor,
-    _base,
-    _memory,
-    _parameters,
-    _preconditioner,
-    _trust_region,
-)
-from sklearn_subquad._jacobian import Jacobian
-from sklearn_subquad._jacobian_blocks import JacobianBlocks
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _memory, _parameters
+from sklearn_subquad._curvature import preconditioners
+from sklearn_subquad._curvature.jacobian import Jacobian
+from sklearn_subquad._curvature.jacobian_blocks import JacobianBlocks
+from sklearn_subquad._solver import levenberg_marquardt
 
 N, LIMIT = 450, 100
 
@@ -23,7 +17,7 @@ N, LIMIT = 450, 100
 @pytest.fixture
 def few_at_once(monkeypatch):
     """Let n x n matrices be formed, and rows be linearised at a time, for 100 rows at most."""
-    for module in (_base, _memory, _preconditioner, _trust_region):
+    for module in (_base, _memory, preconditioners, levenberg_marquardt):
         monkeypatch.setattr(module, "MAX_SQUARE_ROWS", LIMIT)
 
 
@@ -95,7 +89,7 @@ def test_defaults_form_no_gram_matrix_of_many_rows(loss, early_stopping, few_at_
 
     monkeypatch.setattr(Jacobian, "gram", recording)
     # The first damping is found on a sample.
-    monkeypatch.setattr(_trust_region, "_MAX_DAMPING_ROWS", 60)
+    monkeypatch.setattr(levenberg_marquardt, "_MAX_DAMPING_ROWS", 60)
     X, y = targets(loss, 3)
     model = estimator(loss, preconditioner="auto", damping="auto", early_stopping=early_stopping).fit(X, y)
     assert max(rows) <= 60

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sklearn_subquad import _matmul
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._matmul import (
+from sklearn_subquad._linalg import packed
+from sklearn_subquad._linalg.packed import (
     ROUTES,
     PackedMatrix,
     column_groups,
@@ -15,7 +15,7 @@ from sklearn_subquad._matmul import (
     symmetric,
     times_dense,
 )
-from sklearn_subquad._rows import SparseRows
+from sklearn_subquad._linalg.sparse_rows import SparseRows
 
 DTYPES = [np.float32, np.float64]
 # n_out, n_in: single numbers, ragged panels, and more than one group of columns on either side.
@@ -180,7 +180,7 @@ def small_cutoff(monkeypatch):
         calls.append(A.shape)
         return strassen(A, B, cutoff)
 
-    monkeypatch.setattr(_matmul, "strassen", with_small_cutoff)
+    monkeypatch.setattr(packed, "strassen", with_small_cutoff)
     return calls
 
 
@@ -352,7 +352,7 @@ class TestStrassen:
             n_calls += 1
             return strassen(*arguments)
 
-        monkeypatch.setattr(_matmul, "strassen", counted)
+        monkeypatch.setattr(packed, "strassen", counted)
         counted(np.ones((p, q)), np.ones((q, r)), cutoff)
         assert n_calls == sum(7**level for level in range(levels + 1))
 

@@ -7,15 +7,15 @@ import pytest
 from scipy.sparse import csr_array
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._jacobian import Jacobian, make_probes
-from sklearn_subquad._losses import IdentityFactor, SquaredError
-from sklearn_subquad._matmul import PackedMatrix
-from sklearn_subquad._minibatch import MiniBatchSolver
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._rows import SparseRows
-from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
-from sklearn_subquad._trust_region import Batch
-from sklearn_subquad._weights import LazyWeights
+from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
+from sklearn_subquad._curvature.losses import IdentityFactor, SquaredError
+from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._linalg.sparse_rows import SparseRows
+from sklearn_subquad._network.lazy_weights import LazyWeights
+from sklearn_subquad._network.network import Architecture, Network
+from sklearn_subquad._solver.gauss_newton import GaussNewtonSolver, SolverOptions
+from sklearn_subquad._solver.levenberg_marquardt import Batch
+from sklearn_subquad._solver.minibatch import MiniBatchSolver
 
 WIDTH, N_ROWS = 2048, 24
 WEIGHT_BYTES = WIDTH * WIDTH * 4

@@ -7,9 +7,9 @@ import pytest
 from cases import DenseNetwork
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._metric import gradient_moments, learned_metric
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._scaling import InputScaling
+from sklearn_subquad._fit.metric import gradient_moments, learned_metric
+from sklearn_subquad._fit.scaling import InputScaling
+from sklearn_subquad._network.network import Architecture, Network
 
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from cases import DenseNetwork, dense_densities, fitting_problem, held_out_error, parameters
 
-from sklearn_subquad import _trust_region
-from sklearn_subquad._losses import make_loss
-from sklearn_subquad._minibatch import MiniBatchSolver
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._solver import SolverOptions
-from sklearn_subquad._stopping import HeldOutError, StopReason
-from sklearn_subquad._trust_region import Batch, TrustRegion
+from sklearn_subquad._curvature.losses import make_loss
+from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._network.network import Architecture, Network
+from sklearn_subquad._solver import levenberg_marquardt
+from sklearn_subquad._solver.gauss_newton import SolverOptions
+from sklearn_subquad._solver.levenberg_marquardt import Batch, TrustRegion
+from sklearn_subquad._solver.minibatch import MiniBatchSolver
+from sklearn_subquad._solver.stopping import HeldOutError, StopReason
 
 # None of these stops a fit before max_iter.
 ENDLESS = {"tol": 0.0, "n_iter_no_change": 10_000}
@@ -507,7 +507,7 @@ def test_passes_come_close_to_the_fit_of_all_rows(dtype, name, k):
 
 
 def test_tried_rows_of_large_batches_are_drawn_in_the_same_way_every_time(monkeypatch):
-    monkeypatch.setattr(_trust_region, "_TRIAL_ROWS", 8)
+    monkeypatch.setattr(levenberg_marquardt, "_TRIAL_ROWS", 8)
 
     def fit():
         problem = fitting_problem("log_loss", 3, n=60, widths=(40, 30))

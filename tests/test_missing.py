@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._missing import named_errors
+from sklearn_subquad._utils.missing import named_errors
 
 SETTINGS = {"hidden_layer_sizes": (32, 32), "max_iter": 2, "random_state": 0}
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])

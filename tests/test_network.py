@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from cases import DenseNetwork, as_dense
 
-from sklearn_subquad._initial_weights import INPUT_WEIGHTS
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._parallel import worker_threads
+from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._network.initial_weights import INPUT_WEIGHTS
+from sklearn_subquad._network.network import Architecture, Network
 
 # Ragged last panels.
 WIDTHS = (130, 300, 200)

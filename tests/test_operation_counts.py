@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sklearn_subquad._matmul import PackedMatrix, row_gram_columns
-from sklearn_subquad._products import ColumnwiseSum
-from sklearn_subquad._rows import SparseRows
-from sklearn_subquad._stopwatch import Stopwatch
-from sklearn_subquad._weights import LazyWeights
+from sklearn_subquad._linalg.columnwise import ColumnwiseSum
+from sklearn_subquad._linalg.packed import PackedMatrix, row_gram_columns
+from sklearn_subquad._linalg.sparse_rows import SparseRows
+from sklearn_subquad._network.lazy_weights import LazyWeights
+from sklearn_subquad._utils.stopwatch import Stopwatch
 
 PATH = pathlib.Path(__file__).resolve().parents[1] / "benchmarks" / "operation_counts.py"
 N_OUT, N_IN = 128, 192

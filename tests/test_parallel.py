@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from sklearn_subquad._matmul import ROUTES, PackedMatrix, row_gram_columns, row_products, symmetric, times_dense
-from sklearn_subquad._parallel import blas_threads as large_work
-from sklearn_subquad._parallel import for_each, resolve_n_jobs, worker_threads
-from sklearn_subquad._products import ColumnwiseSum, sparse_term
-from sklearn_subquad._rows import SparseRows
+from sklearn_subquad._linalg.columnwise import ColumnwiseSum, sparse_term
+from sklearn_subquad._linalg.packed import ROUTES, PackedMatrix, row_gram_columns, row_products, symmetric, times_dense
+from sklearn_subquad._linalg.sparse_rows import SparseRows
+from sklearn_subquad._linalg.threads import blas_threads as large_work
+from sklearn_subquad._linalg.threads import for_each, resolve_n_jobs, worker_threads
 
 # Longer than any thread needs to get going; only a failing test waits as long.
 TIMEOUT = 30

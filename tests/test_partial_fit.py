@@ -12,8 +12,9 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.neural_network import MLPClassifier
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _search
-from sklearn_subquad._network import Network
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._fit import folds
+from sklearn_subquad._network.network import Network
 
 SETTINGS = {"hidden_layer_sizes": (64, 64), "random_state": 0}
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
@@ -341,8 +342,8 @@ def test_a_warm_start_keeps_scalings_weights_and_metric(estimator_class, monkeyp
     X, y = data(estimator_class)
     model = estimator_class(max_iter=3, warm_start=True, **SETTINGS).fit(X, y)
     kept = {name: model._state_[name] for name in ("input_mean", "input_scale", "input_metric", "target_mean")}
-    fits, fit = [], _search.fit_rows
-    monkeypatch.setattr(_search, "fit_rows", lambda *args, **kwargs: fits.append(args) or fit(*args, **kwargs))
+    fits, fit = [], folds.fit_rows
+    monkeypatch.setattr(folds, "fit_rows", lambda *args, **kwargs: fits.append(args) or fit(*args, **kwargs))
     model.fit(100 * X + 5, y)
     # Neither weights nor a metric are chosen again: two parts of 60 rows, and a last fit.
     assert len(fits) == 3

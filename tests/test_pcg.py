@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sklearn_subquad._pcg import pcg
+from sklearn_subquad._linalg.pcg import pcg
 
 DTYPES = [np.float32, np.float64]
 

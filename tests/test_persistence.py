@@ -25,7 +25,7 @@ from sklearn_subquad import (
     _kernels,
     _persistence,
 )
-from sklearn_subquad._scaling import BIAS_FEATURE
+from sklearn_subquad._fit.scaling import BIAS_FEATURE
 
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from cases import CASES, DenseNetwork, build, curvature_factor
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _preconditioner
-from sklearn_subquad._damping import after_rejection
-from sklearn_subquad._jacobian import Jacobian, make_probes
-from sklearn_subquad._losses import IdentityFactor, SoftmaxFactor
-from sklearn_subquad._pcg import pcg
-from sklearn_subquad._preconditioner import (
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._curvature import preconditioners
+from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
+from sklearn_subquad._curvature.losses import IdentityFactor, SoftmaxFactor
+from sklearn_subquad._curvature.preconditioners import (
     ExactGram,
     GramPreconditioner,
     IdentityPreconditioner,
@@ -19,7 +18,9 @@ from sklearn_subquad._preconditioner import (
     cheapest_preconditioner,
     make_preconditioner,
 )
-from sklearn_subquad._sketch import JacobianSketch
+from sklearn_subquad._curvature.sketch import JacobianSketch
+from sklearn_subquad._linalg.pcg import pcg
+from sklearn_subquad._solver.damping_schedule import after_rejection
 
 N = 17
 DTYPES = [np.float32, np.float64]
@@ -184,7 +185,7 @@ class TestSolution:
     @pytest.mark.parametrize("shift", [1e-3, 0.5, 30.0])
     def test_gram_with_the_softmax_inverts_a_matrix_per_class(self, shift):
         curvature, _ = curvature_factor("softmax", N, 3, "float64", np.random.default_rng(2))
-        of_classes = _preconditioner._SoftmaxGram(definite(), curvature, shift)._apply_inner
+        of_classes = preconditioners._SoftmaxGram(definite(), curvature, shift)._apply_inner
         for column in np.eye(N):
             wanted = [
                 np.linalg.solve(np.linalg.inv(np.diag(p)) + definite() / shift, column)
@@ -212,8 +213,8 @@ class TestSolution:
     @pytest.mark.parametrize("factor", ["diagonal", "softmax"])
     @pytest.mark.parametrize("single", [False, True])
     def test_gram_of_many_outputs_iterates_with_every_curvature(self, single, factor, dtype, shift, monkeypatch):
-        monkeypatch.setattr(_preconditioner, "_SINGLE_SHIFT", 0.0 if single else np.inf)
-        monkeypatch.setattr(_preconditioner, "MAX_FACTORED_OUTPUTS", 4)
+        monkeypatch.setattr(preconditioners, "_SINGLE_SHIFT", 0.0 if single else np.inf)
+        monkeypatch.setattr(preconditioners, "MAX_FACTORED_OUTPUTS", 4)
         curvature, S = curvature_factor(factor, N, 5, dtype, np.random.default_rng(2))
         preconditioner = make("gram", 5)
         preconditioner.prepare(Counting(definite(), dtype, curvature, n_outputs=5), same_rows=False)
@@ -222,9 +223,9 @@ class TestSolution:
         inner = np.einsum("iab,ij,jac->ibjc", S, definite(), S, dtype=np.float64).reshape(5 * N, 5 * N)
         rhs = right_hand_side(5, dtype)
         left = rhs.ravel() - (inner + shift * np.eye(rhs.size)) @ preconditioner.apply(rhs).ravel()
-        assert np.linalg.norm(left) <= 1.001 * _preconditioner._GRAM_TOL * np.linalg.norm(rhs)
+        assert np.linalg.norm(left) <= 1.001 * preconditioners._GRAM_TOL * np.linalg.norm(rhs)
         used = "float32" if single else dtype
-        monkeypatch.setattr(_preconditioner, "_GRAM_TOL", np.finfo(used).eps)
+        monkeypatch.setattr(preconditioners, "_GRAM_TOL", np.finfo(used).eps)
         check_solution(preconditioner, definite(), shift, 5, used, S)
 
     def test_gram_of_many_outputs_is_in_double_precision_near_rounding(self):
@@ -248,7 +249,7 @@ class TestSolution:
     @pytest.mark.parametrize("factor", ["diagonal", "softmax"])
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_sketch_of_many_outputs_has_their_mean_curvature(self, dtype, factor, size, monkeypatch, factored):
-        monkeypatch.setattr(_preconditioner, "MAX_FACTORED_OUTPUTS", 2)
+        monkeypatch.setattr(preconditioners, "MAX_FACTORED_OUTPUTS", 2)
         jacobian = Linearised(first_case(n_layers=2, n_outputs=3, dtype=dtype, factor=factor)).jacobian
         preconditioner = make("sketch", 3, sketch_size=size)
         preconditioner.prepare(jacobian, same_rows=False)
@@ -279,7 +280,7 @@ class TestSolution:
 
     @pytest.mark.parametrize(("limit", "size"), [(4096, 2 * N), (30, 30), (N, N), (9, 9)])
     def test_sketch_of_automatic_size(self, limit, size, monkeypatch):
-        monkeypatch.setattr(_preconditioner, "_MAX_AUTO_SKETCH_SIZE", limit)
+        monkeypatch.setattr(preconditioners, "_MAX_AUTO_SKETCH_SIZE", limit)
         jacobian = Linearised(first_case(n_outputs=5, dtype="float64")).jacobian
         automatic, told = make("sketch", 5), make("sketch", 5, sketch_size=size)
         for preconditioner in (automatic, told):
@@ -355,13 +356,13 @@ def definite(seed=0, smallest=1.0):
 @pytest.fixture
 def factored(monkeypatch):
     """The dtypes of all matrices that were factored, successfully or not."""
-    dtypes, cho_factor = [], _preconditioner.scipy.linalg.cho_factor
+    dtypes, cho_factor = [], preconditioners.scipy.linalg.cho_factor
 
     def recording(matrix, **options):
         dtypes.append(matrix.dtype)
         return cho_factor(matrix, **options)
 
-    monkeypatch.setattr(_preconditioner.scipy.linalg, "cho_factor", recording)
+    monkeypatch.setattr(preconditioners.scipy.linalg, "cho_factor", recording)
     return dtypes
 
 
@@ -594,7 +595,7 @@ class TestManyOutputs:
             results.append(pcg(*args, **options))
             return results[-1]
 
-        monkeypatch.setattr("sklearn_subquad._trust_region.pcg", recording)
+        monkeypatch.setattr("sklearn_subquad._solver.levenberg_marquardt.pcg", recording)
         return results
 
     @pytest.mark.parametrize("loss", ["squared_error", "log_loss"])

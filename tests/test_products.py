@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sklearn_subquad._matmul import PackedMatrix
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._products import ColumnwiseSum, sparse_term
-from sklearn_subquad._rows import SparseRows, block_size
+from sklearn_subquad._linalg.columnwise import ColumnwiseSum, sparse_term
+from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._linalg.sparse_rows import SparseRows, block_size
+from sklearn_subquad._linalg.threads import worker_threads
 
 
 @dataclass(frozen=True)

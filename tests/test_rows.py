@@ -5,8 +5,8 @@ import pytest
 from scipy.sparse import csr_array
 
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._rows import SparseRows, block_size
+from sklearn_subquad._linalg.sparse_rows import SparseRows, block_size
+from sklearn_subquad._linalg.threads import worker_threads
 
 DTYPES = [np.float32, np.float64]
 # One in each of the ranges that decide the columns per block, and the extremes.

@@ -5,8 +5,9 @@ import pytest
 from cases import EVERY_LOSS
 from sklearn.base import clone, is_classifier
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _data
-from sklearn_subquad._data import distinct_rows
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._fit import data as data_module
+from sklearn_subquad._fit.data import distinct_rows
 
 SETTINGS = {"hidden_layer_sizes": (32, 32), "max_iter": 5, "random_state": 0}
 SIZES = pytest.mark.parametrize("n", [30, 80, 250])
@@ -132,7 +133,7 @@ def test_equal_rows_are_found(n_kinds, labels, dtype):
 
 
 def test_rows_that_share_a_key_by_chance_stay_apart(monkeypatch):
-    monkeypatch.setattr(_data, "_row_keys", lambda values: np.zeros(len(values), dtype=np.uint64))
+    monkeypatch.setattr(data_module, "_row_keys", lambda values: np.zeros(len(values), dtype=np.uint64))
     X = np.array([[1.0], [2.0], [1.0], [3.0], [2.0]])
     first, number = distinct_rows(X, np.zeros((5, 1)))
     # Copies of the first row are found; of the others none is, and nothing is lost.

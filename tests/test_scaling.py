@@ -3,7 +3,7 @@ import pytest
 from sklearn.base import clone
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._scaling import BIAS_FEATURE, InputScaling, TargetScaling, effective_dimension
+from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling, effective_dimension
 
 DTYPES = [np.float32, np.float64]
 

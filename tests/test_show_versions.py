@@ -1,6 +1,6 @@
 import sklearn_subquad
 from sklearn_subquad import _kernels
-from sklearn_subquad._parallel import blas_libraries, resolve_n_jobs
+from sklearn_subquad._linalg.threads import blas_libraries, resolve_n_jobs
 
 
 def test_show_versions_reports_level_blas_threads_and_packages(capsys):

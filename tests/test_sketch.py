@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._rows import SparseRows
-from sklearn_subquad._sketch import SKETCHES, JacobianSketch
+from sklearn_subquad._curvature.sketch import SKETCHES, JacobianSketch
+from sklearn_subquad._linalg.sparse_rows import SparseRows
+from sklearn_subquad._linalg.threads import worker_threads
 
 DTYPES = [np.float32, np.float64]
 N_SEEDS = 400

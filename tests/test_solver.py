@@ -5,14 +5,14 @@ import pytest
 from cases import DenseNetwork, as_vector, dense_densities, fitting_problem, held_out_error, parameters
 from sklearn import config_context
 
-from sklearn_subquad import _trust_region
-from sklearn_subquad._jacobian import Jacobian
-from sklearn_subquad._losses import IdentityFactor
-from sklearn_subquad._network import Network
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions
-from sklearn_subquad._stopping import HeldOutError, KeptOutputs, LeaveOneOutError, Patience, StopReason
-from sklearn_subquad._trust_region import Batch, Solution, TrustRegion
+from sklearn_subquad._curvature.jacobian import Jacobian
+from sklearn_subquad._curvature.losses import IdentityFactor
+from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._network.network import Network
+from sklearn_subquad._solver import levenberg_marquardt
+from sklearn_subquad._solver.gauss_newton import GaussNewtonSolver, SolverOptions
+from sklearn_subquad._solver.levenberg_marquardt import Batch, Solution, TrustRegion
+from sklearn_subquad._solver.stopping import HeldOutError, KeptOutputs, LeaveOneOutError, Patience, StopReason
 
 LOSSES = pytest.mark.parametrize(
     ("name", "k"), [("squared_error", 1), ("squared_error", 5), ("log_loss", 1), ("log_loss", 3), ("poisson", 2)]
@@ -107,7 +107,7 @@ def test_the_reported_loss_is_in_the_unit_of_users():
 def test_densities_are_those_of_a_dense_network_after_every_step(with_criterion, dtype, in_blocks, monkeypatch):
     network, batch, loss = fitting_problem(widths=(96, 80, 70), weighted=True, dtype=dtype)
     if in_blocks:
-        monkeypatch.setattr(_trust_region, "MAX_SQUARE_ROWS", 25)
+        monkeypatch.setattr(levenberg_marquardt, "MAX_SQUARE_ROWS", 25)
     networks, step = [DenseNetwork.of(network)], TrustRegion.step
 
     def recording(self):

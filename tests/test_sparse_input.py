@@ -6,7 +6,7 @@ from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _memory, _predictor
-from sklearn_subquad._network import Network
+from sklearn_subquad._network.network import Network
 
 SETTINGS = {"hidden_layer_sizes": (32, 32), "max_iter": 3, "random_state": 0}
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])

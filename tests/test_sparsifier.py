@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from sklearn_subquad._products import ColumnwiseSum
-from sklearn_subquad._rows import block_size
-from sklearn_subquad._sparsifier import SPARSIFIERS, auto_density, calibrate_shift, shifted_relu
+from sklearn_subquad._linalg.columnwise import ColumnwiseSum
+from sklearn_subquad._linalg.sparse_rows import block_size
+from sklearn_subquad._network.activations import SPARSIFIERS, auto_density, calibrate_shift, shifted_relu
 
 DTYPES = [np.float32, np.float64]
 

@@ -7,11 +7,11 @@ import pytest
 from cases import DenseNetwork, fitting_problem, parameters
 from scipy.special import expit, softmax
 
-from sklearn_subquad import _damping, _trust_region
-from sklearn_subquad._jacobian import Jacobian
-from sklearn_subquad._losses import PoissonDeviance, SquaredError
-from sklearn_subquad._stopwatch import Stopwatch
-from sklearn_subquad._trust_region import StepOptions, TrustRegion
+from sklearn_subquad._curvature.jacobian import Jacobian
+from sklearn_subquad._curvature.losses import PoissonDeviance, SquaredError
+from sklearn_subquad._solver import damping_schedule, levenberg_marquardt
+from sklearn_subquad._solver.levenberg_marquardt import StepOptions, TrustRegion
+from sklearn_subquad._utils.stopwatch import Stopwatch
 
 EXACT = {"cg_tol": 1e-10, "max_cg_iter": 500}
 
@@ -39,13 +39,13 @@ def linearise(region, batch):
 @pytest.fixture
 def judged(monkeypatch):
     """(actual, predicted) decrease of all attempts, in the order in which they were judged."""
-    pairs, is_good = [], _trust_region._is_good
+    pairs, is_good = [], levenberg_marquardt._is_good
 
     def recording(actual, predicted):
         pairs.append((actual, predicted))
         return is_good(actual, predicted)
 
-    monkeypatch.setattr(_trust_region, "_is_good", recording)
+    monkeypatch.setattr(levenberg_marquardt, "_is_good", recording)
     return pairs
 
 
@@ -203,7 +203,7 @@ def test_steps_on_batches_minimise_the_model_of_their_batch(alpha, name, k, judg
 @every_alpha
 @pytest.mark.parametrize(("name", "k"), [("squared_error", 1), ("log_loss", 3), ("poisson", 5)])
 def test_steps_on_large_batches_are_tried_on_some_of_their_rows(name, k, alpha, judged, monkeypatch):
-    monkeypatch.setattr(_trust_region, "_TRIAL_ROWS", 10)
+    monkeypatch.setattr(levenberg_marquardt, "_TRIAL_ROWS", 10)
     network, data, loss = fitting_problem(name, k, n=60, alpha=alpha, widths=(30, 20), weighted=True)
     region = make_region(network, data, loss, damping=2.0, alpha=alpha, in_batches=True, batch_size=30)
     beside, tried, trials, evaluate = Beside(region, network, data, loss, alpha, 2.0), [], [], region.evaluate
@@ -227,7 +227,7 @@ def test_steps_on_large_batches_are_tried_on_some_of_their_rows(name, k, alpha, 
 
 @pytest.mark.parametrize(("in_batches", "limit", "tried"), [(True, 29, 29), (True, 30, 30), (False, 10, 30)])
 def test_steps_on_all_rows_and_on_small_batches_are_tried_on_every_row(in_batches, limit, tried, monkeypatch):
-    monkeypatch.setattr(_trust_region, "_TRIAL_ROWS", limit)
+    monkeypatch.setattr(levenberg_marquardt, "_TRIAL_ROWS", limit)
     network, data, loss = fitting_problem(n=30)
     region = make_region(network, data, loss, damping=2.0, in_batches=in_batches)
     linearise(region, data)
@@ -414,10 +414,10 @@ def test_the_ratio_of_actual_to_predicted_decrease_decides(ratio, accepted, fact
 
 def test_a_step_without_descent_is_not_good():
     for actual, predicted in ((0.0, 1.0), (0.0, 0.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 0.0), (-1.0, -1.0)):
-        assert not _trust_region._is_good(actual, predicted)
+        assert not levenberg_marquardt._is_good(actual, predicted)
     for actual, predicted in ((np.nan, 1.0), (1.0, np.nan), (np.inf, 1.0), (-np.inf, 1.0), (np.nan, np.nan)):
-        assert not _trust_region._is_good(actual, predicted)
-    assert _trust_region._is_good(1.0, 1.0)
+        assert not levenberg_marquardt._is_good(actual, predicted)
+    assert levenberg_marquardt._is_good(1.0, 1.0)
 
 
 @pytest.mark.parametrize("name", ["gram", "sketch"])
@@ -494,10 +494,10 @@ def test_residuals_that_are_not_numbers_give_no_step(k):
 
 class TestDamping:
     def test_rejection_raises_it_by_four(self):
-        assert _damping.after_rejection(0.3) == pytest.approx(1.2)
+        assert damping_schedule.after_rejection(0.3) == pytest.approx(1.2)
 
     def test_rejection_leaves_what_is_below_the_least_of_adapting_ones(self):
-        assert _damping.after_rejection(1e-12) == _damping.MIN_DAMPING
+        assert damping_schedule.after_rejection(1e-12) == damping_schedule.MIN_DAMPING
 
     @pytest.mark.parametrize(
         ("damping", "ratio", "least", "expected"),
@@ -513,12 +513,12 @@ class TestDamping:
         ],
     )
     def test_acceptance_halves_it_where_the_model_was_right(self, damping, ratio, least, expected):
-        assert _damping.after_acceptance(damping, ratio, least) == expected
+        assert damping_schedule.after_acceptance(damping, ratio, least) == expected
 
     @pytest.mark.parametrize(("steady", "factor", "gap"), [(False, 3, 1.5), (True, 1, 1.6)])
     @pytest.mark.parametrize("optimum", [0.5, 2.0, 20.0])
     def test_starts_at_so_many_times_the_optimum_of_the_first_step(self, optimum, steady, factor, gap):
-        start = _damping.starting_damping(lambda damping: np.log(damping / optimum) ** 2, steady)
+        start = damping_schedule.starting_damping(lambda damping: np.log(damping / optimum) ** 2, steady)
         # The dampings that are tried lie a factor of less than that apart.
         assert factor * optimum / gap < start < factor * optimum * gap
 
@@ -529,11 +529,11 @@ class TestDamping:
     )
     @pytest.mark.parametrize(("steady", "floor"), [(False, 0.3), (True, 0.1)])
     def test_starts_at_the_floor_where_nothing_says_otherwise(self, error, steady, floor):
-        assert _damping.starting_damping(error, steady) == pytest.approx(floor)
+        assert damping_schedule.starting_damping(error, steady) == pytest.approx(floor)
 
     @pytest.mark.parametrize("steady", [False, True])
     def test_starts_at_the_ceiling_of_what_was_tried(self, steady):
-        assert _damping.starting_damping(lambda damping: -damping, steady) == pytest.approx(100.0)
+        assert damping_schedule.starting_damping(lambda damping: -damping, steady) == pytest.approx(100.0)
 
     @pytest.mark.parametrize(("name", "k"), [("squared_error", 1), ("log_loss", 1), ("poisson", 3), ("log_loss", 3)])
     @pytest.mark.parametrize("in_batches", [False, True])
@@ -550,16 +550,16 @@ class TestDamping:
     @pytest.mark.parametrize(("name", "k"), [("squared_error", 1), ("log_loss", 3)])
     def test_automatic_one_of_many_rows_is_found_on_some_of_them(self, name, k, monkeypatch):
         network, data, loss = fitting_problem(name, k, n=60, weighted=True)
-        monkeypatch.setattr(_trust_region, "_MAX_DAMPING_ROWS", 25)
-        seen, start = [], _damping.starting_damping
+        monkeypatch.setattr(levenberg_marquardt, "_MAX_DAMPING_ROWS", 25)
+        seen, start = [], damping_schedule.starting_damping
 
-        class Recording(_trust_region.LeaveOneOutError):
+        class Recording(levenberg_marquardt.LeaveOneOutError):
             def error_after_first_step(self, jacobian, shift, residual):
                 seen.append((jacobian, shift, residual))
                 return super().error_after_first_step(jacobian, shift, residual)
 
-        monkeypatch.setattr(_trust_region, "LeaveOneOutError", Recording)
-        monkeypatch.setattr(_damping, "starting_damping", start)
+        monkeypatch.setattr(levenberg_marquardt, "LeaveOneOutError", Recording)
+        monkeypatch.setattr(damping_schedule, "starting_damping", start)
         region = make_region(network, data, loss)
         linearise(region, data)
         jacobian, _, residual = seen[0]
@@ -575,13 +575,13 @@ class TestDamping:
         network, data, loss = fitting_problem(n=60)
         sizes = []
 
-        class Recording(_trust_region.LeaveOneOutError):
+        class Recording(levenberg_marquardt.LeaveOneOutError):
             def __init__(self, batch, *args, **kwargs):
                 sizes.append(len(batch))
                 super().__init__(batch, *args, **kwargs)
 
-        monkeypatch.setattr(_trust_region, "LeaveOneOutError", Recording)
-        monkeypatch.setattr(_trust_region, "MIN_DAMPING_ROWS", 40)
+        monkeypatch.setattr(levenberg_marquardt, "LeaveOneOutError", Recording)
+        monkeypatch.setattr(levenberg_marquardt, "MIN_DAMPING_ROWS", 40)
         found = []
         for batch_size in (1, 10, 40, 50):
             region = make_region(network, data, loss, in_batches=True, batch_size=batch_size)

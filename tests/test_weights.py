@@ -12,12 +12,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sklearn_subquad._costs import balanced_rank, folding_operations, query_operations
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._matmul import ROUTES, PackedMatrix
-from sklearn_subquad._products import ColumnwiseSum
-from sklearn_subquad._rows import SparseRows
-from sklearn_subquad._weights import LazyWeights
+from sklearn_subquad._linalg.columnwise import ColumnwiseSum
+from sklearn_subquad._linalg.costs import balanced_rank, folding_operations, query_operations
+from sklearn_subquad._linalg.packed import ROUTES, PackedMatrix
+from sklearn_subquad._linalg.sparse_rows import SparseRows
+from sklearn_subquad._network.lazy_weights import LazyWeights
 
 # Ragged panels and several blocks of columns on both sides.
 M_OUT, M_IN = 150, 140

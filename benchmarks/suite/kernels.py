@@ -3,9 +3,9 @@
 import numpy as np
 
 from sklearn_subquad import _kernels
-from sklearn_subquad._matmul import PackedMatrix, row_gram_columns, symmetric
-from sklearn_subquad._rows import SparseRows, block_size
-from sklearn_subquad._sparsifier import calibrate_shift
+from sklearn_subquad._linalg.packed import PackedMatrix, row_gram_columns, symmetric
+from sklearn_subquad._linalg.sparse_rows import SparseRows, block_size
+from sklearn_subquad._network.activations import calibrate_shift
 
 N_ROWS = 1024
 

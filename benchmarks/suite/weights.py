@@ -1,8 +1,8 @@
 """Lazy weights: folding factors in by every route, and queries with factors pending."""
 
-from sklearn_subquad._matmul import ROUTES, PackedMatrix
-from sklearn_subquad._parallel import worker_threads
-from sklearn_subquad._weights import LazyWeights
+from sklearn_subquad._linalg.packed import ROUTES, PackedMatrix
+from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._network.lazy_weights import LazyWeights
 
 from .kernels import N_ROWS, sparse_rows
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._matmul import PackedMatrix
-from sklearn_subquad._parallel import for_each
+from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._linalg.threads import for_each
 
 
 def normal(seed, shape, dtype):

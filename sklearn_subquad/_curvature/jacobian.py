@@ -3,12 +3,12 @@
 import numpy as np
 import scipy.linalg
 
+from sklearn_subquad._curvature.losses import IdentityFactor
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._losses import IdentityFactor
-from sklearn_subquad._matmul import PackedMatrix, row_gram_columns, symmetric, times_dense
-from sklearn_subquad._network import Step
-from sklearn_subquad._parallel import blas_threads
-from sklearn_subquad._products import ColumnwiseSum, sparse_term
+from sklearn_subquad._linalg.columnwise import ColumnwiseSum, sparse_term
+from sklearn_subquad._linalg.packed import PackedMatrix, row_gram_columns, symmetric, times_dense
+from sklearn_subquad._linalg.threads import blas_threads
+from sklearn_subquad._network.network import Step
 
 # Up to so many outputs, all are probes.
 MAX_SPANNED = 3

@@ -5,7 +5,7 @@ from scipy.sparse import csr_array
 
 from sklearn_subquad import _kernels
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._parallel import for_each
+from sklearn_subquad._linalg.threads import for_each
 
 # Columns per block, from the lowest density that this size suits: a block of a panel has to stay in the first level
 # of cache, and a row should have some tens of entries in a block (tried in single precision, 32 KiB of that cache).

@@ -2,7 +2,7 @@
 
 import copy
 
-from sklearn_subquad._calibration import fitted_sharpness
+from sklearn_subquad._fit.calibration import fitted_sharpness
 
 
 class Iterates:

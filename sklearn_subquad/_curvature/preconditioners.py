@@ -9,12 +9,12 @@ import scipy.linalg
 from scipy.linalg.blas import dsymv, get_blas_funcs
 from scipy.linalg.lapack import get_lapack_funcs
 
-from sklearn_subquad._jacobian import MAX_SPANNED
-from sklearn_subquad._losses import SoftmaxFactor
+from sklearn_subquad._curvature.jacobian import MAX_SPANNED
+from sklearn_subquad._curvature.losses import SoftmaxFactor
+from sklearn_subquad._curvature.sketch import JacobianSketch
+from sklearn_subquad._linalg.pcg import pcg
+from sklearn_subquad._linalg.threads import blas_threads
 from sklearn_subquad._memory import MAX_SQUARE_ROWS
-from sklearn_subquad._parallel import blas_threads
-from sklearn_subquad._pcg import pcg
-from sklearn_subquad._sketch import JacobianSketch
 
 # Columns of a sketch at most, where it is not told: more take longer to multiply than the iterations they save.
 _MAX_AUTO_SKETCH_SIZE = 2048
@@ -353,7 +353,7 @@ def _cholesky(matrix, shift, dtype):
 
 
 def _lower_inverse(factor):
-    """Lower triangle of the inverse of what has this Cholesky factor, which is overwritten; above it stands anything."""
+    """Lower triangle of the inverse of what has this Cholesky factor, which is overwritten; above it is anything."""
     potri = get_lapack_funcs("potri", (factor,))
     with blas_threads(2 * len(factor) ** 3 / 3):
         # Fails for a zero on the factor's diagonal only, which Cholesky has refused.

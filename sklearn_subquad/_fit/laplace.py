@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils import gen_batches
 
-from sklearn_subquad._jacobian import Jacobian, make_probes
-from sklearn_subquad._losses import IdentityFactor
+from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
+from sklearn_subquad._curvature.losses import IdentityFactor
+from sklearn_subquad._curvature.sketch import JacobianSketch
+from sklearn_subquad._linalg.threads import blas_threads
 from sklearn_subquad._memory import CALIBRATION_ROWS, COVARIANCE_BLOCK_ROWS
-from sklearn_subquad._parallel import blas_threads
-from sklearn_subquad._random_streams import Stream, generator
-from sklearn_subquad._sketch import JacobianSketch
+from sklearn_subquad._utils.random_streams import Stream, generator
 
 # Columns of the sketch at most. Twice as many change the test log-likelihood by 0.01 on most sets and take four times
 # the memory (doc/architecture.md).

@@ -6,13 +6,13 @@ import time
 
 import numpy as np
 
-from sklearn_subquad._calibration import LeftOutPath
-from sklearn_subquad._fitting import calibration_rows, fit_rows, resolved
-from sklearn_subquad._held_out import split
-from sklearn_subquad._losses import loss_with_baseline, make_loss
-from sklearn_subquad._metric import gradient_moments, learned_metric
-from sklearn_subquad._random_streams import Stream, generator
-from sklearn_subquad._stopping import HELD_OUT_ROWS, StopReason
+from sklearn_subquad._curvature.losses import loss_with_baseline, make_loss
+from sklearn_subquad._fit.calibration import LeftOutPath
+from sklearn_subquad._fit.held_out import split
+from sklearn_subquad._fit.metric import gradient_moments, learned_metric
+from sklearn_subquad._fit.train import calibration_rows, fit_rows, resolved
+from sklearn_subquad._solver.stopping import HELD_OUT_ROWS, StopReason
+from sklearn_subquad._utils.random_streams import Stream, generator
 
 # Parts are held out until they have `HELD_OUT_ROWS` rows together, or there were so many parts. Of the squared error of
 # indicators, which has no heavy tails, more than two did not help (doc/defaults.md).

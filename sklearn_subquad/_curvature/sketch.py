@@ -20,8 +20,8 @@ from sklearn_subquad._kernels import (
     scatter_signed,
     walsh_hadamard,
 )
-from sklearn_subquad._parallel import for_each
-from sklearn_subquad._rows import SparseRows
+from sklearn_subquad._linalg.sparse_rows import SparseRows
+from sklearn_subquad._linalg.threads import for_each
 
 _CACHE_LINE = 64
 

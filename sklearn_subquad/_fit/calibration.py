@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from sklearn_subquad._losses import BinaryLogLoss, MultinomialLogLoss
-from sklearn_subquad._stopping import HeldOutError
-from sklearn_subquad._trust_region import Batch
+from sklearn_subquad._curvature.losses import BinaryLogLoss, MultinomialLogLoss
+from sklearn_subquad._solver.levenberg_marquardt import Batch
+from sklearn_subquad._solver.stopping import HeldOutError
 
 # Logarithms of the smallest and the largest factor: probabilities that hardly follow scores, and steps.
 _LOG_RANGE = (-7.0, 9.0)

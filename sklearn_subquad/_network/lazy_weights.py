@@ -4,9 +4,9 @@ import copy
 
 import numpy as np
 
-from sklearn_subquad._costs import balanced_rank, cheapest_route, folding_operations, query_operations
-from sklearn_subquad._matmul import PackedMatrix, row_products
-from sklearn_subquad._products import ColumnwiseSum, sparse_term
+from sklearn_subquad._linalg.columnwise import ColumnwiseSum, sparse_term
+from sklearn_subquad._linalg.costs import balanced_rank, cheapest_route, folding_operations, query_operations
+from sklearn_subquad._linalg.packed import PackedMatrix, row_products
 
 # The scale of the change is folded in before pushes divided by it could leave the range of single precision.
 _MAX_SCALE = 1e6

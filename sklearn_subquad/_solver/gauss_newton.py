@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sklearn_subquad._progress import WatchedFit
-from sklearn_subquad._stopping import LeaveOneOutError, Patience, StopReason
-from sklearn_subquad._stopwatch import Stopwatch
-from sklearn_subquad._trust_region import StepOptions, TrustRegion
+from sklearn_subquad._solver.levenberg_marquardt import StepOptions, TrustRegion
+from sklearn_subquad._solver.stopping import LeaveOneOutError, Patience, StopReason
+from sklearn_subquad._utils.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class SolverOptions(StepOptions):
     n_iter_no_change: int = 3
     verbose: int = 0
     goes_on: bool = False
-    watch: WatchedFit | None = None
+    watch: object = None
 
 
 @dataclass

@@ -8,9 +8,9 @@ import numpy as np
 
 from sklearn_subquad import _kernels
 from sklearn_subquad._kernels import LANES
-from sklearn_subquad._matmul import column_groups
-from sklearn_subquad._parallel import for_each
-from sklearn_subquad._rows import SparseRows, block_size
+from sklearn_subquad._linalg.packed import column_groups
+from sklearn_subquad._linalg.sparse_rows import SparseRows, block_size
+from sklearn_subquad._linalg.threads import for_each
 
 
 class ColumnwiseSum:

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 
-from sklearn_subquad._averaging import IterateAverage, Parameters
-from sklearn_subquad._random_streams import Stream, generator
-from sklearn_subquad._solver import SolverResult
-from sklearn_subquad._stopping import Patience, StopReason
-from sklearn_subquad._stopwatch import Stopwatch
-from sklearn_subquad._trust_region import TrustRegion
+from sklearn_subquad._solver.averaging import IterateAverage, Parameters
+from sklearn_subquad._solver.gauss_newton import SolverResult
+from sklearn_subquad._solver.levenberg_marquardt import TrustRegion
+from sklearn_subquad._solver.stopping import Patience, StopReason
+from sklearn_subquad._utils.random_streams import Stream, generator
+from sklearn_subquad._utils.stopwatch import Stopwatch
 
 
 class MiniBatchSolver:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sklearn_subquad import _kernels
 from sklearn_subquad._kernels import CHUNK_ROWS, LANES
-from sklearn_subquad._parallel import for_each
+from sklearn_subquad._linalg.threads import for_each
 
 _CACHE_LINE = 64
 # Numbers of a group of columns that one thread works on at a time: they stay in the last level of cache.

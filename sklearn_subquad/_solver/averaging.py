@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sklearn_subquad._matmul import PackedMatrix
-from sklearn_subquad._parallel import for_each
+from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._linalg.threads import for_each
 
 # The newest of t iterates counts (_SHARPNESS + 1) / (t + _SHARPNESS), so that early ones are forgotten.
 _SHARPNESS = 3

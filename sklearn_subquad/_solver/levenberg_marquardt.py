@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_subquad import _damping
-from sklearn_subquad._jacobian import Jacobian, make_probes
-from sklearn_subquad._jacobian_blocks import JacobianBlocks
+from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
+from sklearn_subquad._curvature.jacobian_blocks import JacobianBlocks
+from sklearn_subquad._curvature.preconditioners import make_preconditioner
+from sklearn_subquad._linalg.pcg import pcg
 from sklearn_subquad._memory import MAX_SQUARE_ROWS, MIN_DAMPING_ROWS
-from sklearn_subquad._network import ActivationBlocks
-from sklearn_subquad._pcg import pcg
-from sklearn_subquad._preconditioner import make_preconditioner
-from sklearn_subquad._random_streams import Stream, generator
-from sklearn_subquad._stopping import LeaveOneOutError
+from sklearn_subquad._network.network import ActivationBlocks
+from sklearn_subquad._solver import damping_schedule
+from sklearn_subquad._solver.stopping import LeaveOneOutError
+from sklearn_subquad._utils.random_streams import Stream, generator
 
 # A step is given up after so many attempts, but not while the damping is below `ENOUGH_DAMPING`.
 _MIN_ATTEMPTS = 10
@@ -145,7 +145,7 @@ class TrustRegion:
         self._network, self._loss, self._options = network, loss, options
         self._total_weight = total_weight
         self._batch_size, self._in_batches = batch_size, in_batches
-        self._least_damping = _damping.MIN_DAMPING
+        self._least_damping = damping_schedule.MIN_DAMPING
         self._stopwatch = stopwatch
         self._rng = generator(seed, Stream.STEP_PROBES)
         # In batches nothing but the preconditioner depends on them, which one serves as well as three.
@@ -257,7 +257,7 @@ class TrustRegion:
 
         with self._stopwatch.phase("solve"):
             steady = self._in_batches and self._loss.has_constant_curvature
-            return _damping.starting_damping(error, steady)
+            return damping_schedule.starting_damping(error, steady)
 
     def step(self):
         """Raise the damping until a step of the last linearisation lowers the objective by enough.
@@ -274,7 +274,7 @@ class TrustRegion:
         share = float(trial.sample_weight.sum() / self._batch.sample_weight.sum())
         self.n_cg_iter.append(0)
         n_attempts = 0
-        while n_attempts < _MIN_ATTEMPTS or self.damping < _damping.ENOUGH_DAMPING:
+        while n_attempts < _MIN_ATTEMPTS or self.damping < damping_schedule.ENOUGH_DAMPING:
             n_attempts += 1
             with self._stopwatch.phase("solve"):
                 solution = self._inner_solve()
@@ -290,12 +290,14 @@ class TrustRegion:
                 actual = loss_before - point.loss + gained
                 if _is_good(actual, predicted):
                     self._distance = solution.distance
-                    self.damping = _damping.after_acceptance(self.damping, actual / predicted, self._least_damping)
+                    self.damping = damping_schedule.after_acceptance(
+                        self.damping, actual / predicted, self._least_damping
+                    )
                     return AcceptedStep(solution, undo, point)
                 self._network.revert(undo)
-            self.damping = _damping.after_rejection(self.damping)
+            self.damping = damping_schedule.after_rejection(self.damping)
             # In batches as well a smaller one, which was too small here, is not returned to.
-            self._least_damping = max(self._least_damping, _damping.MIN_DAMPING)
+            self._least_damping = max(self._least_damping, damping_schedule.MIN_DAMPING)
         self.n_cg_iter.pop()
         if self._in_batches:
             # The next batch may be an easier one.
@@ -365,4 +367,4 @@ class TrustRegion:
 
 
 def _is_good(actual, predicted):
-    return np.isfinite(actual) and predicted > 0 and actual > 0 and actual >= _damping.ACCEPT_RATIO * predicted
+    return np.isfinite(actual) and predicted > 0 and actual > 0 and actual >= damping_schedule.ACCEPT_RATIO * predicted

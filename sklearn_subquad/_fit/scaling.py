@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import entr
 from sklearn.utils import gen_batches
 
-from sklearn_subquad._parallel import blas_threads
+from sklearn_subquad._linalg.threads import blas_threads
 
 # Rows that are scaled, and columns whose moments are taken, at a time: in double precision, whatever X is in.
 _CHUNK_ROWS = 1024

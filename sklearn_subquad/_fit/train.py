@@ -9,27 +9,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_subquad._calibration import LeftOutPath
-from sklearn_subquad._data import TrainingSet
-from sklearn_subquad._iterates import Iterates
-from sklearn_subquad._losses import SquaredError
-from sklearn_subquad._matmul import PackedMatrix
+from sklearn_subquad._curvature.losses import SquaredError
+from sklearn_subquad._fit.calibration import LeftOutPath
+from sklearn_subquad._fit.callbacks import CallbackProgress, WatchedFit
+from sklearn_subquad._fit.data import TrainingSet
+from sklearn_subquad._fit.iterates import Iterates
+from sklearn_subquad._fit.scaling import InputScaling, TargetScaling, effective_dimension
+from sklearn_subquad._fit.scoring import Score
+from sklearn_subquad._linalg.packed import PackedMatrix
 from sklearn_subquad._memory import CALIBRATION_ROWS
-from sklearn_subquad._minibatch import MiniBatchSolver
-from sklearn_subquad._network import Architecture, Network
-from sklearn_subquad._progress import CallbackProgress, WatchedFit
-from sklearn_subquad._random_streams import Stream, generator
-from sklearn_subquad._scaling import InputScaling, TargetScaling, effective_dimension
-from sklearn_subquad._scoring import Score
-from sklearn_subquad._solver import GaussNewtonSolver, SolverOptions, SolverResult
-from sklearn_subquad._stopping import (
+from sklearn_subquad._network.network import Architecture, Network
+from sklearn_subquad._solver.gauss_newton import GaussNewtonSolver, SolverOptions, SolverResult
+from sklearn_subquad._solver.levenberg_marquardt import Batch
+from sklearn_subquad._solver.minibatch import MiniBatchSolver
+from sklearn_subquad._solver.stopping import (
     HeldOutError,
     HeldOutScore,
     KeptOutputs,
     LeaveOneOutError,
     StopReason,
 )
-from sklearn_subquad._trust_region import Batch
+from sklearn_subquad._utils.random_streams import Stream, generator
 
 # init_scale="auto" is this over sqrt(m), 0.05 at m = 2048, where the features have few effective dimensions, and 1
 # where they have many; it grows geometrically in between.

@@ -16,12 +16,12 @@ import numpy as np
 from sklearn import get_config
 from sklearn.utils import gen_batches, gen_even_slices
 
-from sklearn_subquad._initial_weights import INPUT_WEIGHTS, normal, normal_tiles
-from sklearn_subquad._matmul import PackedMatrix, times_dense
+from sklearn_subquad._linalg.columnwise import ColumnwiseSum
+from sklearn_subquad._linalg.packed import PackedMatrix, times_dense
 from sklearn_subquad._memory import dense_row_bytes
-from sklearn_subquad._products import ColumnwiseSum
-from sklearn_subquad._sparsifier import SPARSIFIERS, calibrate_shift
-from sklearn_subquad._weights import LazyWeights
+from sklearn_subquad._network.activations import SPARSIFIERS, calibrate_shift
+from sklearn_subquad._network.initial_weights import INPUT_WEIGHTS, normal, normal_tiles
+from sklearn_subquad._network.lazy_weights import LazyWeights
 
 # From this scale of the output weights on the random start would drown the targets: the last layer
 # is then mirrored, so that the network starts at zero.

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import ndtri
 
-from sklearn_subquad._rows import SparseRows
+from sklearn_subquad._linalg.sparse_rows import SparseRows
 
 
 def calibrate_shift(density, mean_square):

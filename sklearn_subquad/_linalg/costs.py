@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklearn_subquad import _kernels
-from sklearn_subquad._matmul import strassen_columns, strassen_levels
+from sklearn_subquad._linalg.packed import strassen_columns, strassen_levels
 
 # One pass over a weight (read, add, write) takes as long as about so many operations of the sparse kernel.
 _PASS_OPERATIONS = 30

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklearn_subquad._jacobian import FoldedStep, sums_of
+from sklearn_subquad._curvature.jacobian import FoldedStep, sums_of
 
 
 class JacobianBlocks:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from sklearn_subquad._jacobian import Jacobian, make_probes
-from sklearn_subquad._losses import IdentityFactor
-from sklearn_subquad._parallel import blas_threads
-from sklearn_subquad._random_streams import Stream, generator
+from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
+from sklearn_subquad._curvature.losses import IdentityFactor
+from sklearn_subquad._linalg.threads import blas_threads
+from sklearn_subquad._utils.random_streams import Stream, generator
 
 # Features are multiplied by this power of their gradients' second moments. With 1/2, that of a Mahalanobis distance,
 # what matters less is all but lost, also where it matters (doc/defaults.md).

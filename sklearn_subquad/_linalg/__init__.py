@@ -1,0 +1,1 @@
+"""Sparse rows, packed matrices, their products, threads, conjugate gradients."""

@@ -1,0 +1,1 @@
+"""The network: weights, sparsifying activations, forward passes."""

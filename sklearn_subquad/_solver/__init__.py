@@ -1,0 +1,1 @@
+"""Damped Gauss-Newton steps: when they are taken, and when to stop."""

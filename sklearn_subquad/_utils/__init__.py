@@ -1,0 +1,1 @@
+"""Random streams, seconds, missing values, types."""
