@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # What a build of the site writes into doc.
 BUILT = {"_build", "auto_examples", "generated", "results"}
 PAGES = [

@@ -10,7 +10,7 @@ import pytest
 import sklearn_subquad
 from sklearn_subquad import plotting
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 GALLERY = [path for path in EXAMPLES if path.name.startswith("plot_")]
 # What `pip install` brings along.

@@ -16,7 +16,7 @@ import pytest
 import sklearn_subquad
 from sklearn_subquad import _base, _parameters, _predictor
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 ESTIMATORS = [sklearn_subquad.SubquadMLPRegressor, sklearn_subquad.SubquadMLPClassifier]
 BASES = (_base.BaseSubquadMLP, _predictor.Predictor, _parameters.MLPParameters)
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "sklearn_subquad"
 # What uses every module, and what every module may use.
 TOP, GROUND = {"__init__", "_show_versions"}, {"_compat", "_memory"}
