@@ -47,7 +47,7 @@ with worker_threads():
 # The preconditioner is handed the residual of every iteration.
 
 
-def residual_norms(name, damping, sketch_size="auto"):
+def residual_norms(name, damping, sketch_size):
     """Norms of the residuals relative to the first."""
     shift = damping * jacobian.mean_diagonal()
     preconditioner = make_preconditioner(
@@ -61,15 +61,18 @@ def residual_norms(name, damping, sketch_size="auto"):
         norms.append(np.linalg.norm(residual))
         return preconditioner.apply(residual)
 
-    result = pcg(lambda C: jacobian.normal(C) + shift * C, target, recording, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
+    def operator(C):
+        return jacobian.gram_matvec(C) + shift * C
+
+    result = pcg(operator, target, recording, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
     return np.array([*norms, np.linalg.norm(result.residual)]) / norms[0]
 
 
 SOLVES = [
-    ("None", "none", "auto", "C3:"),
+    ("None", "none", None, "C3:"),
     ("Sketch, n / 2 columns", "sketch", N_ROWS // 2, "C1-."),
     ("Sketch, 2 n columns", "sketch", 2 * N_ROWS, "C0--"),
-    ("Gram matrix", "gram", "auto", "C2-"),
+    ("Gram matrix", "gram", None, "C2-"),
 ]
 DAMPINGS = (1.0, 0.01)
 

@@ -1,6 +1,5 @@
 """What fits of both estimators share: validation, what is decided before a fit, memory, warnings."""
 
-import dataclasses
 import math
 import time
 import warnings
@@ -11,25 +10,22 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._compat import CallbackSupportMixin, callback_context, check_sample_weight
-from sklearn_subquad._curvature.preconditioners import MAX_FACTORED_OUTPUTS, resolved_sketch_size
-from sklearn_subquad._fit.calibration import fitted_sharpness
+from sklearn_subquad._curvature.losses import loss_with_baseline, make_loss
+from sklearn_subquad._fit.calibration import fitted_inverse_temperature
 from sklearn_subquad._fit.callbacks import CallbackProgress
 from sklearn_subquad._fit.data import GivenRows, TrainingSet
-from sklearn_subquad._fit.folds import fit_network, held_out_part, keeps_fitted_part
-from sklearn_subquad._fit.iterates import Iterates
-from sklearn_subquad._fit.laplace import LinearisedLaplace, covariance_sketch_size
-from sklearn_subquad._fit.train import (
-    FittedStart,
-    FittingOptions,
-)
+from sklearn_subquad._fit.folds import fit_network
+from sklearn_subquad._fit.laplace import LinearisedLaplace
+from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
+from sklearn_subquad._fit.scoring import Score
+from sklearn_subquad._fit.snapshots import Snapshots
+from sklearn_subquad._fit.train import Trainer
+from sklearn_subquad._fit.warm_start import WarmStart
 from sklearn_subquad._linalg.threads import worker_threads
-from sklearn_subquad._memory import MAX_SQUARE_ROWS, FitSize, densified, require_bytes
+from sklearn_subquad._memory import densified
 from sklearn_subquad._predictor import OUT_ACTIVATIONS, Predictor
 from sklearn_subquad._solver.stopping import StopReason
 from sklearn_subquad._utils.missing import named_errors
-
-# Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
-_MIN_STEP_FOR_THREADS = 400_000
 
 
 class BaseSubquadMLP(CallbackSupportMixin, Predictor):
@@ -43,21 +39,24 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         architecture : Architecture
         score : Score or None
             What says on held-out rows how good an estimator is, if not the loss.
-        start : FittedStart or None
+        start : WarmStart or None
             What the fit goes on from.
         """
         start = self._present() if self.warm_start else None
-        architecture, score = self._architecture_from(start), self._score()
+        architecture = resolve_architecture(self, start)
+        by_loss = isinstance(self.scoring, str) and self.scoring == "loss"
+        score = None if by_loss else Score(self, self.scoring)
         if start is None:
             self._forget()
         return architecture, score, start
 
     def _present(self):
-        """The fitted model as a `FittedStart`, or None where there is none."""
+        """The fitted model as a `WarmStart`, or None where there is none."""
         if not self.__sklearn_is_fitted__():
             return None
         _, inputs, targets = self._model()
-        return FittedStart(inputs, targets, self._state_)
+        fixed = {name: value for name, value in self._architecture_.items() if name != "init_scale"}
+        return WarmStart(fixed, self.init_, self.init_scale_, inputs, targets, self._state_)
 
     def _validated_data(self, X, y, start, **checks):
         """Features and targets, in the precision and with the features of a start where there is one."""
@@ -73,31 +72,16 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
                 **checks,
             )
 
-    def _architecture_from(self, start):
-        """The architecture, with the initial weights that a start had; ValueError where it has another shape."""
-        architecture = self._architecture()
-        if start is None:
-            return architecture
-        fitted = {name: getattr(architecture, name) for name in self._architecture_ if name != "init_scale"}
-        changed = [name for name, value in fitted.items() if self._architecture_[name] != value]
-        if changed:
-            names = {"widths": "hidden_layer_sizes", "densities": "density"}
-            raise ValueError(
-                f"{', '.join(names.get(name, name) for name in changed)} cannot change between a fit and one that goes "
-                "on from it; use warm_start=False, or fit a new estimator."
-            )
-        return dataclasses.replace(architecture, init=self.init_, init_scale=self.init_scale_)
-
     def _fit_part(self, X, Y, sample_weight, *, start, **options):
         """One pass over a part of the data; what it changes is changed at its end."""
         added_up = () if start is None else ("n_iter_", "loss_curve_", "n_cg_iter_", "rank_curve_")
         before = {name: getattr(self, name) for name in added_up}
         densities = [] if start is None else [self.density_curve_]
-        sharpness = None if start is None else self._state_["sharpness"]
+        temperature = None if start is None else self._state_["sharpness"]
         self._fit_network(X, Y, sample_weight, start=start, partial=True, **options)
         found = self.damping_ if np.isfinite(self.damping_) else np.inf
         least = found if start is None else min(found, start.batch_damping)
-        self._state_ |= {"sharpness": sharpness, "batch_damping": least}
+        self._state_ |= {"sharpness": temperature, "batch_damping": least}
         for name, value in before.items():
             setattr(self, name, value + getattr(self, name))
         self.density_curve_ = np.concatenate([*densities, self.density_curve_])
@@ -132,12 +116,12 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         A `validation` set says when to stop in the place of held-out rows. A fit goes on from a `start`, if there is
         one. A `partial` one is a single pass over rows that others will follow.
 
-        With `covariance`, what deviations of outputs are computed from is among them; with `calibration`, what outputs
-        are multiplied by to be logarithms of probabilities. With `independent_labels`, every column of Y is one of its
-        own.
+        With `covariance`, what deviations of outputs are computed from is among the attributes; with `calibration`,
+        what outputs are multiplied by to be logarithms of probabilities. With `independent_labels`, every column of Y
+        is one of its own.
         """
-        loss = "binary_log_loss" if independent_labels and self.loss == "log_loss" else self.loss
-        if start is not None and OUT_ACTIVATIONS[loss] != self.out_activation_:
+        loss_name = "binary_log_loss" if independent_labels and self.loss == "log_loss" else self.loss
+        if start is not None and OUT_ACTIVATIONS[loss_name] != self.out_activation_:
             raise ValueError(
                 f"loss={self.loss!r} is not the loss of the fit before, whose outputs mean something else, and cannot "
                 "change where a fit goes on; use warm_start=False, or fit a new estimator."
@@ -145,83 +129,36 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         _require_range(X)
         weight_unit = None if start is None or not partial else start.weight_unit
         data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, given, weight_unit)
-        n_rows = len(data)
-        batch_size = self._resolved_batch_size(n_rows, Y)
-        # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
-        in_batches = partial or n_rows > batch_size
-        early_stopping = False
-        if not partial:
-            early_stopping = self._resolved_early_stopping(n_rows, in_batches, validation, score, start)
         context = callback_context(self)
-        validation_fraction = float(self.validation_fraction)
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        splits = early_stopping == "validation" and validation is None
-        n_held_out = len(held_out_part(data, validation_fraction, seed, 0)[1]) if splits else 0
-        keeps_part = validation is not None or keeps_fitted_part(in_batches, n_held_out)
-        fitted = n_rows - n_held_out if keeps_part else n_rows
-        # What batches really have may be half of the most that they are allowed, for a part more than for all rows.
-        rows_of_a_step = max(math.ceil(n / math.ceil(n / batch_size)) for n in {fitted, n_rows - n_held_out})
-        n_curvatures = 1 if self.loss == "squared_error" else Y.shape[1]
-        preconditioner = self._resolved_preconditioner(
-            architecture, rows_of_a_step, Y.shape[1], n_curvatures, early_stopping
+        plan = FitPlan.resolve(
+            self,
+            architecture,
+            data,
+            check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
+            loss=loss_name,
+            unit_variance_targets=unit_variance_targets,
+            covariance=covariance,
+            validation=validation,
+            score=score,
+            start=start,
+            partial=partial,
         )
-        solver = self._solver_options(in_batches, preconditioner, start, partial)
-        size = FitSize(
-            widths=architecture.widths,
-            densities=architecture.densities,
-            n_rows=n_rows,
-            rows_of_a_step=rows_of_a_step,
-            n_inputs=X.shape[1] + 1,
-            n_outputs=Y.shape[1],
-            itemsize=X.dtype.itemsize,
-            keep_start=architecture.keep_start,
-            topk=architecture.sparsifier == "topk",
-            forms_gram=preconditioner == "gram" or early_stopping == "loo",
-            sketch_size=resolved_sketch_size(solver.sketch_size, rows_of_a_step) if preconditioner == "sketch" else 0,
-            n_factors=n_curvatures if n_curvatures <= MAX_FACTORED_OUTPUTS else 0,
-            covariance_size=covariance_sketch_size(fitted) if covariance else 0,
-            n_validation_rows=0 if validation is None else len(validation.X),
-        )
-        self._require_memory(size)
+        if plan.solver.verbose:
+            print(plan)
         if score is not None and (given if validation is None else validation.given).sample_weight is not None:
             score.warn_without_weights()
         progress = None if context is None else CallbackProgress(self, context, given)
-        options = FittingOptions(
-            architecture=architecture,
-            solver=solver,
-            loss=loss,
-            in_batches=in_batches,
-            batch_size=batch_size,
-            standardize=self.standardize,
-            unit_variance_targets=unit_variance_targets,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            keep_left_out=calibration,
-            # What goes on from a start keeps its metric.
-            learn_metric=self.feature_metric == "learned" and start is None,
-            start=start,
-            from_any_part=partial,
-            iterates=Iterates(self, loss, calibration, independent_labels),
-            score=score,
-            progress=progress,
-            seed=seed,
-        )
-        small = rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS
-        with worker_threads(1 if small else self.n_jobs):
-            model = fit_network(data, options, validation)
-            # Where the fit ends before the first step because targets are fitted, they are constant themselves.
-            fitted_at_once = model.result.stop_reason is StopReason.INTERPOLATED and not model.result.took_steps
-            if model.result.best_iter == 0 and not fitted_at_once and start is None:
-                warnings.warn(_why_constant(model.result), ConvergenceWarning, stacklevel=4)
-            elif not in_batches and 2 * model.result.n_unconverged > model.result.n_solves:
-                # In batches, what a step of one leaves out is made up for by the next.
-                warnings.warn(_how_inexact(model.result, options.solver), ConvergenceWarning, stacklevel=4)
-            laplace = self._laplace(model, options.seed) if covariance else None
-            sharpness = None
-            if model.left_out is not None:
-                sharpness = fitted_sharpness(model.left_out_rows, independent_labels)
+        snapshots = Snapshots(self, loss_name, calibration, independent_labels)
+        trainer = Trainer(data, _loss(plan, data, start), snapshots, start, score, progress)
+        with worker_threads(plan.n_jobs):
+            model = fit_network(trainer, plan, validation)
+            _warn(model.history, plan)
+            laplace = self._laplace(model, plan.seed) if covariance else None
+            temperature = None
+            if model.held_out is not None:
+                temperature = fitted_inverse_temperature(model.held_out_rows, independent_labels)
             densities = self._measure_densities(model, data.X)
-            self._set_fitted(model, loss, early_stopping, score is not None, densities, laplace, sharpness)
+            self._set_fitted(model, plan, score is not None, densities, laplace, temperature)
             self._state_["weight_unit"] = weight_unit
         if progress is not None:
             progress.end()
@@ -269,24 +206,11 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             raise ValueError("y is None: pass the targets that predictions are compared with.")
         return check_array(y, accept_sparse=True, ensure_2d=False, dtype=None, input_name="y")
 
-    def _require_memory(self, size):
-        advice = "use narrower layers, a smaller batch_size, fewer rows or X in single precision."
-        if size.forms_gram and size.rows_of_a_step > MAX_SQUARE_ROWS:
-            asked = "early_stopping='loo'" if self.early_stopping == "loo" else "preconditioner='gram'"
-            advice = f"{asked} takes most of that; leave it at 'auto', or use a smaller batch_size."
-        elif size.sketch_size > resolved_sketch_size("auto", size.rows_of_a_step):
-            advice = f"sketch_size={size.sketch_size} is more than 'auto', which may be enough; or {advice}"
-        require_bytes(
-            size.weight_bytes + size.row_bytes,
-            f"hidden_layer_sizes={size.widths} takes {size.weight_bytes:,} bytes of weights and, for {size.n_rows} "
-            f"rows, about {size.row_bytes:,} more; {advice}",
-        )
-
     @staticmethod
     def _laplace(model, seed):
         start = time.perf_counter()
-        laplace = LinearisedLaplace.fit(model.network, model.batch, model.result.left_out_error, seed)
-        model.result.phase_times["covariance"] = time.perf_counter() - start
+        laplace = LinearisedLaplace.fit(model.network, model.batch, model.history.left_out_error, seed)
+        model.history.phase_times["covariance"] = time.perf_counter() - start
         return laplace
 
 
@@ -295,6 +219,31 @@ def _require_range(X):
     largest, limit = max(X.max(), -X.min()), np.finfo(np.float64).max / (4 * math.sqrt(X.shape[1]))
     if largest > limit:
         raise ValueError(f"X holds {largest:.3g}, but numbers beyond {limit:.3g} cannot be standardised: scale X.")
+
+
+def _loss(plan, data, start):
+    """The loss with a baseline of all rows, because a held-out part may lack a class; None if it is squared."""
+    if plan.loss == "squared_error":
+        return None
+    if start is not None:
+        return loss_with_baseline(plan.loss, start.targets.mean)
+    if plan.partial and plan.loss != "poisson":
+        return loss_with_baseline(plan.loss, np.zeros(data.Y.shape[1]))
+    return make_loss(plan.loss, data.Y, data.sample_weight)
+
+
+def _warn(history, plan):
+    """Tell the user of a constant model, and of steps that are mostly inexact."""
+    # Where the fit ends before the first step because targets are fitted, they are constant themselves.
+    fitted_at_once = history.stop_reason is StopReason.INTERPOLATED and not history.took_steps
+    message = None
+    if history.best_iter == 0 and not fitted_at_once and not plan.solver.warm_start:
+        message = _why_constant(history)
+    elif not plan.solver.in_batches and 2 * history.n_unconverged > history.n_solves:
+        # In batches, what a step of one leaves out is made up for by the next.
+        message = _how_inexact(history, plan.solver)
+    if message is not None:
+        warnings.warn(message, ConvergenceWarning, stacklevel=5)
 
 
 def _why_constant(result):
@@ -308,7 +257,7 @@ def _why_constant(result):
         )
     return (
         f"No step lowers the training loss: {constant} Either X says nothing about y, or its scale is extreme: then "
-        "leave standardize=True, or scale X. Or damping, alpha or init_scale is so large that steps are lost in "
+        "leave standardize=True, or scale X. Or damping or init_scale is so large that steps are lost in "
         "rounding."
     )
 

@@ -13,6 +13,7 @@ from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 from sklearn_subquad._fit.calibration import project_onto_simplex, scores
 from sklearn_subquad._fit.data import GivenRows
+from sklearn_subquad._fit.plan import resolve_architecture
 from sklearn_subquad._labels import (
     encode_labels,
     encode_more_labels,
@@ -71,9 +72,6 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Levenberg-Marquardt damping of the first step, relative to the mean diagonal of J J^T; it adapts from
         there. "auto" is three times the leave-one-out optimum of the first step, and at least 0.3; in batches of the
         squared error, that optimum, and at least 0.1.
-    alpha : float, default=0.0
-        L2 penalty on the distance from the initial weights, relative to the mean diagonal of J J^T at the
-        start, so that it compares with `damping`. A positive value keeps a second copy of the weights.
     max_rank : "auto" or int, default="auto"
         Rank-one updates beyond which a weight matrix folds its factors in, after the step that exceeded it.
         "auto" balances passes over the weights with what pending factors add to every query, and folds in before a
@@ -262,7 +260,6 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         init: Literal["axis_aligned", "gaussian"] = "axis_aligned",
         init_scale: Literal["auto"] | float = "auto",
         damping: Literal["auto"] | float = "auto",
-        alpha: float = 0.0,
         max_rank: Literal["auto"] | int = "auto",
         matmul: Literal["auto", "scatter", "blas", "strassen"] = "auto",
         preconditioner: Literal["auto", "gram", "sketch", "none"] = "auto",
@@ -293,7 +290,6 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             init=init,
             init_scale=init_scale,
             damping=damping,
-            alpha=alpha,
             max_rank=max_rank,
             matmul=matmul,
             preconditioner=preconditioner,
@@ -442,7 +438,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         `fit` its steps as well. Probabilities with the squared error are not calibrated, but after a `fit` that was.
         """
         start = self._present()
-        architecture = self._architecture_from(start)
+        architecture = resolve_architecture(self, start)
         check_targets(y, "y", _MISSING_LABELS)
         rows, targets = self._validated_data(X, y, start)
         known, multilabel = self._classes_of_all_parts(targets, classes, start)
@@ -601,12 +597,12 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         return self._probabilities(self._outputs(X))
 
     @property
-    def _sharpness(self):
+    def _inverse_temperature(self):
         """What outputs are multiplied by to be logarithms of probabilities, or None."""
         return 1.0 if self._uses_log_loss else self._state_["sharpness"]
 
     def _probabilities(self, outputs):
-        if self._sharpness is not None:
+        if self._inverse_temperature is not None:
             # By way of doubles, so that this and its logarithm differ by no more than their last bits.
             return np.exp(self._log_probabilities(outputs)).astype(outputs.dtype, copy=False)
         if self._multilabel:
@@ -616,7 +612,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         return project_onto_simplex(outputs)
 
     def _log_probabilities(self, outputs):
-        logits = self._sharpness * self._scores(outputs).astype(np.float64)
+        logits = self._inverse_temperature * self._scores(outputs).astype(np.float64)
         if self._multilabel:
             return log_expit(logits)
         if len(self.classes_) == 2:
@@ -636,7 +632,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             Minus infinity where a probability is zero, which only probabilities that are not calibrated are.
         """
         outputs = self._outputs(X)
-        if self._sharpness is not None:
+        if self._inverse_temperature is not None:
             return self._log_probabilities(outputs).astype(outputs.dtype, copy=False)
         with np.errstate(divide="ignore"):
             return np.log(self._probabilities(outputs))

@@ -4,11 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_subquad._fit.data import CALIBRATION_ROWS
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling
 from sklearn_subquad._linalg.packed import PackedMatrix
 from sklearn_subquad._linalg.threads import worker_threads
-from sklearn_subquad._memory import CALIBRATION_ROWS, densified
+from sklearn_subquad._memory import densified
 from sklearn_subquad._network.network import Architecture, Network
 from sklearn_subquad._parameters import MLPParameters
 from sklearn_subquad._utils.missing import named_errors
@@ -49,13 +50,9 @@ class Predictor(MLPParameters):
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
 
-    def _model_attributes(self, network, inputs, targets, loss, *, laplace=None, sharpness=None, live=False):
-        """Fitted attributes that predictions read, or say what the network is.
-
-        With `live` the arrays of the network are not among them, and nothing pending is folded in.
-        """
+    def _model_attributes(self, network, inputs, targets, loss, *, laplace=None, inverse_temperature=None):
+        """Fitted attributes that predictions read, or say what the network is, on the network's arrays."""
         architecture = network.architecture
-        state = {} if live else network.to_state()
         return {
             "_architecture_": {
                 "widths": architecture.widths,
@@ -71,7 +68,7 @@ class Predictor(MLPParameters):
             "n_layers_": len(network.layers) + 2,
             "n_outputs_": network.output_weights[0].shape[1],
             "out_activation_": OUT_ACTIVATIONS[loss],
-            "_state_": state
+            "_state_": network.to_state()
             | {
                 "input_mean": inputs.mean,
                 "input_scale": inputs.scale,
@@ -80,15 +77,15 @@ class Predictor(MLPParameters):
                 "target_mean": targets.mean,
                 "target_scale": targets.scale,
                 "laplace": None if laplace is None else laplace.to_state(),
-                "sharpness": sharpness,
+                "sharpness": inverse_temperature,
                 "batch_damping": np.inf,
                 "weight_unit": 1.0,
             },
         }
 
-    def _set_fitted(self, model, loss, early_stopping, scored, densities, laplace, sharpness):
-        """Set all fitted attributes; `scored` says whether a scorer told when to stop."""
-        network, result = model.network, model.result
+    def _set_fitted(self, model, plan, scored, densities, laplace, inverse_temperature):
+        """Set all fitted attributes; `scored` is True where a scorer told when to stop."""
+        network, result, early_stopping = model.network, model.history, plan.early_stopping
         self.densities_ = densities
         self.n_iter_ = result.n_iter
         self.best_iter_ = result.best_iter
@@ -111,7 +108,12 @@ class Predictor(MLPParameters):
             self.validation_scores_ = [best - error for error in result.error_curve]
         # The state comes last: an estimator that has one is fitted.
         attributes = self._model_attributes(
-            network, model.inputs, model.targets, loss, laplace=laplace, sharpness=sharpness
+            network,
+            model.inputs,
+            model.targets,
+            plan.loss,
+            laplace=laplace,
+            inverse_temperature=inverse_temperature,
         )
         for name, value in attributes.items():
             setattr(self, name, value)

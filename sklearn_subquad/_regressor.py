@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 from sklearn_subquad._fit.data import GivenRows
+from sklearn_subquad._fit.plan import resolve_architecture
 from sklearn_subquad._memory import densified
 from sklearn_subquad._utils.missing import numeric_targets
 from sklearn_subquad._utils.typing import MatrixLike
@@ -55,9 +56,6 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Levenberg-Marquardt damping of the first step, relative to the mean diagonal of J J^T; it adapts from
         there. "auto" is three times the leave-one-out optimum of the first step, and at least 0.3; in batches of the
         squared error, that optimum, and at least 0.1.
-    alpha : float, default=0.0
-        L2 penalty on the distance from the initial weights, relative to the mean diagonal of J J^T at the
-        start, so that it compares with `damping`. A positive value keeps a second copy of the weights.
     max_rank : "auto" or int, default="auto"
         Rank-one updates beyond which a weight matrix folds its factors in, after the step that exceeded it.
         "auto" balances passes over the weights with what pending factors add to every query, and folds in before a
@@ -235,7 +233,6 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         init: Literal["axis_aligned", "gaussian"] = "axis_aligned",
         init_scale: Literal["auto"] | float = "auto",
         damping: Literal["auto"] | float = "auto",
-        alpha: float = 0.0,
         max_rank: Literal["auto"] | int = "auto",
         matmul: Literal["auto", "scatter", "blas", "strassen"] = "auto",
         preconditioner: Literal["auto", "gram", "sketch", "none"] = "auto",
@@ -266,7 +263,6 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             init=init,
             init_scale=init_scale,
             damping=damping,
-            alpha=alpha,
             max_rank=max_rank,
             matmul=matmul,
             preconditioner=preconditioner,
@@ -397,7 +393,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         `fit` its steps as well. There are no deviations for ``predict(X, return_std=True)`` afterwards.
         """
         start = self._present()
-        architecture = self._architecture_from(start)
+        architecture = resolve_architecture(self, start)
         rows, Y, single_output = self._validated(X, y, start)
         weights = check_sample_weight(sample_weight, rows)
         self._single_output = single_output

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklearn_subquad._curvature.jacobian import FoldedStep, sums_of
+from sklearn_subquad._curvature.folded_step import FoldedStep, sums_of
 
 
 class JacobianBlocks:
@@ -43,23 +43,12 @@ class JacobianBlocks:
             first.output_changes = tuple(sums_of(first.output_changes, other.output_changes))
         return first
 
-    def normal(self, C):
+    def gram_matvec(self, C):
         """``J Jt C`` for the scaled Jacobian (n x k), through weights that the steps of all blocks are folded into."""
         folded = FoldedStep(self.network)
         for block, part in self._parts(C):
             folded.add(block.Jt(part))
         return np.concatenate([block.tangent(folded) for block in self.blocks])
-
-    def along_total_change(self):
-        """As of a `Jacobian` (n x k)."""
-        return np.concatenate([block.along_total_change() for block in self.blocks])
-
-    def features(self, sketch):
-        """As of a `Jacobian` (n x sketch_size)."""
-        out = sketch.empty_features(self.n_rows, self.dtype)
-        for block, part in self._parts(out):
-            block.features(sketch, part)
-        return out
 
     def mean_diagonal(self):
         """As of a `Jacobian`."""

@@ -2,7 +2,7 @@
 
 A loss is a sum over rows of ``w_i l(y_i, f_i)``. It offers what a Gauss-Newton step in the dual needs: its value,
 a factor S of the curvature by the outputs, and the working residual r, with ``S r`` the negative gradient. The step
-that solves ``(S^T J J^T S + shift I) c = r`` then changes the parameters by ``J^T S c``.
+that solves ``(S^T J J^T S + ridge I) c = r`` then changes the parameters by ``J^T S c``.
 """
 
 from abc import ABC, abstractmethod

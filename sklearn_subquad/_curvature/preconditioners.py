@@ -1,6 +1,6 @@
-"""Preconditioners of the damped normal equations ``(J J^T + shift I) c = r``.
+"""Preconditioners of the damped normal equations ``(J J^T + ridge I) c = r``.
 
-Each is prepared for a linearisation, factored for a shift, and then applied to residuals (n x k) as often as the inner
+Each is prepared for a linearisation, factored for a ridge, and then applied to residuals (n x k) as often as the inner
 solver asks. `exact` says that `apply` is the solution itself, `varies` that it is no linear map.
 """
 
@@ -12,10 +12,13 @@ from scipy.linalg.lapack import get_lapack_funcs
 from sklearn_subquad._curvature.jacobian import MAX_SPANNED
 from sklearn_subquad._curvature.losses import SoftmaxFactor
 from sklearn_subquad._curvature.sketch import JacobianSketch
+from sklearn_subquad._curvature.sketch_features import sketch_features
 from sklearn_subquad._linalg.pcg import pcg
 from sklearn_subquad._linalg.threads import blas_threads
-from sklearn_subquad._memory import MAX_SQUARE_ROWS
 
+# Rows of a step up to which n x n matrices are formed without being asked for. Beyond, rows are linearised in blocks of
+# so many, where nobody asks for the Gram matrix of all.
+MAX_SQUARE_ROWS = 8192
 # Columns of a sketch at most, where it is not told: more take longer to multiply than the iterations they save.
 _MAX_AUTO_SKETCH_SIZE = 2048
 # Of the cost model: operations that the step's operator takes per row and neuron whatever the density; that an element
@@ -28,24 +31,24 @@ MAX_FACTORED_OUTPUTS = 32
 # Of the iterations with the Gram matrix alone, within those with the network: a closer solution costs more than the
 # outer iterations that it saves. Their number is bounded where rounding keeps them from the tolerance.
 _GRAM_TOL, _MAX_GRAM_ITER = 0.1, 200
-# They are in single precision where the shift is above this share of a bound of the matrix's norm.
-_SINGLE_SHIFT = 10 * float(np.finfo(np.float32).eps)
+# They are in single precision where the ridge is above this share of a bound of the matrix's norm.
+_SINGLE_RIDGE = 10 * float(np.finfo(np.float32).eps)
 # A preconditioner of an earlier linearisation is kept until a solve does not converge, or takes more iterations than
 # the first one did by this factor and this number.
 _MORE_ITERATIONS, _SPARE_ITERATIONS = 1.5, 2
-# A factor serves other shifts up to this ratio, that of a rejected attempt and the next one included.
-_NEARBY_SHIFT = 4.0
+# A factor serves other ridges up to this ratio, that of a rejected attempt and the next one included.
+_NEARBY_RIDGE = 4.0
 
 
 class IdentityPreconditioner:
     """No preconditioning."""
 
-    exact = needs_gram = varies = False
+    exact = varies = False
 
     def prepare(self, jacobian, same_rows):
         """Nothing to prepare."""
 
-    def factor(self, shift):
+    def factor(self, ridge):
         """Nothing to factor."""
 
     def apply(self, R):
@@ -62,13 +65,13 @@ class _ReusedPreconditioner:
     What is factored stands for one output. Where the curvature scales outputs differently, there is a factor for every
     output; with many outputs that would cost too much, and the curvature becomes its mean.
 
-    Subclasses' `_compute` sets `_gram`, the matrix to factor but for scales and shift.
+    Subclasses' `_compute` sets `_gram`, the matrix to factor but for scales and ridge.
     """
 
     exact = varies = False
 
     def __init__(self):
-        self._first_count = self._last_count = self._shift = None
+        self._first_count = self._last_count = self._ridge = None
         self._last_converged = False
 
     def prepare(self, jacobian, same_rows):
@@ -83,7 +86,7 @@ class _ReusedPreconditioner:
         # A curvature that has changed is no longer the one that was inverted.
         if same_rows and jacobian.curvature.is_identity and not self._worn_out():
             return
-        self._first_count = self._last_count = self._shift = None
+        self._first_count = self._last_count = self._ridge = None
         self._dtype, self._scales, self._mean_square = jacobian.dtype, jacobian.output_scales(), 1.0
         if self._scales is not None and jacobian.n_outputs > MAX_FACTORED_OUTPUTS:
             self._mean_square = float(np.square(self._scales, dtype=np.float64).mean())
@@ -96,24 +99,24 @@ class _ReusedPreconditioner:
             return True
         return self._last_count > _MORE_ITERATIONS * self._first_count + _SPARE_ITERATIONS
 
-    def factor(self, shift):
-        """Factor for a shift; the factor of one close by is kept.
+    def factor(self, ridge):
+        """Factor for a ridge; the factor of one close by is kept.
 
         Raises
         ------
         numpy.linalg.LinAlgError
             Where the shifted matrix is not positive definite in double precision.
         """
-        if self._shift is None or not 1 / _NEARBY_SHIFT <= shift / self._shift <= _NEARBY_SHIFT:
-            self._shift = None
-            self._compute_factor(shift)
-            self._shift = shift
+        if self._ridge is None or not 1 / _NEARBY_RIDGE <= ridge / self._ridge <= _NEARBY_RIDGE:
+            self._ridge = None
+            self._compute_factor(ridge)
+            self._ridge = ridge
 
-    def _compute_factor(self, shift):
-        # Those of the last shift go first: all together would take twice the memory.
+    def _compute_factor(self, ridge):
+        # Those of the last ridge go first: all together would take twice the memory.
         self._factors = []
         for scale in [None] if self._scales is None else self._scales.T:
-            self._factors.append(_cholesky(self._matrix(scale), shift, self._dtype))
+            self._factors.append(_cholesky(self._matrix(scale), ridge, self._dtype))
 
     def _matrix(self, scale):
         """What to factor for an output whose rows have these scales (n,), or for all of them (None)."""
@@ -145,48 +148,46 @@ class _ReusedPreconditioner:
 class ExactGram:
     """The Gram matrix of one output: its Cholesky factor solves the system."""
 
-    exact = needs_gram = True
+    exact = True
     varies = False
 
     def prepare(self, jacobian, same_rows):
         """Compute the Gram matrix, which the Jacobian keeps."""
         self._jacobian = jacobian
-        jacobian.gram()
+        jacobian.gram.matrix()
 
-    def factor(self, shift):
-        """The Jacobian factors, and keeps the factor of the last shift."""
-        self._shift = shift
+    def factor(self, ridge):
+        """The Jacobian factors, and keeps the factor of the last ridge."""
+        self._ridge = ridge
 
     def apply(self, R):
         """Solve for R (n x 1) in double precision; returns R's dtype."""
-        return self._jacobian.gram_solve(self._shift, R).astype(R.dtype, copy=False)
+        return self._jacobian.gram.solve(self._ridge, R).astype(R.dtype, copy=False)
 
     def observe(self, n_iter, converged):
         """Nothing to learn."""
 
 
 class GramPreconditioner(_ReusedPreconditioner):
-    """Solves with the Gram matrix K that all outputs share: with ``S^T (K ⊗ I) S + shift * I``.
+    """Solves with the Gram matrix K that all outputs share: with ``S^T (K ⊗ I) S + ridge * I``.
 
     Without curvature that takes one Cholesky factor, in the Jacobian's precision where that is enough; where the
     curvature scales outputs, one for every output; for the softmax see `_SoftmaxGram`, and for many outputs
     `_IteratedGram`.
     """
 
-    needs_gram = True
-
     def _compute(self, jacobian):
-        self._gram, self._curvature = jacobian.gram(), jacobian.curvature
+        self._gram, self._curvature = jacobian.gram.matrix(), jacobian.curvature
         self.varies = not self._curvature.is_identity and jacobian.n_outputs > MAX_FACTORED_OUTPUTS
 
-    def _compute_factor(self, shift):
+    def _compute_factor(self, ridge):
         self._solver = None
         if self.varies:
-            self._solver = _IteratedGram(self._gram, self._curvature, shift)
+            self._solver = _IteratedGram(self._gram, self._curvature, ridge)
         elif self._scales is not None and isinstance(self._curvature, SoftmaxFactor):
-            self._solver = _SoftmaxGram(self._gram, self._curvature, shift)
+            self._solver = _SoftmaxGram(self._gram, self._curvature, ridge)
         else:
-            super()._compute_factor(shift)
+            super()._compute_factor(ridge)
 
     def apply(self, R):
         """Solve for R (n x k); returns R's dtype."""
@@ -202,18 +203,18 @@ class _IteratedGram:
     matrix, of K scaled by the root of the mean square of every row's other curvatures.
     """
 
-    def __init__(self, gram, curvature, shift):
+    def __init__(self, gram, curvature, ridge):
         squares = np.square(curvature.output_scales(), dtype=np.float64)
         bound = float(np.diag(gram) @ squares.max(axis=1))
-        # So rough a solution needs no double precision, unless rounding is near the shift.
-        dtype = np.dtype(np.float32 if shift > _SINGLE_SHIFT * bound else np.float64)
+        # So rough a solution needs no double precision, unless rounding is near the ridge.
+        dtype = np.dtype(np.float32 if ridge > _SINGLE_RIDGE * bound else np.float64)
         large = squares > 2 * squares.mean(axis=1, keepdims=True)
         row_scale = np.sqrt(np.where(large, 0.0, squares).sum(axis=1) / (~large).sum(axis=1))
-        self._gram, self._curvature, self._shift = gram.astype(dtype), curvature.astype(dtype), dtype.type(shift)
+        self._gram, self._curvature, self._ridge = gram.astype(dtype), curvature.astype(dtype), dtype.type(ridge)
         # Masks as numbers, which are multiplied with faster than places are looked up.
         self._others = (~large).astype(dtype)
-        self._diagonal = np.where(large, 1 / (np.diag(gram)[:, None] * squares + shift), 0.0).astype(dtype)
-        factor, _ = _cholesky(gram * row_scale * row_scale[:, None], shift, dtype)
+        self._diagonal = np.where(large, 1 / (np.diag(gram)[:, None] * squares + ridge), 0.0).astype(dtype)
+        factor, _ = _cholesky(gram * row_scale * row_scale[:, None], ridge, dtype)
         # A product with the inverse is much faster than two triangular solves.
         self._inverse = _lower_inverse(factor).astype(dtype, copy=False)
         self._symm = get_blas_funcs("symm", (self._inverse,))
@@ -225,7 +226,7 @@ class _IteratedGram:
     def _operator(self, C):
         with blas_threads(2 * len(C) * C.size):
             image = self._gram @ self._curvature.apply(C)
-        return self._curvature.apply_transposed(image) + self._shift * C
+        return self._curvature.apply_transposed(image) + self._ridge * C
 
     def _precondition(self, R):
         with blas_threads(2 * len(R) * R.size):
@@ -249,10 +250,10 @@ class _SoftmaxGram:
     (the posterior covariance of multi-class classification).
     """
 
-    def __init__(self, gram, curvature, shift):
-        self._curvature, self._shift = curvature, shift
+    def __init__(self, gram, curvature, ridge):
+        self._curvature, self._ridge = curvature, ridge
         n = len(gram)
-        self._gram = gram / shift
+        self._gram = gram / ridge
         # Symmetric, as is their sum, and in Fortran's order; only lower triangles are computed and read.
         self._inner = []
         total = np.zeros((n, n), order="F")
@@ -274,7 +275,7 @@ class _SoftmaxGram:
             shared = scipy.linalg.cho_solve(self._total, parts.sum(axis=1), check_finite=False)
             parts -= self._apply_inner(np.broadcast_to(shared[:, None], R.shape))
             known -= self._gram @ parts
-        return (R - self._curvature.apply_transposed(known)) / self._shift
+        return (R - self._curvature.apply_transposed(known)) / self._ridge
 
     def _apply_inner(self, C):
         """The matrix of every class times its column of C (n x k)."""
@@ -283,29 +284,26 @@ class _SoftmaxGram:
 
 
 class SketchPreconditioner(_ReusedPreconditioner):
-    """Cholesky factor of ``Φ Φ^T + shift * I`` for a sketch Φ (n x sketch_size) of the Jacobian's rows.
+    """Cholesky factor of ``Φ Φ^T + ridge * I`` for a sketch Φ (n x sketch_size) of the Jacobian's rows.
 
-    For sketch_size < n the smaller matrix ``Φ^T Φ + shift * I`` is factored and applied by Woodbury's
+    For sketch_size < n the smaller matrix ``Φ^T Φ + ridge * I`` is factored and applied by Woodbury's
     identity. Scales of outputs multiply the rows of Φ.
 
     Parameters
     ----------
     kind : {"tensor_srht", "tensor_sketch"}
-    sketch_size : int or "auto"
-        "auto" is twice the number of rows, and at most 2048.
+    sketch_size : int
     seed : int or sequence of int
     """
-
-    needs_gram = False
 
     def __init__(self, kind, sketch_size, seed):
         super().__init__()
         self._kind, self._sketch_size, self._seed = kind, sketch_size, seed
 
     def _compute(self, jacobian):
-        size = resolved_sketch_size(self._sketch_size, jacobian.n_rows)
+        size = self._sketch_size
         sketch = JacobianSketch(self._kind, size, self._seed)
-        self._features = jacobian.features(sketch)
+        self._features = sketch_features(jacobian, sketch)
         self._woodbury = size < jacobian.n_rows
         self._gram = None
         if not self._woodbury:
@@ -324,7 +322,7 @@ class SketchPreconditioner(_ReusedPreconditioner):
         rows = R if scale is None else scale[:, None] * R
         with blas_threads(2 * self._features.size * R.shape[1]):
             image = self._features @ _cholesky_solve(factor, self._features.T @ rows)
-        return (R - (self._mean_square if scale is None else scale[:, None]) * image) / self._shift
+        return (R - (self._mean_square if scale is None else scale[:, None]) * image) / self._ridge
 
 
 def _outer(rows):
@@ -337,13 +335,13 @@ def _cholesky_solve(factor, R):
         return scipy.linalg.cho_solve(factor, R, check_finite=False)
 
 
-def _cholesky(matrix, shift, dtype):
-    """Cholesky factor of ``matrix + shift * I`` in that dtype, or in double precision where rounding forbids it."""
+def _cholesky(matrix, ridge, dtype):
+    """Cholesky factor of ``matrix + ridge * I`` in that dtype, or in double precision where rounding forbids it."""
     for precision in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
         # A copy in Fortran's order, which LAPACK does not copy once more. Of a matrix that is in that order already
         # only the lower triangle counts; of any other, symmetric one the transpose is as good.
         shifted = np.array(matrix if matrix.flags.f_contiguous else matrix.T, dtype=precision, order="F")
-        shifted.flat[:: len(shifted) + 1] += shift
+        shifted.flat[:: len(shifted) + 1] += ridge
         try:
             with blas_threads(len(shifted) ** 3 / 3):
                 return scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
@@ -400,7 +398,7 @@ def cheapest_preconditioner(n_rows, widths, densities, n_outputs, n_curvatures):
     Notes
     -----
     Costs are in operations of the sparse kernels. They are fixed numbers, so that the choice is the same in every
-    process; benchmarks/preconditioning.py crossover measures how far it is from the best one.
+    process; benchmarks/speed/preconditioning.py crossover measures how far it is from the best one.
     """
     if n_rows > MAX_SQUARE_ROWS:
         return "sketch"
@@ -425,6 +423,6 @@ def cheapest_preconditioner(n_rows, widths, densities, n_outputs, n_curvatures):
     return "gram" if gram <= sketch else "sketch"
 
 
-def resolved_sketch_size(sketch_size, n_rows):
-    """Columns of a sketch of so many rows."""
-    return min(2 * n_rows, _MAX_AUTO_SKETCH_SIZE) if sketch_size == "auto" else sketch_size
+def default_sketch_size(n_rows):
+    """Columns of a sketch of so many rows, where it is not told."""
+    return min(2 * n_rows, _MAX_AUTO_SKETCH_SIZE)

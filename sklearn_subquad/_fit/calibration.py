@@ -6,16 +6,16 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from sklearn_subquad._curvature.losses import BinaryLogLoss, MultinomialLogLoss
+from sklearn_subquad._solver.criteria import HeldOutError
 from sklearn_subquad._solver.levenberg_marquardt import Batch
-from sklearn_subquad._solver.stopping import HeldOutError
 
 # Logarithms of the smallest and the largest factor: probabilities that hardly follow scores, and steps.
 _LOG_RANGE = (-7.0, 9.0)
 
 
 @dataclass(frozen=True)
-class LeftOutRows:
-    """What a model says of rows that it was not fitted to, or as if it had not been.
+class HeldOutRows:
+    """Outputs of a model for rows that it was not fitted to, or as if it had not been.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class LeftOutRows:
 
 
 @dataclass(frozen=True)
-class LeftOutPath:
+class HeldOutPath:
     """The same along a path: outputs after 0, 1, ... steps or passes, in a list."""
 
     outputs: list
@@ -43,9 +43,9 @@ class LeftOutPath:
     n_rows: int
 
     def after(self, n_steps):
-        """`LeftOutRows` after so many steps, or the last ones where the path is shorter."""
+        """`HeldOutRows` after so many steps, or the last ones where the path is shorter."""
         outputs = self.outputs[min(n_steps, len(self.outputs) - 1)]
-        return LeftOutRows(outputs, self.indicators, self.sample_weight, self.n_rows)
+        return HeldOutRows(outputs, self.indicators, self.sample_weight, self.n_rows)
 
     @classmethod
     def concatenate(cls, paths):
@@ -64,7 +64,7 @@ def scores(outputs, independent):
     return 2 * outputs - 1 if independent else outputs
 
 
-def fitted_sharpness(rows, independent):
+def fitted_inverse_temperature(rows, independent):
     """The factor on `scores` that gives the logarithms of the likeliest probabilities, to a constant per row.
 
     It changes no decision. One more row counts that has another label, as where log loss decides when to stop: scores
@@ -72,7 +72,7 @@ def fitted_sharpness(rows, independent):
 
     Parameters
     ----------
-    rows : LeftOutRows
+    rows : HeldOutRows
     independent : bool
         Whether every output is for or against one label, of two classes or of several labels that a row may have;
         else they are those of classes, of which a row has one.
@@ -84,14 +84,14 @@ def fitted_sharpness(rows, independent):
     References
     ----------
     C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017: temperature
-    scaling, whose temperature is one over this.
+    scaling.
     """
     values = scores(rows.outputs, independent).astype(np.float64)
     loss = (BinaryLogLoss if independent else MultinomialLogLoss)(np.zeros(values.shape[1]))
     batch = Batch(None, rows.indicators.astype(np.float64), rows.sample_weight)
     criterion = HeldOutError(batch, loss, rows.n_rows)
     # Convex in the factor, hence with one minimum in its logarithm as well.
-    found = minimize_scalar(lambda log: criterion.of_output(np.exp(log) * values), bounds=_LOG_RANGE, method="bounded")
+    found = minimize_scalar(lambda log: criterion.of_outputs(np.exp(log) * values), bounds=_LOG_RANGE, method="bounded")
     return float(np.exp(found.x))
 
 

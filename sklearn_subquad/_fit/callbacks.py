@@ -2,6 +2,8 @@
 
 from functools import cached_property
 
+from sklearn_subquad._solver.stopping import StepListener
+
 
 class CallbackProgress:
     """The tree of tasks that callbacks see: below a call of `fit`, every fit of a network; below that, its steps.
@@ -40,27 +42,28 @@ class CallbackProgress:
         given : callable
             Returns the rows that are fitted, `GivenRows`.
         attributes : callable
-            Returns the fitted attributes of an estimator that stopped where the fit is, in memory of their own.
+            From a `History` and a number of iterations to the fitted attributes of an estimator that stopped there, in
+            memory of their own.
         """
         context = self._context.subcontext(name, max_subtasks=max_steps)
         return WatchedFit(context, _HookArguments(self._estimator, given), attributes)
 
 
-class WatchedFit:
+class WatchedFit(StepListener):
     """One fit as a task whose subtasks are its steps; use it as a context manager.
 
     Attributes
     ----------
     stopped : bool
-        Whether a callback has asked to stop.
-    n_steps : int
-        Steps behind the network as it is.
+        True once a callback has asked to stop.
+    n_iter : int
+        Iterations behind the network as it is.
     """
 
     def __init__(self, context, hooks, attributes):
         self._context, self._hooks, self._attributes = context, hooks, attributes
-        self._step = None
-        self.stopped, self.n_steps = False, 0
+        self._step = self._history = None
+        self.stopped, self.n_iter = False, 0
 
     def __enter__(self):
         self._context.call_on_fit_task_begin(**self._hooks.without_model())
@@ -68,17 +71,24 @@ class WatchedFit:
 
     def __exit__(self, kind, error, traceback):
         if kind is None:
-            self.stopped |= self._context.call_on_fit_task_end(**self._hooks.with_model(self._attributes))
+            self.stopped |= self._context.call_on_fit_task_end(**self._hooks.with_model(self._model))
+
+    def _model(self):
+        return self._attributes(self._history, self.n_iter)
+
+    def restored(self, history):
+        """The network is the best iterate of a fit that has ended."""
+        self._history, self.n_iter = history, history.best_iter
 
     def begin_step(self):
-        """Tell that a step, or a pass over batches, begins."""
+        """Tell that an iteration begins."""
         self._step = self._context.subcontext("step")
         self._step.call_on_fit_task_begin(**self._hooks.without_model())
 
-    def end_step(self):
-        """Tell that it has been taken; returns whether to stop."""
-        self.n_steps += 1
-        self.stopped |= self._step.call_on_fit_task_end(**self._hooks.with_model(self._attributes))
+    def end_step(self, history):
+        """Tell that it is over; returns True to stop."""
+        self._history, self.n_iter = history, history.n_iter
+        self.stopped |= self._step.call_on_fit_task_end(**self._hooks.with_model(self._model))
         return self.stopped
 
     def abandon_step(self):

@@ -7,7 +7,10 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from sklearn_subquad._compat import safe_indexing
+from sklearn_subquad._utils.random_streams import Stream, generator
 
+# Rows on which thresholds and gains are calibrated and densities measured, where there are more.
+CALIBRATION_ROWS = 4096
 # Rows that are hashed or compared at a time: copies of them in double precision are small.
 _CHUNK_ROWS = 1024
 
@@ -112,6 +115,18 @@ class TrainingSet:
     def as_given(self, rows):
         """All that the caller passed of some of these rows, a slice or indices, as `GivenRows`."""
         return self.given[np.flatnonzero(np.isin(self.groups, self.numbers[rows]))]
+
+
+def drawn_rows(n, n_wanted, rng):
+    """Indices of all rows, or of so many drawn at random where there are more."""
+    if n <= n_wanted:
+        return slice(None)
+    return np.sort(rng.choice(n, n_wanted, replace=False))
+
+
+def calibration_rows(batch, seed):
+    """At most `CALIBRATION_ROWS` rows of a batch."""
+    return batch[drawn_rows(len(batch), CALIBRATION_ROWS, generator(seed, Stream.CALIBRATION_ROWS))]
 
 
 def distinct_rows(X, Y):

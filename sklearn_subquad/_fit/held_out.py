@@ -4,6 +4,14 @@ import math
 
 import numpy as np
 
+from sklearn_subquad._utils.random_streams import Stream, generator
+
+
+def held_out_part(data, fraction, seed, part):
+    """Rows of a `TrainingSet` to fit and to hold out, in the part of that number."""
+    labels = data.Y if data.Y.dtype == bool else None
+    return split(len(data), fraction, generator(seed, Stream.HELD_OUT_ROWS, part), labels)
+
 
 def split(n, fraction, rng, labels=None):
     """Rows to fit and rows to hold out, drawn at random.

@@ -8,13 +8,16 @@ from sklearn.utils import gen_batches
 from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
 from sklearn_subquad._curvature.losses import IdentityFactor
 from sklearn_subquad._curvature.sketch import JacobianSketch
+from sklearn_subquad._curvature.sketch_features import sketch_features
+from sklearn_subquad._fit.data import CALIBRATION_ROWS
 from sklearn_subquad._linalg.threads import blas_threads
-from sklearn_subquad._memory import CALIBRATION_ROWS, COVARIANCE_BLOCK_ROWS
 from sklearn_subquad._utils.random_streams import Stream, generator
 
 # Columns of the sketch at most. Twice as many change the test log-likelihood by 0.01 on most sets and take four times
 # the memory (doc/architecture.md).
 _MAX_SKETCH_SIZE = 512
+# Rows whose Jacobian is sketched at a time.
+COVARIANCE_BLOCK_ROWS = 1024
 # Shifts that are tried, relative to the mean squared norm of a row's features.
 _SHIFTS = 10.0 ** np.arange(-5, 4)
 _SKETCH = "tensor_srht"
@@ -148,7 +151,7 @@ def _features(network, x, size, seed):
     n_outputs = network.output_weights[0].shape[1]
     probes = make_probes(n_outputs, generator(seed, Stream.COVARIANCE_PROBES))
     jacobian = Jacobian(network, network.forward(x), np.ones(len(x)), probes, IdentityFactor())
-    return jacobian.features(JacobianSketch(_SKETCH, size, [seed, Stream.COVARIANCE_SKETCH]))
+    return sketch_features(jacobian, JacobianSketch(_SKETCH, size, [seed, Stream.COVARIANCE_SKETCH]))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sklearn_subquad._curvature.input_gradients import input_gradients
 from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
 from sklearn_subquad._curvature.losses import IdentityFactor
 from sklearn_subquad._linalg.threads import blas_threads
@@ -12,7 +13,7 @@ from sklearn_subquad._utils.random_streams import Stream, generator
 _POWER = 0.25
 
 
-def gradient_moments(network, x, sample_weight, seed):
+def average_gradient_outer_product(network, x, sample_weight, seed):
     """Mean over rows and outputs of the outer product of the outputs' gradients by the features.
 
     Parameters
@@ -40,7 +41,7 @@ def gradient_moments(network, x, sample_weight, seed):
     for rows in network.row_batches(len(x)):
         activations = network.forward(x[rows])
         jacobian = Jacobian(network, activations, np.sqrt(sample_weight[rows]), probes, IdentityFactor())
-        for gradients in jacobian.probe_input_gradients():
+        for gradients in input_gradients(jacobian):
             gradients = gradients[:, :-1].astype(np.float64)
             with blas_threads(2 * gradients.size * n_features):
                 total += gradients.T @ gradients
@@ -56,7 +57,7 @@ def learned_metric(moments):
     Parameters
     ----------
     moments : ndarray of shape (d, d)
-        From `gradient_moments`, of inputs that no metric was applied to.
+        From `average_gradient_outer_product`, of inputs that no metric was applied to.
 
     Returns
     -------

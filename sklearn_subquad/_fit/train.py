@@ -1,332 +1,161 @@
-"""From scaled data to a fitted network: initialise, solve."""
+"""One network: scale, initialise, solve."""
 
 import contextlib
-import dataclasses
-import math
-import sys
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from sklearn_subquad._curvature.losses import SquaredError
-from sklearn_subquad._fit.calibration import LeftOutPath
-from sklearn_subquad._fit.callbacks import CallbackProgress, WatchedFit
-from sklearn_subquad._fit.data import TrainingSet
-from sklearn_subquad._fit.iterates import Iterates
-from sklearn_subquad._fit.scaling import InputScaling, TargetScaling, effective_dimension
-from sklearn_subquad._fit.scoring import Score
-from sklearn_subquad._linalg.packed import PackedMatrix
-from sklearn_subquad._memory import CALIBRATION_ROWS
-from sklearn_subquad._network.network import Architecture, Network
-from sklearn_subquad._solver.gauss_newton import GaussNewtonSolver, SolverOptions, SolverResult
+from sklearn_subquad._fit.calibration import HeldOutPath
+from sklearn_subquad._fit.data import calibration_rows
+from sklearn_subquad._fit.scaling import InputScaling, TargetScaling
+from sklearn_subquad._fit.snapshots import FitInProgress
+from sklearn_subquad._network.network import Network
+from sklearn_subquad._solver.criteria import HeldOutError, HeldOutScore, LeaveOneOutError
+from sklearn_subquad._solver.gauss_newton import GaussNewton
+from sklearn_subquad._solver.history import History
 from sklearn_subquad._solver.levenberg_marquardt import Batch
-from sklearn_subquad._solver.minibatch import MiniBatchSolver
-from sklearn_subquad._solver.stopping import (
-    HeldOutError,
-    HeldOutScore,
-    KeptOutputs,
-    LeaveOneOutError,
-    StopReason,
-)
+from sklearn_subquad._solver.stopping import StopReason
 from sklearn_subquad._utils.random_streams import Stream, generator
-
-# init_scale="auto" is this over sqrt(m), 0.05 at m = 2048, where the features have few effective dimensions, and 1
-# where they have many; it grows geometrically in between.
-_SMALL_INIT_SCALE = 0.05 * math.sqrt(2048)
-_FEW_DIMENSIONS, _MANY_DIMENSIONS = 10, 20
-# Rows on which effective dimensions are counted, at most and at least where there are more, and their numbers at most.
-_MAX_DIMENSION_ROWS, _MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS = 1024, 64, 1 << 23
 
 
 @dataclass
 class FittedModel:
-    """A network with the scalings around it, how it was found, and what is known of rows beside it.
+    """A network with the scalings around it, how it was found, and what is known of held-out rows.
 
     Attributes
     ----------
     batch : Batch
         The scaled rows that it was fitted to.
-    left_out : LeftOutPath or None
-        Outputs for rows as if it had not been fitted to them, where they were asked for and some were left out.
+    held_out : HeldOutPath or None
+        Outputs for held-out rows, where they are asked for and there are some.
     """
 
     inputs: InputScaling
     targets: TargetScaling
     network: Network
-    result: SolverResult
+    history: History
     batch: Batch
-    left_out: LeftOutPath | None
+    held_out: HeldOutPath | None
 
     @property
-    def left_out_rows(self):
-        """`LeftOutRows` of the returned network, or None."""
-        return None if self.left_out is None else self.left_out.after(self.result.best_iter)
+    def held_out_rows(self):
+        """`HeldOutRows` of the returned network, or None."""
+        return None if self.held_out is None else self.held_out.after(self.history.best_iter)
 
 
-@dataclass(frozen=True)
-class FittedStart:
-    """A model to go on from.
+class Trainer:
+    """Fits networks to parts of one data set.
 
-    Attributes
+    Parameters
     ----------
-    inputs : InputScaling
-    targets : TargetScaling
-        For other losses than the squared error, its mean is the baseline.
-    state : dict
-        `Network.to_state`, and what else an estimator keeps; never changed.
-    """
-
-    inputs: InputScaling
-    targets: TargetScaling
-    state: dict
-
-    @property
-    def batch_damping(self):
-        """The least damping that a part of the data asked for, infinite where none was fitted alone."""
-        return self.state["batch_damping"]
-
-    @property
-    def weight_unit(self):
-        """Weight of one row; models that were stored before there was one have 1."""
-        return self.state.get("weight_unit", 1.0)
-
-    @property
-    def dtype(self):
-        """Of the weights."""
-        return self.state["output_weights"][0].dtype
-
-    def network(self, architecture):
-        """A network on copies of the arrays that steps change in place."""
-        pairs = zip(self.state["tiles"], architecture.widths[1:], strict=True)
-        copies = [PackedMatrix(tiles, width).copy().tiles for tiles, width in pairs]
-        return Network.from_state(architecture, self.state | {"tiles": copies})
-
-
-@dataclass(frozen=True)
-class FittingOptions:
-    """Everything about a fit but the data.
-
-    Attributes
-    ----------
-    in_batches : bool
-        Whether rows are fitted in batches, however many of them are held out.
-    batch_size : int
-        Rows of a batch at most.
-    keep_left_out : bool
-        Whether outputs for rows that are left out are asked for.
-    learn_metric : bool
-        Whether every fit is repeated with a metric of the features that the first one has learned.
-    start : FittedStart or None
-        What the fit goes on from, instead of random weights. Its scalings stay.
-    from_any_part : bool
-        Whether rows may lack classes that others will have: then the constant model takes all for equally likely.
-    iterates : Iterates
-        Makes estimators of networks whose fit goes on.
+    data : TrainingSet
+    loss : Loss or None
+        None: the squared error of targets that are scaled.
+    snapshots : Snapshots
+    start : WarmStart or None
+        What fits go on from, instead of random weights. Its scalings stay.
     score : Score or None
-        What says how good an estimator is on held-out rows; None stands for the loss.
+        What says how good an estimator is on held-out rows; None: the loss.
     progress : CallbackProgress or None
         Who is told of fits and steps.
     """
 
-    architecture: Architecture
-    solver: SolverOptions
-    loss: str
-    in_batches: bool
-    batch_size: int
-    standardize: bool
-    unit_variance_targets: bool
-    early_stopping: str | bool
-    validation_fraction: float
-    keep_left_out: bool
-    learn_metric: bool
-    start: FittedStart | None
-    from_any_part: bool
-    iterates: Iterates
-    score: Score | None
-    progress: CallbackProgress | None
-    seed: int
+    def __init__(self, data, loss, snapshots, start=None, score=None, progress=None):
+        self.data, self._loss, self._snapshots = data, loss, snapshots
+        self._start, self._score, self._progress = start, score, progress
 
+    def train(self, plan, fitting=slice(None), held_out=None, metric=None, path=None):
+        """Fit a network.
 
-def resolved(data, options, metric=None):
-    """The options with a number in the place of an `init_scale` of "auto"."""
-    architecture = options.architecture
-    if architecture.init_scale != "auto" or options.start is not None:
-        return options
-    inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize, metric)
-    n_rows, n_features = data.X.shape
-    n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // n_features))
-    data = data[_some_rows(n_rows, n_wanted, generator(options.seed, Stream.DIMENSION_ROWS))]
-    # Without the constant.
-    x = inputs.transform(data.X.astype(np.float64))[:, :-1]
-    few, many = math.log(_FEW_DIMENSIONS), math.log(_MANY_DIMENSIONS)
-    share = (math.log(effective_dimension(x, data.sample_weight)) - few) / (many - few)
-    small = _SMALL_INIT_SCALE / math.sqrt(architecture.widths[-1])
-    init_scale = small ** (1 - min(max(share, 0.0), 1.0))
-    return dataclasses.replace(options, architecture=dataclasses.replace(architecture, init_scale=init_scale))
+        Parameters
+        ----------
+        plan : FitPlan
+        fitting : slice or ndarray of int
+            Rows to fit.
+        held_out : tuple of TrainingSet and slice or ndarray of int, or None
+            Rows that say when to stop, as indices of a set.
+        metric : ndarray of shape (d, d) or None
+            What features are multiplied by.
+        path : HeldOutPath or None
+            What is known of rows that were held out from other fits.
 
+        Returns
+        -------
+        FittedModel
+        """
+        began = time.perf_counter()
+        data, rows = self.data, self.data[fitting]
+        inputs, targets = self._scalings(rows, plan, metric)
+        batch = self._scaled(rows, inputs, targets)
+        # Of the rows as they come, there is no copy while the solver works.
+        del rows
+        source, indices = (data, fitting) if held_out is None else held_out
+        network = _initial_network(batch, plan, self._start)
+        keeps = self._snapshots.calibrates and bool(plan.early_stopping)
+        unfinished = FitInProgress(
+            self._snapshots, network, inputs, targets, source, indices, len(data), keeps, path
+        )  # fmt: skip
+        loss = SquaredError(data.Y.shape[1]) if self._loss is None else self._loss
+        criterion = None
+        if held_out is not None:
+            criterion = HeldOutError(self._scaled(source[indices], inputs, targets), loss, len(data))
+            if self._score is not None:
+                name = "the held-out part of early_stopping" if source is data else "the validation set"
+                criterion = HeldOutScore(criterion, unfinished.scoring(self._score, name))
+        elif plan.early_stopping == "loo":
+            criterion = LeaveOneOutError(batch, generator(plan.seed, Stream.LEAVE_ONE_OUT_PROBES))
+        seconds = time.perf_counter() - began
+        with contextlib.ExitStack() as stack:
+            listener = self._listener(plan, fitting, unfinished, stack)
+            solver = GaussNewton(
+                network, batch, loss, plan.solver, criterion, plan.seed, listener, unfinished.kept_rows
+            )  # fmt: skip
+            history = solver.solve()
+            if listener is not None:
+                listener.restored(history)
+        if listener is not None and listener.stopped:
+            history.stop_reason = StopReason.CALLBACK
+        history.phase_times["init"] = seconds
+        return FittedModel(inputs, targets, network, history, batch, unfinished.held_out_path(history))
 
-def _some_rows(n, n_wanted, rng):
-    """Indices of all rows, or of so many drawn at random where there are more."""
-    if n <= n_wanted:
-        return slice(None)
-    return np.sort(rng.choice(n, n_wanted, replace=False))
-
-
-def calibration_rows(batch, seed):
-    return batch[_some_rows(len(batch), CALIBRATION_ROWS, generator(seed, Stream.CALIBRATION_ROWS))]
-
-
-def fit_rows(data, options, loss, fitting=slice(None), held_out=None, metric=None, left_out=None):
-    """Fit to rows of the data, given by their indices, and watch the error on others, given by their data and indices.
-
-    `left_out` is what is known of rows that were left out of other fits.
-    """
-    start = time.perf_counter()
-    inputs, targets = _scalings(data[fitting], options, loss, metric)
-    # Only what is scaled lives on: of the rows as they come, there is no copy while the solver works.
-    batch = _scaled(data[fitting], inputs, targets, loss)
-    source, watched = (data, fitting) if held_out is None else held_out
-    kept = None
-    if options.keep_left_out and options.early_stopping:
-        kept = KeptOutputs(len(source.numbers[watched]))
-    if held_out is not None:
-        held_out = _scaled(source[watched], inputs, targets, loss)
-    if loss is None:
-        loss = SquaredError(data.Y.shape[1])
-    network = _initial_network(batch, options)
-    unfinished = _UnfinishedFit(options, inputs, targets, network, source, watched, len(data), kept, left_out)
-    criterion = None
-    if held_out is not None:
-        criterion = HeldOutError(held_out, loss, len(data), kept)
-        if options.score is not None:
-            name = "the held-out part of early_stopping" if source is data else "the validation set"
-            criterion = HeldOutScore(criterion, unfinished.scoring(name), network)
-    elif options.early_stopping == "loo":
-        criterion = LeaveOneOutError(batch, generator(options.seed, Stream.LEAVE_ONE_OUT_PROBES), kept=kept)
-    initialised = time.perf_counter() - start
-    with contextlib.ExitStack() as stack:
-        solver = options.solver
-        if options.progress is not None:
-            unfinished.tell(options.progress, data, fitting)
-            solver = dataclasses.replace(solver, watch=stack.enter_context(unfinished.watch))
-        result = _solver(network, batch, loss, solver, criterion, options).solve()
-        if solver.watch is not None:
-            solver.watch.n_steps = result.best_iter
-    if solver.watch is not None and solver.watch.stopped:
-        result.stop_reason = StopReason.CALLBACK
-    result.phase_times["init"] = initialised
-    if options.score is not None and criterion is not None:
-        result.held_out_losses = criterion.losses
-    return FittedModel(inputs, targets, network, result, batch, unfinished.path())
-
-
-def _solver(network, batch, loss, solver, criterion, options):
-    if options.in_batches:
-        return MiniBatchSolver(network, batch, loss, solver, options.batch_size, criterion, options.seed)
-    return GaussNewtonSolver(network, batch, loss, solver, criterion, options.seed)
-
-
-@dataclass
-class _UnfinishedFit:
-    """A fit that goes on, and the estimator that it would be if it ended.
-
-    Attributes
-    ----------
-    options : FittingOptions
-    inputs : InputScaling
-    targets : TargetScaling
-    network : Network
-    source, watched : TrainingSet and slice or ndarray of int
-        Rows that say when to stop, as indices of others.
-    n_rows : int
-        Rows of the whole data set.
-    kept : KeptOutputs or None
-        Outputs of the rows that say when to stop, where they are kept.
-    others : LeftOutPath or None
-        What is known of rows that were left out of other fits, where this one leaves out none.
-    watch : WatchedFit or None
-        Who is told of steps, and counts them.
-    """
-
-    options: FittingOptions
-    inputs: InputScaling
-    targets: TargetScaling
-    network: Network
-    source: TrainingSet
-    watched: slice | np.ndarray
-    n_rows: int
-    kept: KeptOutputs | None
-    others: LeftOutPath | None
-    watch: WatchedFit | None = None
-
-    def path(self):
-        """`LeftOutPath` of the steps so far, or None."""
-        return self.others if self.kept is None else self._path_of(self.kept.outputs)
-
-    def _left_out(self, n_steps):
-        """`LeftOutRows` after so many steps, or the last ones that are known; None if there are none."""
-        path = self.others
-        if self.kept is not None:
-            # One step, where the whole path would be scaled back again after every one.
-            path = self._path_of([self.kept.outputs[min(n_steps, len(self.kept.outputs) - 1)]])
-        return None if path is None else path.after(n_steps)
-
-    def _path_of(self, outputs):
-        outputs = [self.targets.inverse_transform(output) for output in outputs]
-        Y, sample_weight = self.source.Y[self.watched], self.source.sample_weight[self.watched]
-        return LeftOutPath(outputs, Y[self.kept.rows], sample_weight[self.kept.rows], self.n_rows)
-
-    def scoring(self, name):
-        """A function from the network, or one with the same scaling, to its score on held-out rows of that name."""
-        rows = self.source.as_given(self.watched)
-
-        def score(network, **options):
-            left_out = self._left_out(sys.maxsize)
-            estimator = self.options.iterates.live(network, self.inputs, self.targets, left_out)
-            return self.options.score(estimator, rows, name, **options)
-
-        return score
-
-    def tell(self, progress, data, fitting):
-        """Begin to tell of a fit to rows of the data, given by their indices."""
+    def _listener(self, plan, fitting, unfinished, stack):
+        """Who is told of the steps of this fit, from now on until the stack is left; None for nobody."""
+        if self._progress is None:
+            return None
+        data = self.data
         name = "fit to all rows" if len(data.numbers[fitting]) == len(data) else "fit without held-out rows"
-        max_steps = self.options.solver.max_iter
-        self.watch = progress.fit(name, max_steps, lambda: data.as_given(fitting), self._attributes)
+        fit = self._progress.fit(name, plan.solver.max_iter, lambda: data.as_given(fitting), unfinished.attributes)
+        return stack.enter_context(fit)
 
-    def _attributes(self):
-        left_out = self._left_out(self.watch.n_steps)
-        return self.options.iterates.attributes(self.network, self.inputs, self.targets, left_out)
+    def _scalings(self, rows, plan, metric):
+        """Scaling of inputs and of targets for these rows."""
+        if self._start is not None:
+            return self._start.inputs, self._start.targets
+        inputs = InputScaling.fit(rows.X, rows.sample_weight, plan.standardize, metric)
+        if self._loss is None:
+            return inputs, TargetScaling.fit(rows.Y, rows.sample_weight, plan.unit_variance_targets)
+        # The loss adds its baseline, and so do predictions.
+        return inputs, TargetScaling(self._loss.baseline, np.ones_like(self._loss.baseline))
+
+    def _scaled(self, rows, inputs, targets):
+        """Rows as network and loss take them: only the squared error's targets are scaled."""
+        Y = targets.transform(rows.Y, rows.X.dtype) if self._loss is None else rows.Y.astype(rows.X.dtype)
+        return Batch(inputs.transform(rows.X), Y, rows.sample_weight)
 
 
-def _initial_network(batch, options):
-    if options.start is not None and not options.from_any_part:
-        return options.start.network(options.architecture)
-    rows = calibration_rows(batch, options.seed)
+def _initial_network(batch, plan, start):
+    if start is not None and not plan.partial:
+        return start.network(plan.architecture)
+    rows = calibration_rows(batch, plan.seed)
     # What varies in other rows alone varies.
     varies = batch.x.any(axis=0)
-    if options.start is None:
+    if start is None:
         n_outputs = batch.Y.shape[1]
-        return Network.initialise(options.architecture, rows.x, rows.sample_weight, n_outputs, options.seed, varies)
-    network = options.start.network(options.architecture)
+        return Network.initialise(plan.architecture, rows.x, rows.sample_weight, n_outputs, plan.seed, varies)
+    network = start.network(plan.architecture)
     # Earlier parts may have been as small as a single row, in which nothing varies.
-    varies &= np.append(options.start.inputs.constant, False)
-    network.draw_unseen(varies, rows.x, rows.sample_weight, [options.seed, Stream.UNSEEN_FEATURES])
+    varies &= np.append(start.inputs.constant, False)
+    network.draw_unseen(varies, rows.x, rows.sample_weight, [plan.seed, Stream.UNSEEN_FEATURES])
     return network
-
-
-def _scalings(data, options, loss, metric):
-    """Scaling of inputs and of targets for these rows; the loss is None for the squared error."""
-    if options.start is not None:
-        return options.start.inputs, options.start.targets
-    inputs = InputScaling.fit(data.X, data.sample_weight, options.standardize, metric)
-    if loss is None:
-        return inputs, TargetScaling.fit(data.Y, data.sample_weight, options.unit_variance_targets)
-    # The loss adds its baseline, and so do predictions.
-    return inputs, TargetScaling(loss.baseline, np.ones_like(loss.baseline))
-
-
-def _scaled(data, inputs, targets, loss):
-    """Rows as network and loss take them: only the squared error's targets are scaled."""
-    Y = targets.transform(data.Y, data.X.dtype) if loss is None else data.Y.astype(data.X.dtype)
-    return Batch(inputs.transform(data.X), Y, data.sample_weight)

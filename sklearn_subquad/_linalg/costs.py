@@ -10,7 +10,7 @@ from sklearn_subquad._linalg.packed import strassen_columns, strassen_levels
 # One pass over a weight (read, add, write) takes as long as about so many operations of the sparse kernel.
 _PASS_OPERATIONS = 30
 # Strassen's sums wait for memory: an element takes as long as about so many multiplications-and-additions of BLAS
-# (benchmarks/targets.py strassen: a level loses 14 % at width 8192, ranks 2048 and 4096, where it should gain 12 %).
+# (benchmarks/speed/targets.py strassen: a level loses 14 % at width 8192, rank 2048 and 4096, instead of gaining 12 %).
 _SUM_OPERATIONS = 150
 
 
@@ -39,9 +39,9 @@ class FoldingCosts:
         return {"scatter": self.fixed + self.per_density * density, "blas": 1.0, "strassen": strassen}
 
 
-# By SIMD level, where BLAS has vectors of the same length (benchmarks/targets.py folding, in both dtypes, which differ
-# less than runs do). Not timed in every process: near break-even two processes would choose differently, and their
-# results would not be the same to the bit.
+# By SIMD level, where BLAS has vectors of the same length (benchmarks/speed/targets.py folding, in both dtypes, which
+# differ less than runs do). Not timed in every process: near break-even two processes would choose differently, and
+# their results would not be the same to the bit.
 _FOLDING_COSTS = {
     "baseline": FoldingCosts(fixed=0.03, per_density=0.9),
     "x86_64_v3": FoldingCosts(fixed=0.05, per_density=1.1),

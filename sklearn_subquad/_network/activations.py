@@ -64,3 +64,11 @@ def topk(z, shift, gain, density):
 
 
 SPARSIFIERS = {"shifted_relu": shifted_relu, "topk": topk}
+
+
+def dense_row_bytes(itemsize, topk):
+    """Bytes per neuron of a row's pre-activations: at initialisation, and with top-k in every forward pass.
+
+    To choose the largest takes the places of all (8 bytes), copies of the chosen ones, and 32-bit indices.
+    """
+    return itemsize + 16 if topk else itemsize

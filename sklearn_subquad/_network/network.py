@@ -10,7 +10,7 @@ The parts of W_l that meet h_{l-1} (m_l x m_{l-1}) are `LazyWeights`; the parts 
 
 import copy
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn import get_config
@@ -18,8 +18,7 @@ from sklearn.utils import gen_batches, gen_even_slices
 
 from sklearn_subquad._linalg.columnwise import ColumnwiseSum
 from sklearn_subquad._linalg.packed import PackedMatrix, times_dense
-from sklearn_subquad._memory import dense_row_bytes
-from sklearn_subquad._network.activations import SPARSIFIERS, calibrate_shift
+from sklearn_subquad._network.activations import SPARSIFIERS, calibrate_shift, dense_row_bytes
 from sklearn_subquad._network.initial_weights import INPUT_WEIGHTS, normal, normal_tiles
 from sklearn_subquad._network.lazy_weights import LazyWeights
 
@@ -86,14 +85,11 @@ class Step:
     input_changes : list of ndarray of shape (m_l, n_features + 1), or None
     output_changes : tuple of ndarray or None
         Changes of the output weights that meet h_L and x.
-    shrink : float
-        What the total change since the start is multiplied by before the step is added.
     """
 
     factors: list
     input_changes: list
     output_changes: tuple
-    shrink: float = 1.0
 
 
 @dataclass
@@ -106,7 +102,6 @@ class Layer:
     input_weights: np.ndarray | None
     shift: float = 0.0
     gain: float = 1.0
-    start_input_weights: np.ndarray | None = None
 
 
 @dataclass
@@ -118,17 +113,16 @@ class _Undo:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is fixed before any data is seen; an `init_scale` of "auto" stands for a number until then."""
+    """The network's shape, its initial weights, and how its weights are maintained; None: as costs say."""
 
     widths: tuple
     densities: tuple
     sparsifier: str = "shifted_relu"
     skip_connections: bool = True
     init: str = "axis_aligned"
-    init_scale: float | str = 0.07
-    max_rank: int | str = "auto"
-    matmul: str = "auto"
-    keep_start: bool = False
+    init_scale: float = 0.07
+    max_rank: int | None = None
+    matmul: str | None = None
 
     @property
     def mirrored(self):
@@ -167,7 +161,6 @@ class Network:
     architecture: Architecture
     layers: list
     output_weights: tuple
-    start_output_weights: tuple = field(default=(None, None))
 
     @classmethod
     def initialise(cls, architecture, x, sample_weight, n_outputs, seed, varies=None):
@@ -196,19 +189,12 @@ class Network:
             hidden_weights = input_weights = None
             if depth > 0:
                 start = normal_tiles(next(streams), width, architecture.widths[depth - 1], x.dtype, mirror)
-                hidden_weights = LazyWeights(
-                    start,
-                    max_rank=architecture.max_rank,
-                    matmul=architecture.matmul,
-                    keep_start=architecture.keep_start,
-                )
+                hidden_weights = LazyWeights(start, max_rank=architecture.max_rank, matmul=architecture.matmul)
             if depth == 0 or architecture.skip_connections:
                 input_weights = network._drawn_input_weights(depth, next(streams), x, sample_weight)
                 # After all are drawn: those of other inputs do not depend on it.
                 input_weights[:, ~varies] = 0
             layer = Layer(width, density, hidden_weights, input_weights)
-            if architecture.keep_start:
-                layer.start_input_weights = input_weights
             hidden = network._calibrate(layer, hidden, x, sample_weight)
             network.layers.append(layer)
         A = architecture.init_scale * normal(next(streams), (architecture.widths[-1], n_outputs), x.dtype)
@@ -220,7 +206,6 @@ class Network:
         if architecture.skip_connections:
             inputs = np.zeros((x.shape[1], n_outputs), dtype=x.dtype)
         network.output_weights = (A.astype(x.dtype, copy=False), inputs)
-        network.start_output_weights = network.output_weights
         return network
 
     def _drawn_input_weights(self, depth, stream, x, sample_weight):
@@ -253,8 +238,6 @@ class Network:
             drawn = self._drawn_input_weights(depth, stream, x, sample_weight)
             # Dense parts are never changed in place.
             layer.input_weights = np.where(new, drawn, layer.input_weights)
-            if layer.start_input_weights is not None:
-                layer.start_input_weights = np.where(new, drawn, layer.start_input_weights)
 
     def _calibrate(self, layer, hidden, x, sample_weight):
         """Set the layer's shift and gain from the rows; returns its activations."""
@@ -297,6 +280,12 @@ class Network:
                 output += x @ inputs
         return Activations(x, hidden, output)
 
+    def layer_inputs(self, activations):
+        """Pairs (h_{l-1} or None, x or None) of what W_l and, last, the output weights meet."""
+        x, hidden = activations.x, [None, *activations.hidden]
+        meets_x = [*(layer.input_weights is not None for layer in self.layers), self.output_weights[1] is not None]
+        return [(h, x if meets else None) for h, meets in zip(hidden, meets_x, strict=True)]
+
     def row_batches(self, n_rows):
         """Slices of rows whose activations, in a forward pass, fit in scikit-learn's `working_memory`."""
         itemsize = self.dtype.itemsize
@@ -318,27 +307,18 @@ class Network:
         undo = _Undo(step, [layer.input_weights for layer in self.layers], self.output_weights)
         for depth, layer in enumerate(self.layers):
             if layer.hidden_weights is not None:
-                if step.shrink != 1.0:
-                    layer.hidden_weights.scale_change(step.shrink)
                 for U, G in step.factors[depth]:
                     layer.hidden_weights.push(U, G)
-            layer.input_weights = _moved(
-                layer.input_weights, layer.start_input_weights, step.input_changes[depth], step.shrink
-            )
-        self.output_weights = tuple(
-            _moved(*parts, step.shrink)
-            for parts in zip(self.output_weights, self.start_output_weights, step.output_changes, strict=True)
-        )
+            layer.input_weights = _moved(layer.input_weights, step.input_changes[depth])
+        self.output_weights = tuple(map(_moved, self.output_weights, step.output_changes))
         return undo
 
     def revert(self, undo):
-        """Take back a step: to rounding, and to the bit for one that did not shrink and was not flushed yet."""
+        """Take back a step: to rounding, and to the bit for one that was not flushed yet."""
         for depth, layer in enumerate(self.layers):
             if layer.hidden_weights is not None:
                 for U, G in reversed(undo.step.factors[depth]):
                     layer.hidden_weights.retract(U, G)
-                if undo.step.shrink != 1.0:
-                    layer.hidden_weights.scale_change(1.0 / undo.step.shrink)
             layer.input_weights = undo.input_weights[depth]
         self.output_weights = undo.output_weights
 
@@ -396,7 +376,7 @@ class Network:
     def to_state(self):
         """Parameters as a dict of arrays and lists, everything pending folded in; nothing is copied."""
         return {
-            "tiles": [weights.packed().tiles for weights in self.lazy_weights()],
+            "tiles": [weights.packed.tiles for weights in self.lazy_weights()],
             "input_weights": [layer.input_weights for layer in self.layers],
             "shifts": [layer.shift for layer in self.layers],
             "gains": [layer.gain for layer in self.layers],
@@ -405,7 +385,7 @@ class Network:
 
     @classmethod
     def from_state(cls, architecture, state):
-        """A network on the arrays of `to_state`, which start what is kept of a start."""
+        """A network on the arrays of `to_state`."""
         tiles = iter(state["tiles"])
         layers = []
         for depth, (width, density) in enumerate(architecture.layers()):
@@ -415,20 +395,11 @@ class Network:
                     PackedMatrix(next(tiles), width),
                     max_rank=architecture.max_rank,
                     matmul=architecture.matmul,
-                    keep_start=architecture.keep_start,
                 )
-            input_weights = state["input_weights"][depth]
-            start = input_weights if architecture.keep_start else None
             shift, gain = state["shifts"][depth], state["gains"][depth]
-            layers.append(Layer(width, density, hidden_weights, input_weights, shift, gain, start))
-        output_weights = tuple(state["output_weights"])
-        return cls(architecture, layers, output_weights, output_weights)
+            layers.append(Layer(width, density, hidden_weights, state["input_weights"][depth], shift, gain))
+        return cls(architecture, layers, tuple(state["output_weights"]))
 
 
-def _moved(weights, start, change, shrink):
-    """start + shrink * (weights - start) + change, or None where there are no weights."""
-    if weights is None:
-        return None
-    if shrink != 1.0:
-        weights = start + weights.dtype.type(shrink) * (weights - start)
-    return weights + change
+def _moved(weights, change):
+    return None if weights is None else weights + change

@@ -15,7 +15,7 @@ class Parameters:
     Attributes
     ----------
     packed : list of PackedMatrix
-        The moving parts of the `LazyWeights`.
+        Of the `LazyWeights`.
     dense : list of ndarray
         Weights that meet the features, and output weights.
     """
@@ -28,12 +28,12 @@ class Parameters:
         """The network's own arrays, not copied; everything pending is folded in."""
         dense = [layer.input_weights for layer in network.layers if layer.input_weights is not None]
         dense += [part for part in network.output_weights if part is not None]
-        return cls([weights.moving_part for weights in network.lazy_weights()], dense)
+        return cls([weights.packed for weights in network.lazy_weights()], dense)
 
     def give_to(self, network):
         """Let the network have these arrays as its own."""
         for weights, packed in zip(network.lazy_weights(), self.packed, strict=True):
-            weights.moving_part = packed
+            weights.packed = packed
         dense = iter(self.dense)
         for layer in network.layers:
             if layer.input_weights is not None:

@@ -1,6 +1,6 @@
 """The Levenberg-Marquardt damping: where it starts and how it adapts.
 
-Damping is relative: the shift of the normal equations is damping times the mean diagonal of J J^T.
+Damping is relative: the ridge of the normal equations is damping times the mean diagonal of J J^T.
 """
 
 import numpy as np

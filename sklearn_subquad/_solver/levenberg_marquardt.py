@@ -12,33 +12,19 @@ from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
 from sklearn_subquad._curvature.jacobian_blocks import JacobianBlocks
 from sklearn_subquad._curvature.preconditioners import make_preconditioner
 from sklearn_subquad._linalg.pcg import pcg
-from sklearn_subquad._memory import MAX_SQUARE_ROWS, MIN_DAMPING_ROWS
 from sklearn_subquad._network.network import ActivationBlocks
 from sklearn_subquad._solver import damping_schedule
-from sklearn_subquad._solver.stopping import LeaveOneOutError
+from sklearn_subquad._solver.criteria import LeaveOneOutError
 from sklearn_subquad._utils.random_streams import Stream, generator
 
 # A step is given up after so many attempts, but not while the damping is below `ENOUGH_DAMPING`.
 _MIN_ATTEMPTS = 10
-# The least that a step leaves of the distance from the start: less would underflow after a few steps.
-_MIN_SHRINK = 1e-6
 # Rows from which the first damping is found, at most. In batches there is a least number, too: few leave it to chance.
 _MAX_DAMPING_ROWS = 4096
+# Where batches are smaller, the first damping is found on so many rows, or all.
+MIN_DAMPING_ROWS = 512
 # Rows on which a step is tried, where a batch has more and is not all rows.
 _TRIAL_ROWS = 512
-
-
-@dataclass(frozen=True)
-class StepOptions:
-    """What a step is told, in the terms of the estimators' parameters."""
-
-    damping: float | str = "auto"
-    alpha: float = 0.0
-    preconditioner: str = "gram"
-    sketch: str = "tensor_srht"
-    sketch_size: int | str = "auto"
-    cg_tol: float = 1e-2
-    max_cg_iter: int = 50
 
 
 @dataclass(frozen=True)
@@ -75,64 +61,52 @@ class Point:
 
 @dataclass
 class Solution:
-    """A solution c of the damped system, and what the linear model says of its step.
+    """A solution c of ``(J J^T + ridge) c = r``.
 
     Attributes
     ----------
-    c, model_residual : ndarray of shape (n, k)
-    shift, restored : float
-        Of the system, and the share of the distance from the start that the penalty takes back.
-    distance : float
-        Squared distance from the start after the step, where there is a penalty.
+    c : ndarray of shape (n, k)
+    ridge : float
+        The damping times the mean diagonal of J J^T.
+    model_residual : ndarray of shape (n, k)
+        What the linear model leaves of the residual after the step ``J^T c``.
     """
 
     c: np.ndarray
-    shift: float
-    restored: float
+    ridge: float
     model_residual: np.ndarray
-    distance: float
 
 
 @dataclass
 class AcceptedStep:
-    """A step that lowered the objective, how to go back, and the point of the rows on which it was tried."""
+    """A step that lowered the loss, how to go back, and the point of the rows on which it was tried."""
 
     solution: Solution
     undo: object
     point: Point
 
 
-class TrustRegion:
-    """Takes damped Gauss-Newton steps, each of which lowers the objective of its batch or is not taken.
+class LevenbergMarquardt:
+    """Takes damped Gauss-Newton steps, each of which lowers the loss of its batch or is not taken.
 
-    The objective of a batch is ``sum_i w_i l(y_i, f_i) + 1/2 a b |θ - θ_0|²``, with b the batch's share of all weight
-    and a = alpha times the mean diagonal of ``S^T J J^T S`` at the start. Where a batch is not all rows, a step is
-    tried on some of its rows only.
+    Where a batch is not all rows, a step is tried on some of its rows only.
 
     Parameters
     ----------
     network : Network
         Changed in place.
     loss : Loss
-    options : StepOptions
-    batch_size : int
-        Rows of the largest batch.
-    total_weight : float
-        Sum of the weights of all rows.
-    in_batches : bool
-        Whether a batch may be less than all rows. Damping then is what keeps a step from forgetting other batches: it
-        does not fall below its start, and `find_damping` comes before the first step.
+    options : SolverOptions
+        In batches, damping is what keeps a step from forgetting other batches: it does not fall below its start, and
+        `find_damping` comes before the first step.
     seed : int
         Of the probes and sketches.
     stopwatch : Stopwatch
-    needs_gram : bool, default=False
-        Whether somebody else will ask for the Gram matrix. If nobody does, nor the preconditioner, many rows are
-        linearised block by block.
 
     Attributes
     ----------
-    damping : float or "auto"
-        That the next step starts from.
+    damping : float or None
+        That the next step starts from; None before it was found.
     jacobian : Jacobian or JacobianBlocks
         Of the last linearisation.
     n_cg_iter : list of int
@@ -141,15 +115,14 @@ class TrustRegion:
         Inner solves, and how many of them did not reach their tolerance; their solutions were used all the same.
     """
 
-    def __init__(self, network, loss, options, batch_size, total_weight, in_batches, seed, stopwatch, needs_gram=False):
+    def __init__(self, network, loss, options, seed, stopwatch):
         self._network, self._loss, self._options = network, loss, options
-        self._total_weight = total_weight
-        self._batch_size, self._in_batches = batch_size, in_batches
+        self._in_batches = options.in_batches
         self._least_damping = damping_schedule.MIN_DAMPING
         self._stopwatch = stopwatch
         self._rng = generator(seed, Stream.STEP_PROBES)
         # In batches nothing but the preconditioner depends on them, which one serves as well as three.
-        self._probes = make_probes(len(loss.baseline), self._rng, n_random=1 if in_batches else 3)
+        self._probes = make_probes(len(loss.baseline), self._rng, n_random=1 if options.in_batches else 3)
         self._preconditioner = make_preconditioner(
             options.preconditioner,
             sketch=options.sketch,
@@ -157,11 +130,8 @@ class TrustRegion:
             seed=[seed, Stream.STEP_SKETCH],
             n_outputs=len(loss.baseline),
         )
-        self._in_blocks = not (needs_gram or self._preconditioner.needs_gram)
         self._batch = None
         self._least_diagonal = 0.0
-        self._distance = 0.0
-        self._penalty_of_all = None
         self.damping = options.damping
         self.n_cg_iter = []
         self.n_solves = self.n_unconverged = 0
@@ -169,8 +139,8 @@ class TrustRegion:
     def evaluate(self, batch):
         """Forward pass of a batch, as a `Point`."""
         with self._stopwatch.phase("forward"):
-            if self._in_blocks and len(batch) > MAX_SQUARE_ROWS:
-                activations = self._network.forward_blocks(batch.x, MAX_SQUARE_ROWS)
+            if self._options.block_rows is not None and len(batch) > self._options.block_rows:
+                activations = self._network.forward_blocks(batch.x, self._options.block_rows)
             else:
                 activations = self._network.forward(batch.x)
         return Point(activations, self._loss.value(batch.Y, activations.output, batch.sample_weight))
@@ -194,30 +164,27 @@ class TrustRegion:
             if not self._loss.has_constant_curvature:
                 # Where predictions are sure, curvature and with it the diagonal vanish; the damping has to hold.
                 self._least_diagonal = self._mean_diagonal
-            if self._penalty_of_all is None:
-                self._penalty_of_all = self._options.alpha * self._mean_diagonal
-            self._penalty = self._penalty_of_all * float(batch.sample_weight.sum()) / self._total_weight
             self._preconditioner.prepare(self.jacobian, same_rows)
-        if self.damping == "auto":
+        if self.damping is None:
             if len(batch) > _MAX_DAMPING_ROWS:
-                self.find_damping(batch)
+                self.find_damping(batch, len(batch))
             else:
                 if first_step_error is None:
                     first_step_error = LeaveOneOutError(batch, self._rng)
                 self.damping = self._starting_damping(self.jacobian, self._residual, first_step_error)
-        with self._stopwatch.phase("jacobian"):
-            self._pull = self.jacobian.along_total_change() if self._penalty > 0 else None
 
-    def find_damping(self, data):
-        """Set the first damping where it is "auto", and in batches the least one, from a sample of all rows.
+    def find_damping(self, data, batch_rows):
+        """Set the first damping where none was given, and in batches the least one, from a sample of all rows.
 
         Parameters
         ----------
         data : Batch
             All rows.
+        batch_rows : int
+            Rows of the largest batch.
         """
-        if self.damping == "auto":
-            n_rows = min(len(data), _MAX_DAMPING_ROWS, max(self._batch_size, MIN_DAMPING_ROWS))
+        if self.damping is None:
+            n_rows = min(len(data), _MAX_DAMPING_ROWS, max(batch_rows, MIN_DAMPING_ROWS))
             sample = data[np.sort(self._rng.choice(len(data), n_rows, replace=False))]
             jacobian, residual = self._linearisation(sample, self.evaluate(sample))
             # Exact leave-one-out errors would take the time of some steps.
@@ -247,7 +214,7 @@ class TrustRegion:
     def _starting_damping(self, jacobian, residual, first_step_error):
         with self._stopwatch.phase("jacobian"):
             mean_diagonal = jacobian.mean_diagonal()
-            jacobian.gram()
+            jacobian.gram.matrix()
 
         def error(damping):
             try:
@@ -260,7 +227,7 @@ class TrustRegion:
             return damping_schedule.starting_damping(error, steady)
 
     def step(self):
-        """Raise the damping until a step of the last linearisation lowers the objective by enough.
+        """Raise the damping until a step of the last linearisation lowers the loss by enough.
 
         A damping that starts small is raised until it is large: that it is the user's is no reason to give up.
 
@@ -271,7 +238,6 @@ class TrustRegion:
         """
         rows, trial, loss_before = self._trial()
         modelled_before = self._half_square(self._residual[rows])
-        share = float(trial.sample_weight.sum() / self._batch.sample_weight.sum())
         self.n_cg_iter.append(0)
         n_attempts = 0
         while n_attempts < _MIN_ATTEMPTS or self.damping < damping_schedule.ENOUGH_DAMPING:
@@ -280,16 +246,11 @@ class TrustRegion:
                 solution = self._inner_solve()
             if solution is not None:
                 with self._stopwatch.phase("update"):
-                    step = self.jacobian.Jt(solution.c)
-                    step.shrink = 1.0 - solution.restored
-                    undo = self._network.apply(step)
+                    undo = self._network.apply(self.jacobian.Jt(solution.c))
                 point = self.evaluate(trial)
-                gained = 0.5 * self._penalty * (self._distance - solution.distance) * share
-                modelled = self._half_square(solution.model_residual[rows])
-                predicted = modelled_before - modelled + gained
-                actual = loss_before - point.loss + gained
+                predicted = modelled_before - self._half_square(solution.model_residual[rows])
+                actual = loss_before - point.loss
                 if _is_good(actual, predicted):
-                    self._distance = solution.distance
                     self.damping = damping_schedule.after_acceptance(
                         self.damping, actual / predicted, self._least_damping
                     )
@@ -305,7 +266,7 @@ class TrustRegion:
         return None
 
     def _trial(self):
-        """The rows on which steps are tried, as a slice or places and as a batch, and their loss before."""
+        """The rows on which steps are tried, as a slice or indices and as a batch, and their loss before."""
         if not self._in_batches or len(self._batch) <= _TRIAL_ROWS:
             return slice(None), self._batch, self._point.loss
         rows = np.sort(self._rng.choice(len(self._batch), _TRIAL_ROWS, replace=False))
@@ -314,29 +275,23 @@ class TrustRegion:
         return rows, trial, self._loss.value(trial.Y, output, trial.sample_weight)
 
     def _inner_solve(self):
-        """Solve ``(J J^T + shift) c = r + (a / shift) J δ`` for the present damping, δ the total change.
+        """Solve ``(J J^T + ridge) c = r`` for the present damping, J being the scaled Jacobian.
 
-        J is the scaled Jacobian here. The step is then ``J^T c - (a / shift) δ``. Returns a `Solution`, or None where
-        the system could not be factored or the solution is not finite.
+        Returns a `Solution`, or None where the system could not be factored or the solution is not finite.
         """
-        shift = self.damping * self._mean_diagonal + self._penalty
-        if shift == 0:
+        ridge = self.damping * self._mean_diagonal
+        if ridge == 0:
             # It underflows; the damping is raised until it does not.
             return None
-        restored = 0.0
-        if self._penalty > 0:
-            restored = 1.0 - max(self.damping * self._mean_diagonal / shift, _MIN_SHRINK)
         rhs = self._residual
-        if self._pull is not None:
-            rhs = rhs + rhs.dtype.type(restored) * self._pull
         try:
-            self._preconditioner.factor(shift)
+            self._preconditioner.factor(ridge)
             if self._preconditioner.exact:
                 c, remainder = self._preconditioner.apply(rhs), np.zeros_like(rhs)
                 self.n_cg_iter[-1] += 1
             else:
                 inner = pcg(
-                    lambda C: self.jacobian.normal(C) + C.dtype.type(shift) * C,
+                    lambda C: self.jacobian.gram_matvec(C) + C.dtype.type(ridge) * C,
                     rhs,
                     self._preconditioner.apply,
                     tol=self._options.cg_tol,
@@ -352,14 +307,8 @@ class TrustRegion:
         self.n_solves += 1
         if not np.all(np.isfinite(c)):
             return None
-        # J J^T c = rhs - remainder - shift * c, so nothing below needs another product with J.
-        model_residual = shift * c.astype(np.float64) + remainder
-        image = rhs - remainder - shift * c.astype(np.float64)
-        distance = float(np.vdot(c, image))
-        if self._pull is not None:
-            distance += (1 - restored) ** 2 * self._distance
-            distance += 2 * (1 - restored) * float(np.vdot(c, self._pull.astype(np.float64)))
-        return Solution(c, shift, restored, model_residual, distance)
+        # J J^T c = r - remainder - ridge * c, so that the model needs no other product with J.
+        return Solution(c, ridge, ridge * c.astype(np.float64) + remainder)
 
     @staticmethod
     def _half_square(residual):

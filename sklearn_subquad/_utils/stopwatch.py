@@ -16,12 +16,6 @@ class Stopwatch:
 
     def __init__(self):
         self.seconds = dict.fromkeys(PHASES, 0.0)
-        self._start = time.perf_counter()
-
-    @property
-    def elapsed(self):
-        """Seconds since it was made."""
-        return time.perf_counter() - self._start
 
     @contextmanager
     def phase(self, name):

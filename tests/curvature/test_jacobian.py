@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from cases import CASES, Case, DenseNetwork, as_dense, as_vector, build, curvature_factor, fitting_problem, parameters
 
-from sklearn_subquad._curvature import jacobian as jacobian_module
+from sklearn_subquad._curvature import gram as gram_module
 from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
 from sklearn_subquad._curvature.jacobian_blocks import JacobianBlocks
 from sklearn_subquad._curvature.losses import DiagonalFactor, IdentityFactor, SoftmaxFactor
 from sklearn_subquad._curvature.sketch import JacobianSketch
+from sklearn_subquad._curvature.sketch_features import probe_factors, sketch_features
 from sklearn_subquad._linalg.threads import worker_threads
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
@@ -20,9 +21,9 @@ REGIMES = ("grams", "weights")
 class Linearised:
     """A case's network at its rows, with random row scales, and what makes its Jacobian."""
 
-    def __init__(self, case, **options):
+    def __init__(self, case):
         self.case = case
-        self.network, self.x = build(case, **options)
+        self.network, self.x = build(case)
         self.activations = self.network.forward(self.x)
         rng = np.random.default_rng(3)
         self.row_scale = np.sqrt(rng.uniform(0.5, 2.0, len(self.x)))
@@ -67,7 +68,7 @@ def assert_close(actual, desired, case):
 
 
 def force(regime, monkeypatch):
-    monkeypatch.setattr(jacobian_module, "_LAYER_GRAM_BYTES", 1 << 30 if regime == "grams" else 0)
+    monkeypatch.setattr(gram_module, "_LAYER_GRAM_BYTES", 1 << 30 if regime == "grams" else 0)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
@@ -83,7 +84,6 @@ class TestOperator:
         C = at.draw(5)
         step = at.jacobian().Jt(C)
         assert_close(as_vector(step, at.network), np.einsum("icp,ic->p", at.oracle, C), at.case)
-        assert step.shrink == 1.0
         assert step.factors[0] == []
         # On the patterns of the activations: where an entry is zero by chance it is still stored.
         for pairs, h, previous in zip(step.factors[1:], at.activations.hidden[1:], at.activations.hidden, strict=False):
@@ -107,11 +107,11 @@ class TestOperator:
         assert_close(tangent, np.einsum("icp,p->ic", at.oracle, as_vector(step, at.network)), at.case)
 
     @pytest.mark.parametrize("regime", REGIMES)
-    def test_normal_equals_the_dense_product_in_both_regimes(self, at, regime, monkeypatch):
+    def test_gram_matvec_equals_the_dense_product_in_both_regimes(self, at, regime, monkeypatch):
         force(regime, monkeypatch)
         jacobian, C = at.jacobian(), at.draw(8)
-        assert jacobian._layer_grams_pay == (regime == "grams")
-        image = jacobian.normal(C)
+        assert jacobian._layer_grams.pay == (regime == "grams")
+        image = jacobian.gram_matvec(C)
         assert image.dtype == at.case.dtype
         J = at.oracle.reshape(C.size, -1)
         assert_close(image.ravel(), J @ (J.T @ C.ravel().astype(np.float64)), at.case)
@@ -128,9 +128,9 @@ class TestOperator:
     def test_gram_is_the_mean_over_probes(self, at):
         jacobian, seen = at.jacobian(), at.seen_by_probes()
         wanted = np.einsum("ivp,jvp->ij", seen, seen) / at.probes.shape[1]
-        assert jacobian.gram().dtype == np.float64
-        assert_close(jacobian.gram(), wanted, at.case)
-        assert jacobian.gram() is jacobian.gram()
+        assert jacobian.gram.matrix().dtype == np.float64
+        assert_close(jacobian.gram.matrix(), wanted, at.case)
+        assert jacobian.gram.matrix() is jacobian.gram.matrix()
 
     def test_output_scales_are_the_norms_of_the_columns_of_the_factor(self, at):
         scales = at.jacobian().output_scales()
@@ -145,7 +145,7 @@ class TestOperator:
         assert at.jacobian().mean_diagonal() == pytest.approx(wanted, rel=TOLERANCE[at.case.dtype])
 
     def test_probe_factors_are_those_of_the_dense_rows(self, at):
-        factors, seen = at.jacobian().probe_factors(), at.seen_by_probes()
+        factors, seen = probe_factors(at.jacobian()), at.seen_by_probes()
         assert len(factors) == at.probes.shape[1]
         n = len(at.x)
         for probe, of_layers in enumerate(factors):
@@ -171,8 +171,8 @@ class TestOperator:
         for regime in REGIMES:
             force(regime, monkeypatch)
             jacobian = at.jacobian()
-            jacobian.J(jacobian.Jt(jacobian.normal(at.draw(1))))
-            jacobian.gram()
+            jacobian.J(jacobian.Jt(jacobian.gram_matvec(at.draw(1))))
+            jacobian.gram.matrix()
         np.testing.assert_array_equal(parameters(at.network), before)
         assert [weights.rank for weights in at.network.lazy_weights()] == ranks
 
@@ -200,9 +200,9 @@ class TestBlocks:
         assert [len(pairs) for pairs in step.factors] == [0, *[3] * (at.case.n_layers - 1)]
         assert_close(as_vector(step, at.network), np.einsum("icp,ic->p", at.oracle, C), at.case)
 
-    def test_normal_equals_the_dense_product(self, at, blocks):
+    def test_gram_matvec_equals_the_dense_product(self, at, blocks):
         C = at.draw(8)
-        image = blocks.normal(C)
+        image = blocks.gram_matvec(C)
         assert image.dtype == at.case.dtype
         J = at.oracle.reshape(C.size, -1)
         assert_close(image.ravel(), J @ (J.T @ C.ravel().astype(np.float64)), at.case)
@@ -221,7 +221,9 @@ class TestBlocks:
     def test_features_are_the_same_maps_of_the_rows(self, at, blocks, kind):
         sketch = JacobianSketch(kind, 12, 0)
         # Blocks of other sizes are summed in another order.
-        assert_close(blocks.features(sketch), at.jacobian().features(sketch).astype(np.float64), at.case)
+        assert_close(
+            sketch_features(blocks, sketch), sketch_features(at.jacobian(), sketch).astype(np.float64), at.case
+        )
 
 
 def random_like(part, rng):
@@ -234,17 +236,17 @@ def some_case(n_layers=2, n_outputs=3, dtype="float64", factor="softmax", pendin
 
 @pytest.mark.parametrize("n_outputs", [1, 3, 5])
 @pytest.mark.parametrize("regime", REGIMES)
-def test_normal_as_a_matrix_is_that_of_the_dense_jacobian_and_symmetric(regime, n_outputs, monkeypatch):
+def test_gram_matvec_as_a_matrix_is_that_of_the_dense_jacobian_and_symmetric(regime, n_outputs, monkeypatch):
     force(regime, monkeypatch)
     at = Linearised(some_case(n_outputs=n_outputs, factor="softmax" if n_outputs > 1 else "diagonal"))
     jacobian, size = at.jacobian(), len(at.x) * n_outputs
-    columns = [jacobian.normal(unit.reshape(-1, n_outputs)).ravel() for unit in np.eye(size)]
+    columns = [jacobian.gram_matvec(unit.reshape(-1, n_outputs)).ravel() for unit in np.eye(size)]
     A = np.column_stack(columns)
     J = at.dense().reshape(size, -1)
     np.testing.assert_allclose(A, J @ J.T, atol=1e-10 * np.abs(J @ J.T).max())
     np.testing.assert_allclose(A, A.T, atol=1e-12 * np.abs(A).max())
     if n_outputs == 1:
-        np.testing.assert_allclose(A, jacobian.gram(), atol=1e-12 * np.abs(A).max())
+        np.testing.assert_allclose(A, jacobian.gram.matrix(), atol=1e-12 * np.abs(A).max())
 
 
 @pytest.mark.parametrize("n_jobs", [2, 4])
@@ -256,7 +258,7 @@ def test_products_do_not_depend_on_the_number_of_threads(n_outputs, regime, n_jo
 
     def products():
         jacobian = at.jacobian()
-        return jacobian.normal(at.draw(1)).tobytes(), jacobian.gram().tobytes(), jacobian.mean_diagonal()
+        return jacobian.gram_matvec(at.draw(1)).tobytes(), jacobian.gram.matrix().tobytes(), jacobian.mean_diagonal()
 
     # Also the reference with BLAS on one thread: its sums depend on their number.
     with worker_threads(1):
@@ -285,30 +287,6 @@ def test_dense_jacobian_matches_central_differences(case):
     np.testing.assert_allclose(difference, tangent, rtol=1e-6, atol=1e-6 * np.abs(tangent).max())
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.dtype == "float64"], ids=str)
-def test_along_total_change_is_J_times_the_change(case):
-    at = Linearised(case, keep_start=True)
-    before = DenseNetwork.of(at.network)
-    for depth, layer in enumerate(at.network.layers):
-        if layer.hidden_weights is not None:
-            before.hidden[depth] = layer.hidden_weights.to_dense() - layer.hidden_weights.delta()
-        if layer.input_weights is not None:
-            before.inputs[depth] = layer.start_input_weights
-    before.output = list(at.network.start_output_weights)
-    start = np.concatenate([part.ravel() for part in before.parts()])
-    change = parameters(at.network) - start
-    assert np.abs(change).max() > 1e-3
-    wanted = np.einsum("icp,p->ic", at.dense(), change)
-    assert_close(at.jacobian().along_total_change(), wanted, case)
-    halves = [Linearised(case, keep_start=True) for _ in range(2)]
-    for half, rows in zip(halves, (slice(0, 8), slice(8, None)), strict=True):
-        half.activations, half.row_scale = at.network.forward(at.x[rows]), at.row_scale[rows]
-        half.network, half.factor = at.network, IdentityFactor()
-    blocks = JacobianBlocks([half.jacobian() for half in halves])
-    if case.factor == "identity":
-        assert_close(blocks.along_total_change(), wanted, case)
-
-
 @pytest.mark.parametrize(
     ("n_outputs", "n_random", "passes"), [(1, 3, 1), (2, 3, 2), (3, 1, 3), (5, 3, 3 + 4), (5, 1, 1 + 4)]
 )
@@ -317,38 +295,38 @@ def test_outputs_that_are_probes_take_one_backward_pass_in_all(regime, n_outputs
     force(regime, monkeypatch)
     at = Linearised(some_case(n_outputs=n_outputs, factor="diagonal"))
     at.probes = make_probes(n_outputs, np.random.default_rng(0), n_random)
-    jacobian, calls, C = at.jacobian(), [], at.draw(0)
-    cotangents = jacobian.cotangents
+    calls, C, cotangents = [], at.draw(0), Jacobian.cotangents
 
-    def counting(C):
+    def counting(self, C):
         calls.append(1)
-        return cotangents(C)
+        return cotangents(self, C)
 
-    monkeypatch.setattr(jacobian, "cotangents", counting)
+    monkeypatch.setattr(Jacobian, "cotangents", counting)
+    jacobian = at.jacobian()
     jacobian.mean_diagonal()
-    jacobian.gram()
-    jacobian.probe_factors()
+    jacobian.gram.matrix()
+    probe_factors(jacobian)
     for _ in range(2):
         jacobian.Jt(C)
-        jacobian.normal(C)
+        jacobian.gram_matvec(C)
     # One a probe, and where the probes are not the outputs one more for each Jt.
     assert len(calls) == passes
 
 
 def test_gram_matrices_of_the_layers_are_computed_once(monkeypatch):
     at = Linearised(some_case(n_layers=3))
-    calls, row_gram_columns = [], jacobian_module.row_gram_columns
+    calls, row_gram_columns = [], gram_module.row_gram_columns
 
     def counting(rows, first, last):
         calls.append(rows)
         return row_gram_columns(rows, first, last)
 
     # All rows are in one panel.
-    monkeypatch.setattr(jacobian_module, "row_gram_columns", counting)
+    monkeypatch.setattr(gram_module, "row_gram_columns", counting)
     jacobian = at.jacobian()
     for _ in range(3):
-        jacobian.normal(at.draw(0))
-    jacobian.gram()
+        jacobian.gram_matvec(at.draw(0))
+    jacobian.gram.matrix()
     hidden = at.activations.hidden
     assert [sum(rows is h for rows in calls) for h in hidden] == [1, 1, 1]
 
@@ -360,43 +338,43 @@ def test_gram_matrices_of_the_layers_are_computed_once(monkeypatch):
 def test_gram_matrices_serve_few_rows_of_wide_layers(n, widths, pay):
     network, batch, _ = fitting_problem(n=n, widths=widths)
     jacobian = Jacobian(network, network.forward(batch.x), np.ones(n), np.eye(1), IdentityFactor())
-    assert jacobian._layer_grams_pay == pay
+    assert jacobian._layer_grams.pay == pay
 
 
 def test_gram_matrices_have_to_fit(monkeypatch):
     network, batch, _ = fitting_problem(n=10, widths=(64, 64))
     jacobian = Jacobian(network, network.forward(batch.x), np.ones(10), np.eye(1), IdentityFactor())
     for spare, pay in ((0, True), (-1, False)):
-        monkeypatch.setattr(jacobian_module, "_LAYER_GRAM_BYTES", 3 * 10 * 10 * 8 + spare)
-        assert jacobian._layer_grams_pay == pay
+        monkeypatch.setattr(gram_module, "_LAYER_GRAM_BYTES", 3 * 10 * 10 * 8 + spare)
+        assert jacobian._layer_grams.pay == pay
 
 
-def test_gram_solve_follows_the_shift(monkeypatch):
+def test_gram_solve_follows_the_ridge(monkeypatch):
     at = Linearised(some_case(n_outputs=3, factor="softmax"))
     jacobian, rhs = at.jacobian(), np.random.default_rng(9).standard_normal((len(at.x), 2))
-    factored, cho_factor = [], jacobian_module.scipy.linalg.cho_factor
+    factored, cho_factor = [], gram_module.scipy.linalg.cho_factor
 
     def counting(matrix, **options):
         factored.append(matrix)
         return cho_factor(matrix, **options)
 
-    monkeypatch.setattr(jacobian_module.scipy.linalg, "cho_factor", counting)
-    gram = jacobian.gram().copy()
-    for shift in (0.1, 0.1, 10.0, 0.1):
-        wanted = np.linalg.solve(gram + shift * np.eye(len(at.x)), rhs)
-        np.testing.assert_allclose(jacobian.gram_solve(shift, rhs), wanted, rtol=1e-8)
+    monkeypatch.setattr(gram_module.scipy.linalg, "cho_factor", counting)
+    gram = jacobian.gram.matrix().copy()
+    for ridge in (0.1, 0.1, 10.0, 0.1):
+        wanted = np.linalg.solve(gram + ridge * np.eye(len(at.x)), rhs)
+        np.testing.assert_allclose(jacobian.gram.solve(ridge, rhs), wanted, rtol=1e-8)
     assert len(factored) == 3
-    np.testing.assert_array_equal(jacobian.gram(), gram)
+    np.testing.assert_array_equal(jacobian.gram.matrix(), gram)
 
 
 def test_gram_solve_refuses_what_is_not_definite_and_goes_on():
     at = Linearised(some_case(n_outputs=1, factor="diagonal"))
     jacobian, rhs = at.jacobian(), np.ones((len(at.x), 1))
-    expected = jacobian.gram_solve(0.1, rhs)
+    expected = jacobian.gram.solve(0.1, rhs)
     for _ in range(2):
         with pytest.raises(np.linalg.LinAlgError):
-            jacobian.gram_solve(-1e6, rhs)
-    np.testing.assert_array_equal(jacobian.gram_solve(0.1, rhs), expected)
+            jacobian.gram.solve(-1e6, rhs)
+    np.testing.assert_array_equal(jacobian.gram.solve(0.1, rhs), expected)
 
 
 @pytest.mark.parametrize(("n_outputs", "n_random"), [(1, 3), (2, 1), (3, 1), (3, 3)])

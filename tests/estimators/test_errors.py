@@ -7,7 +7,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._solver.gauss_newton import GaussNewtonSolver
+from sklearn_subquad._solver.gauss_newton import GaussNewton
 
 N, D = 20, 3
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
@@ -276,7 +276,6 @@ INVALID = {
     "init": ["normal", None, 0],
     "init_scale": [0, -1.0, np.inf, np.nan, "small", None],
     "damping": [0, -0.1, np.inf, np.nan, "none", None],
-    "alpha": [-1e-9, np.inf, np.nan, "auto", None],
     "max_rank": [-1, 1.5, "all", None],
     "matmul": ["gemm", None, 0],
     "preconditioner": ["cholesky", None, False],
@@ -391,7 +390,7 @@ def test_an_interrupted_refit_leaves_the_estimator_unfitted(estimator_class, int
         raise interruption
 
     estimator = small(estimator_class).fit(rows(), targets())
-    monkeypatch.setattr(GaussNewtonSolver, "solve", interrupted)
+    monkeypatch.setattr(GaussNewton, "solve", interrupted)
     with pytest.raises(interruption):
         estimator.fit(rows()[:, :2], targets() + 5)
     with pytest.raises(NotFittedError):

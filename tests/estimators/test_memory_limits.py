@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _memory
-from sklearn_subquad._memory import FitSize, available_bytes, require_bytes
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _memory
+from sklearn_subquad._fit import plan
+from sklearn_subquad._fit.data import TrainingSet
+from sklearn_subquad._fit.memory import FitSize
+from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
+from sklearn_subquad._fit.scoring import Score
+from sklearn_subquad._memory import available_bytes, require_bytes
 
 
 def problem(n=20):
@@ -40,14 +45,20 @@ SIZE = FitSize((100, 70), (0.2, 0.2), n_rows=10, rows_of_a_step=10, n_inputs=1, 
 WEIGHTS = 4 * (100 * 70 + 170 + 71)
 
 
-def test_alpha_counts_a_second_copy_of_the_weights():
-    assert replace(SIZE, keep_start=True).weight_bytes - SIZE.weight_bytes == WEIGHTS
+@pytest.mark.parametrize("n_copies", [2, 3, 4])
+def test_copies_of_the_weights_count(n_copies):
+    assert replace(SIZE, n_copies=n_copies).weight_bytes - SIZE.weight_bytes == (n_copies - 1) * WEIGHTS
 
 
-@pytest.mark.parametrize("keep_start", [False, True])
-def test_batches_count_an_average_and_the_best_one(keep_start):
-    at_once = replace(SIZE, keep_start=keep_start)
-    assert replace(at_once, rows_of_a_step=9).weight_bytes - at_once.weight_bytes == 2 * WEIGHTS
+@pytest.mark.parametrize(("parameters", "copies"), [({}, 1), ({"batch_size": 50}, 3), ({"scoring": "r2"}, 2)])
+def test_batches_count_an_average_and_the_best_one_and_scores_a_copy(parameters, copies):
+    X = np.random.default_rng(0).standard_normal((200, 3))
+    model = SubquadMLPRegressor(hidden_layer_sizes=(16, 16), **parameters)
+    data, _ = TrainingSet.of_distinct_rows(X, X[:, :1], np.ones(200), None)
+    score = None if model.scoring == "loss" else Score(model, model.scoring)
+    options = {"unit_variance_targets": True, "covariance": False, "validation": None, "start": None, "partial": False}
+    resolved = FitPlan.resolve(model, resolve_architecture(model), data, 0, loss=model.loss, score=score, **options)
+    assert resolved.size.n_copies == copies
 
 
 def test_batches_take_less_than_all_rows_at_once():
@@ -57,7 +68,7 @@ def test_batches_take_less_than_all_rows_at_once():
 
 def test_rows_without_a_gram_matrix_take_memory_in_proportion():
     sizes = [
-        replace(SIZE, n_rows=rows, rows_of_a_step=rows, forms_gram=False, sketch_size=2048).row_bytes
+        replace(SIZE, n_rows=rows, rows_of_a_step=rows, forms_gram=False, block_rows=8192, sketch_size=2048).row_bytes
         for rows in (20_000, 40_000, 80_000)
     ]
     assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=1e-3)
@@ -182,7 +193,7 @@ def test_a_machine_that_says_nothing_of_its_memory_is_no_error(content, monkeypa
 
 # Rows, outputs, and what is not the default: with large weights, with large Gram matrices, in batches.
 FULL = {"hidden_layer_sizes": (64, 64), "early_stopping": False, "max_iter": 2}
-BATCHES = {"hidden_layer_sizes": (512, 512), "batch_size": 500, "max_iter": 1}
+BATCHES = {"hidden_layer_sizes": (512, 512), "batch_size": 300, "max_iter": 1}
 BUDGETS = [
     (
         300,
@@ -191,21 +202,19 @@ BUDGETS = [
             "hidden_layer_sizes": (1024, 1024),
             "max_iter": 2,
             "sparsifier": sparsifier,
-            "alpha": alpha,
             "early_stopping": False,
         },
     )
     for sparsifier in ("shifted_relu", "topk")
-    for alpha in (0.0, 1e-3)
 ]
 BUDGETS += [(700, k, FULL | {"early_stopping": early_stopping}) for k in (1, 3) for early_stopping in ("loo", False)]
-BUDGETS += [(3000, k, BATCHES | {"early_stopping": early}) for k in (1, 3) for early in ("validation", False)]
+BUDGETS += [(1500, k, BATCHES | {"early_stopping": early}) for k in (1, 3) for early in ("validation", False)]
 BUDGETS += [
     (700, 3, FULL | {"preconditioner": "sketch"}),
-    (3000, 1, BATCHES | {"alpha": 0.1}),
-    (3000, 1, BATCHES | {"batch_size": 100}),
-    (3000, 3, BATCHES | {"loss": "log_loss"}),
-    (3000, 3, BATCHES | {"loss": "poisson", "sparsifier": "topk"}),
+    (1500, 1, BATCHES | {"early_stopping": "validation", "scoring": "r2"}),
+    (1500, 1, BATCHES | {"batch_size": 100}),
+    (1500, 3, BATCHES | {"loss": "log_loss"}),
+    (1500, 3, BATCHES | {"loss": "poisson", "sparsifier": "topk"}),
     (700, 3, FULL | {"loss": "log_loss"}),
     (700, 10, FULL | {"loss": "log_loss"}),
     (700, 10, FULL | {"loss": "poisson"}),
@@ -221,7 +230,7 @@ def describe(value):
 def test_budget_covers_what_a_fit_allocates(n, k, options, dtype, monkeypatch):
     """The bytes that are asked for are at least those that are used, and not many times as many."""
     asked = []
-    monkeypatch.setattr(_base, "require_bytes", lambda needed, message: asked.append(needed))
+    monkeypatch.setattr(plan, "require_bytes", lambda needed, message: asked.append(needed))
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, 3)).astype(dtype)
     signal = X[:, [0]] + rng.standard_normal((n, k))

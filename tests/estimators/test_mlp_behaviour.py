@@ -20,9 +20,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import PoissonRegressor
 from sklearn.metrics import mean_poisson_deviance, roc_auc_score
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 TABLE = TESTS.parent / "doc" / "mlp_behaviour.md"
@@ -30,6 +31,8 @@ ESTIMATORS = [SubquadMLPRegressor, SubquadMLPClassifier]
 LOSSES = ["squared_error", "log_loss"]
 # One network a fit: no other initial weights or metric beside it.
 SMALL = {"hidden_layer_sizes": (64, 64), "random_state": 0}
+# A few steps show what does not depend on their number.
+HELD_OUT = {"early_stopping": "validation", "max_iter": 4}
 WIDER = SMALL | {"hidden_layer_sizes": (256, 256)}
 
 
@@ -58,13 +61,6 @@ def contradictions(estimator_class):
 
 def task(estimator_class):
     return wine() if estimator_class is SubquadMLPClassifier else friedman()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_blas_thread():
-    # Matrices as small as these gain nothing from threads, and lose much where the processors are busy.
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 # ---- the table -------------------------------------------------------------------------------------------------
@@ -356,13 +352,13 @@ def test_held_out_rows_end_the_fit_and_their_best_score_counts(estimator_class):
     errors = 1 - np.array(model.validation_scores_)
     assert np.argmin(errors) == model.best_iter_
     assert 0 < len(errors) - 1 < 200
-    assert not hasattr(model.set_params(early_stopping=False).fit(X, y), "validation_scores_")
+    assert not hasattr(model.set_params(early_stopping=False, max_iter=2).fit(X, y), "validation_scores_")
 
 
 def test_held_out_rows_have_scores_with_any_labels():
     X, y = wine()
     names = np.array(["class_a", "class_b", "class_c"], dtype=object)[y]
-    models = [SubquadMLPClassifier(**SMALL, early_stopping="validation").fit(X, labels) for labels in (y, names)]
+    models = [SubquadMLPClassifier(**SMALL, **HELD_OUT).fit(X, labels) for labels in (y, names)]
     assert np.isfinite(models[1].validation_scores_).all()
     assert models[1].validation_scores_ == models[0].validation_scores_
 
@@ -524,8 +520,7 @@ def test_the_order_of_rows_does_not_matter_where_all_are_fitted_at_once():
 def test_unit_weights_change_nothing_that_is_held_out(estimator_class):
     X, y = task(estimator_class)
     models = [
-        estimator_class(**SMALL, early_stopping="validation").fit(X, y, sample_weight=weights)
-        for weights in (None, np.ones(len(y)))
+        estimator_class(**SMALL, **HELD_OUT).fit(X, y, sample_weight=weights) for weights in (None, np.ones(len(y)))
     ]
     np.testing.assert_array_equal(models[1].predict(X), models[0].predict(X))
     assert models[1].validation_scores_ == models[0].validation_scores_

@@ -127,7 +127,6 @@ PARAMETERS = {
     "init": Choice(("axis_aligned", "gaussian")),
     "init_scale": Number(Real, 0, low_counts=False, auto=True),
     "damping": Number(Real, 0, low_counts=False, auto=True),
-    "alpha": Number(Real, 0),
     "max_rank": Number(Integral, 0, auto=True),
     "matmul": Choice(("auto", "scatter", "blas", "strassen")),
     "preconditioner": Choice(("auto", "gram", "sketch", "none")),
@@ -268,7 +267,6 @@ def test_sequences_of_other_things_are_refused_by_name(estimator_class, name, va
 
 NARROW = [
     ({"damping": np.float16(0.25)}, {}),
-    ({"alpha": np.float16(0.25)}, {}),
     ({"init_scale": np.float16(0.25)}, {}),
     ({"tol": np.float16(0.25)}, {}),
     ({"cg_tol": np.float16(0.25)}, {"preconditioner": "none"}),

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import skops.io
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from stored import fitted, problem, rounding_bound, rows_of
 
 from sklearn_subquad import (
     InconsistentVersionWarning,
@@ -25,31 +26,13 @@ from sklearn_subquad import (
     _kernels,
     _persistence,
 )
-from sklearn_subquad._fit.scaling import BIAS_FEATURE
 
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
+
+# Where other processes find `stored`.
+TESTS = str(pathlib.Path(__file__).resolve().parents[1])
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_blas_thread():
-    with threadpool_limits(1, user_api="blas"):
-        yield
-
-
-def problem(estimator_class, n=150, dtype=np.float64, n_outputs=1):
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((n, 6)).astype(dtype)
-    Y = (np.sin(2 * X[:, [0]]) + X[:, [1]] * X[:, [2]] * np.arange(1, 1 + n_outputs)).astype(dtype)
-    if estimator_class is SubquadMLPClassifier:
-        return X, np.array(["a", "b", "c"])[np.argsort(np.argsort(Y[:, 0])) * 3 // n]
-    return X, Y if n_outputs > 1 else Y[:, 0]
-
-
-def fitted(estimator_class, dtype=np.float64, n_outputs=1, **options):
-    options = {"hidden_layer_sizes": (64, 64), "max_iter": 2, "random_state": 0} | options
-    X, y = problem(estimator_class, dtype=dtype, n_outputs=n_outputs)
-    return estimator_class(**options).fit(X, y), X
 
 
 def all_predictions(model, X):
@@ -72,13 +55,23 @@ def array_bytes(value):
     return sum(map(array_bytes, value)) if isinstance(value, (list, tuple, type({}.values()))) else 0
 
 
-# ---- joblib and memory maps ------------------------------------------------------------------------------
+# ---- pickle, joblib and memory maps ----------------------------------------------------------------------------
+
+
+@BOTH
+@DTYPES
+def test_pickle_keeps_predictions_and_weights_to_the_bit(estimator_class, dtype):
+    model, X = fitted(estimator_class, dtype)
+    loaded = pickle.loads(pickle.dumps(model))
+    assert all_predictions(loaded, X) == all_predictions(model, X)
+    for now, then in zip(loaded.coefs_, model.coefs_, strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 @BOTH
 @DTYPES
 def test_joblib_keeps_predictions_to_the_bit(estimator_class, dtype, tmp_path):
-    model, X = fitted(estimator_class, dtype)
+    model, X = fitted(estimator_class, dtype, hidden_layer_sizes=(64, 64, 32))
     joblib.dump(model, tmp_path / "model.joblib")
     for mmap_mode in (None, "r"):
         loaded = joblib.load(tmp_path / "model.joblib", mmap_mode=mmap_mode)
@@ -113,7 +106,7 @@ def test_predictions_from_a_read_only_map_copy_no_layer(estimator_class, tmp_pat
     [
         (SubquadMLPRegressor, {"n_outputs": 2}),
         (SubquadMLPRegressor, {"loss": "poisson"}),
-        (SubquadMLPRegressor, {"early_stopping": "loo", "alpha": 1e-3}),
+        (SubquadMLPRegressor, {"early_stopping": "loo"}),
         (SubquadMLPRegressor, {"batch_size": 40, "dtype": np.float32, "skip_connections": False}),
         (SubquadMLPClassifier, {"sparsifier": "topk", "density": (0.2, 0.3)}),
         (SubquadMLPClassifier, {"loss": "log_loss", "hidden_layer_sizes": [32]}),
@@ -157,7 +150,7 @@ def test_skops_stores_pipelines_that_were_fitted_on_data_frames(estimator_class)
     [
         {},
         {"hidden_layer_sizes": (256, 256)},
-        {"hidden_layer_sizes": (256, 192, 256), "alpha": 0.1},
+        {"hidden_layer_sizes": (256, 192, 256)},
         {"hidden_layer_sizes": (256, 256), "batch_size": 40},
         {"hidden_layer_sizes": (256, 256), "early_stopping": False, "max_iter": 20},
         {"hidden_layer_sizes": (256, 256), "preconditioner": "sketch", "sparsifier": "topk"},
@@ -216,7 +209,7 @@ ROUND_TRIPS = pytest.mark.parametrize(
 @BOTH
 @ROUND_TRIPS
 def test_the_same_version_loads_without_a_word_and_without_a_stamp(estimator_class, round_trip, tmp_path):
-    model = estimator_class(hidden_layer_sizes=(8,), alpha=0.5)
+    model = estimator_class(hidden_layer_sizes=(8,), damping=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded = round_trip(model, tmp_path)
@@ -275,11 +268,11 @@ def test_derived_estimators_are_stamped_as_well():
 STORE = """
 import pickle, sys
 import numpy as np
-import test_persistence as tests
+import sklearn_subquad, stored
 
 for name in ("SubquadMLPRegressor", "SubquadMLPClassifier"):
     for dtype in ("float32", "float64"):
-        model, _ = tests.fitted(getattr(tests, name), np.dtype(dtype), hidden_layer_sizes=(96, 64))
+        model, _ = stored.fitted(getattr(sklearn_subquad, name), np.dtype(dtype), hidden_layer_sizes=(96, 64))
         with open(f"{sys.argv[1]}-{name}-{dtype}.pickle", "wb") as file:
             pickle.dump(model, file)
 """
@@ -287,62 +280,18 @@ for name in ("SubquadMLPRegressor", "SubquadMLPClassifier"):
 PREDICT = """
 import pathlib, pickle, sys
 import numpy as np
-import test_persistence as tests
+import stored
 
 for path in map(pathlib.Path, sys.argv[2:]):
     model = pickle.loads(path.read_bytes())
-    np.save(f"{path}-{sys.argv[1]}.npy", tests.raw_outputs(model, tests.rows_of(model)))
+    np.save(f"{path}-{sys.argv[1]}.npy", stored.raw_outputs(model, stored.rows_of(model)))
 """
-
-
-def rows_of(model):
-    """The rows that a model was fitted on, in its dtype."""
-    return problem(type(model), dtype=model.coefs_[0].dtype)[0]
-
-
-def raw_outputs(model, X):
-    return model.decision_function(X) if isinstance(model, SubquadMLPClassifier) else model.predict(X)
-
-
-def rounding_bound(model, X):
-    """By how much outputs may differ from exact ones, to first order in the unit roundoff u of X's dtype.
-
-    A sum of n products in any order, with or without fused operations, has an error of at most ``n u`` times the sum of
-    the absolute products. An activation passes errors on at most as large as they are, times the gain, and adds two
-    roundings; the layers' errors add up through the absolute weights.
-    """
-    unit = np.finfo(X.dtype).eps / 2
-    state = model._state_
-    x = (X.astype(np.float64) - state["input_mean"]) / state["input_scale"] / np.sqrt(X.shape[1])
-    # Inputs are computed in double precision, then rounded; by a metric they are multiplied in X's precision.
-    input_error = 2 * unit * abs(x)
-    if state["input_metric"] is not None:
-        metric = state["input_metric"]
-        input_error = (len(metric) + 2) * unit * (abs(x) @ abs(metric))
-        x = x @ metric
-    x = np.column_stack([x, np.full(len(x), BIAS_FEATURE)])
-    input_error = np.column_stack([input_error, np.zeros(len(x))])
-    hidden, error = np.zeros((len(x), 0)), np.zeros((len(x), 0))
-    tiles = [np.zeros((0, model.hidden_layer_sizes[0]))]
-    tiles += [dense[:width] for dense, width in zip(model.coefs_[1:-1], model.hidden_layer_sizes, strict=False)]
-    for W, V, shift, gain in zip(tiles, state["input_weights"], model.shifts_, model.gains_, strict=True):
-        z = hidden @ W + x @ V.T - shift
-        n_terms = len(W) + V.shape[1] + 2
-        terms = abs(hidden) @ abs(W) + abs(x) @ abs(V.T) + abs(shift)
-        error = n_terms * unit * terms + error @ abs(W) + input_error @ abs(V.T)
-        hidden, error = gain * np.maximum(z, 0), gain * (error + 2 * unit * abs(z))
-    A, B = state["output_weights"]
-    terms = abs(hidden) @ abs(A) + abs(x) @ abs(B)
-    error = (len(A) + len(B) + 2) * unit * terms + error @ abs(A) + input_error @ abs(B)
-    # The way back to the target's units: a product and a sum.
-    scale, mean = abs(state["target_scale"]), abs(state["target_mean"])
-    return scale * error + 3 * unit * (scale * (terms + error) + mean)
 
 
 @pytest.mark.skipif(len(_kernels.simd_levels()) < 2, reason="this processor has one SIMD level")
 def test_files_of_one_simd_level_predict_the_same_on_another_within_rounding(tmp_path):
     def run(level, script, *arguments):
-        environment = os.environ | {_kernels.SIMD_VARIABLE: level, "PYTHONPATH": os.path.dirname(__file__)}
+        environment = os.environ | {_kernels.SIMD_VARIABLE: level, "PYTHONPATH": TESTS}
         subprocess.run([sys.executable, "-P", "-c", script, *arguments], check=True, env=environment)
 
     for level in _kernels.simd_levels():

@@ -13,10 +13,11 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, plotting
 from sklearn_subquad.plotting import FitDisplay
+
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
 
 @pytest.fixture
@@ -28,13 +29,6 @@ def pyplot():
 
     yield pyplot
     pyplot.close("all")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_blas_thread():
-    # Matrices as small as these gain nothing from threads, and lose much where the processors are busy.
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def rows(n=120):

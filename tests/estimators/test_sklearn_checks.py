@@ -2,23 +2,17 @@
 
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from threadpoolctl import threadpool_limits
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_blas_thread():
-    # Matrices as small as these gain nothing from threads, and lose much where the processors are busy.
-    with threadpool_limits(1, user_api="blas"):
-        yield
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
 
 # A weight counts as copies of a row where none is held out, and to the tolerance of the inner solver. In batches copies
 # are spread over them: the check of weights has fewer rows than a batch here, and many others have more.
 ESTIMATORS = [
-    SubquadMLPRegressor(),
-    SubquadMLPClassifier(),
+    SubquadMLPRegressor(hidden_layer_sizes=(64, 64)),
+    SubquadMLPClassifier(hidden_layer_sizes=(64, 64)),
     SubquadMLPClassifier(
         loss="log_loss",
         hidden_layer_sizes=(64, 64),

@@ -4,16 +4,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.metrics import log_loss
 
 from sklearn_subquad import SubquadMLPClassifier
-from sklearn_subquad._curvature.losses import SquaredError
 from sklearn_subquad._fit import calibration as calibration_module
-from sklearn_subquad._fit.calibration import LeftOutPath, LeftOutRows, project_onto_simplex, scores
-from sklearn_subquad._solver.levenberg_marquardt import Batch
-from sklearn_subquad._solver.stopping import HeldOutError, KeptOutputs
+from sklearn_subquad._fit.calibration import HeldOutPath, HeldOutRows, project_onto_simplex, scores
+from sklearn_subquad._fit.data import TrainingSet
+from sklearn_subquad._fit.scaling import TargetScaling
+from sklearn_subquad._fit.snapshots import FitInProgress, Snapshots
+from sklearn_subquad._solver.criteria import Judgement
+from sklearn_subquad._solver.history import History
 
 SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 4, "random_state": 0}
 # The interval in which the factor is searched is closed to about this, relatively.
@@ -29,12 +32,12 @@ def left_out_rows(k, n, sharpness=3.0, seed=0):
     else:
         p = softmax(sharpness * outputs, axis=1)
         indicators = (p.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)[:, None] == np.arange(k)
-    return LeftOutRows(outputs, indicators, rng.uniform(0.5, 2, n), n)
+    return HeldOutRows(outputs, indicators, rng.uniform(0.5, 2, n), n)
 
 
-def fitted_sharpness(rows):
+def fitted_inverse_temperature(rows):
     """Of two classes, in one column, or of one class for each."""
-    return calibration_module.fitted_sharpness(rows, independent=rows.outputs.shape[1] == 1)
+    return calibration_module.fitted_inverse_temperature(rows, independent=rows.outputs.shape[1] == 1)
 
 
 def objective(rows, sharpness):
@@ -55,7 +58,7 @@ def objective(rows, sharpness):
 @pytest.mark.parametrize(("n", "n_rows"), [(5, 5), (60, 60), (60, 600), (20, 80), (400, 4000)])
 def test_the_factor_is_the_likeliest_with_one_row_of_doubt(k, n, n_rows):
     rows = dataclasses.replace(left_out_rows(k, n), n_rows=n_rows)
-    found = fitted_sharpness(rows)
+    found = fitted_inverse_temperature(rows)
     grid = np.exp(np.linspace(-6.5, 8.5, 3001))
     best = min(objective(rows, sharpness) for sharpness in grid)
     assert objective(rows, found) <= best * (1 + 1e-9)
@@ -74,7 +77,9 @@ def test_known_probabilities_are_found(k):
         p = softmax(truth * rows.outputs, axis=1)
         information = ((p * rows.outputs**2).sum(axis=1) - (p * rows.outputs).sum(axis=1) ** 2).sum()
     # Four standard deviations, and what one row of doubt and the search change.
-    assert fitted_sharpness(rows) == pytest.approx(truth, abs=4 / np.sqrt(information) + 5 / information + 1e-3)
+    assert fitted_inverse_temperature(rows) == pytest.approx(
+        truth, abs=4 / np.sqrt(information) + 5 / information + 1e-3
+    )
 
 
 def test_a_weight_of_two_is_a_second_row():
@@ -83,30 +88,32 @@ def test_a_weight_of_two_is_a_second_row():
     # Of a data set so large that both have the same doubt.
     weighted = dataclasses.replace(rows, sample_weight=weights.astype(float), n_rows=1000)
     parts = (np.repeat(part, weights, axis=0) for part in (rows.outputs, rows.indicators, np.ones(30)))
-    repeated = LeftOutRows(*parts, 1000)
-    assert fitted_sharpness(weighted) == pytest.approx(fitted_sharpness(repeated), rel=SEARCH_TOLERANCE)
+    repeated = HeldOutRows(*parts, 1000)
+    assert fitted_inverse_temperature(weighted) == pytest.approx(
+        fitted_inverse_temperature(repeated), rel=SEARCH_TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_scores_that_are_all_right_are_not_made_sure_without_end(k):
     rows = left_out_rows(k, 50)
     right = (scores(rows.outputs, True) > 0) if k == 1 else rows.outputs.argmax(axis=1)[:, None] == np.arange(k)
-    sharpness = fitted_sharpness(LeftOutRows(rows.outputs, right, np.ones(50), 500))
+    sharpness = fitted_inverse_temperature(HeldOutRows(rows.outputs, right, np.ones(50), 500))
     # With margins of up to one and one doubt in a hundred rows, log odds of some ln(100) are where it pays to stop.
     assert 5 < sharpness < 200
 
 
 def test_scores_that_say_nothing_give_even_odds():
-    rows = LeftOutRows(
+    rows = HeldOutRows(
         np.random.default_rng(0).uniform(0, 1, (5000, 1)), np.tile([[True], [False]], (2500, 1)), np.ones(5000), 5000
     )
-    assert fitted_sharpness(rows) < 0.2
+    assert fitted_inverse_temperature(rows) < 0.2
 
 
 def test_shorter_paths_stay_where_they_ended():
-    first = LeftOutPath([np.full((2, 1), i) for i in range(4)], np.array([[True], [False]]), np.array([1.0, 2.0]), 9)
-    second = LeftOutPath([np.full((1, 1), 10 + i) for i in range(2)], np.array([[True]]), np.array([3.0]), 9)
-    path = LeftOutPath.concatenate([first, second])
+    first = HeldOutPath([np.full((2, 1), i) for i in range(4)], np.array([[True], [False]]), np.array([1.0, 2.0]), 9)
+    second = HeldOutPath([np.full((1, 1), 10 + i) for i in range(2)], np.array([[True]]), np.array([3.0]), 9)
+    path = HeldOutPath.concatenate([first, second])
     assert [out.ravel().tolist() for out in path.outputs] == [[0, 0, 10], [1, 1, 11], [2, 2, 11], [3, 3, 11]]
     assert path.after(9).outputs.ravel().tolist() == [3, 3, 11]
     np.testing.assert_array_equal(path.after(1).indicators, [[True], [False], [True]])
@@ -114,12 +121,17 @@ def test_shorter_paths_stay_where_they_ended():
 
 
 def test_of_many_rows_some_at_equal_distances_are_kept():
-    kept, Y = KeptOutputs(5000), np.arange(5000.0)[:, None]
-    criterion = HeldOutError(Batch(None, Y, np.ones(5000)), SquaredError(1), kept=kept)
-    criterion.of_the_constant()
-    criterion.of_output(Y)
-    assert [len(out) for out in kept.outputs] == [1000, 1000]
-    np.testing.assert_array_equal(kept.outputs[1], Y[::5])
+    Y = np.arange(5000.0)[:, None]
+    held_out = TrainingSet.of_all_rows(Y, Y, np.ones(5000), None)
+    snapshots, targets = Snapshots(None, "squared_error", True, False), TargetScaling(np.zeros(1), np.ones(1))
+    unfinished = FitInProgress(snapshots, None, None, targets, held_out, slice(None), 9000, True, None)
+    history = History()
+    for outputs in (np.zeros_like(Y), Y):
+        history.add_judgement(Judgement(0.0, 0.0, outputs), unfinished.kept_rows)
+    assert [len(out) for out in history.held_out_outputs] == [1000, 1000]
+    rows = unfinished.held_out_path(history).after(1)
+    np.testing.assert_array_equal(rows.outputs, Y[::5])
+    np.testing.assert_array_equal(rows.indicators, Y[::5])
 
 
 def data(n_classes, n=300):
@@ -136,9 +148,9 @@ def recorded(monkeypatch):
 
     def recording(rows, independent):
         seen.append(rows)
-        return calibration_module.fitted_sharpness(rows, independent)
+        return calibration_module.fitted_inverse_temperature(rows, independent)
 
-    monkeypatch.setattr("sklearn_subquad._base.fitted_sharpness", recording)
+    monkeypatch.setattr("sklearn_subquad._base.fitted_inverse_temperature", recording)
     return seen
 
 
@@ -174,7 +186,7 @@ def test_the_rows_are_those_of_the_early_stopping_error(parameters, curve, n_cla
 def test_probabilities_follow_decisions_with_that_factor(parameters, curve, n_classes, dtype, recorded):
     X, y = data(n_classes)
     model = SubquadMLPClassifier(**SETTINGS | parameters).fit(X.astype(dtype), y)
-    sharpness = fitted_sharpness(recorded[0])
+    sharpness = fitted_inverse_temperature(recorded[0])
     decisions = model.decision_function(X.astype(dtype)).astype(float)
     if n_classes == 2:
         expected = np.column_stack([expit(-sharpness * decisions), expit(sharpness * decisions)])
@@ -208,3 +220,37 @@ def test_real_probabilities_beat_the_projection(load, early_stopping):
     if outputs.ndim == 1:
         outputs = np.column_stack([1 - outputs, 1 + outputs]) / 2
     assert log_loss(y[~train], model.predict_proba(X[~train])) < log_loss(y[~train], project_onto_simplex(outputs))
+
+
+def nearest_probabilities(row):
+    """The projection's threshold found by bisection."""
+    threshold = brentq(lambda t: np.maximum(row - t, 0).sum() - 1, row.min() - 1, row.max(), xtol=1e-14)
+    return np.maximum(row - threshold, 0)
+
+
+@pytest.mark.parametrize("k", [2, 3, 10])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_projection_onto_the_simplex(k, scale):
+    rows = scale * np.random.default_rng(0).standard_normal((20, k))
+    expected = np.array([nearest_probabilities(row) for row in rows])
+    np.testing.assert_allclose(project_onto_simplex(rows), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([0.2, 0.3, 0.5], [0.2, 0.3, 0.5]),
+        ([1.0, 0.0, 0.0], [1, 0, 0]),
+        ([5.0, 0.0, 0.0], [1, 0, 0]),
+        ([0.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]),
+        ([-7.0, -7.0], [0.5, 0.5]),
+        ([0.8, 0.6, -0.4], [0.6, 0.4, 0]),
+        ([1e8, 0.0], [1, 0]),
+        ([1e20, 0.0], [1, 0]),
+        ([-1e20, -1e20], [0.5, 0.5]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_projection_onto_the_simplex_by_hand(row, expected, dtype):
+    projected = project_onto_simplex(np.array([row], dtype=dtype))
+    np.testing.assert_allclose(projected, [expected], atol=10 * np.finfo(dtype).eps)

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._fit import train
+from sklearn_subquad._fit.snapshots import Snapshots
 from sklearn_subquad._solver.stopping import StopReason
 
 callback = pytest.importorskip("sklearn.callback", reason="callbacks came with scikit-learn 1.9")
@@ -107,11 +107,10 @@ def test_every_fit_and_step_is_told(estimator_class, parameters, fits):
 
 @BOTH
 @pytest.mark.parametrize("batch_size", ["auto", 40])
-@pytest.mark.parametrize("alpha", [0.0, 0.1])
-def test_models_are_those_of_as_many_steps(estimator_class, batch_size, alpha):
+def test_models_are_those_of_as_many_steps(estimator_class, batch_size):
     """As if the fit had stopped there: the same as a fit of so many steps, and it stays so while the fit goes on."""
     X, y = data_for(estimator_class)
-    options = {"early_stopping": False, "batch_size": batch_size, "alpha": alpha}
+    options = {"early_stopping": False, "batch_size": batch_size}
     listener = Listener()
     small(estimator_class, **options).set_callbacks(listener).fit(X, y)
     after_steps = [model for name, model in listener.models if name == "step"]
@@ -121,7 +120,7 @@ def test_models_are_those_of_as_many_steps(estimator_class, batch_size, alpha):
         np.testing.assert_allclose(outputs(model, X), outputs(expected, X), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("parameters", [{}, {"batch_size": 40}, {"alpha": 0.1}, {"max_rank": 10**6}])
+@pytest.mark.parametrize("parameters", [{}, {"batch_size": 40}, {"max_rank": 10**6}])
 def test_probabilities_on_the_way_are_calibrated_as_at_the_end(parameters):
     """On the held-out rows, with what the network says of them after so many steps."""
     X, y = data_for(SubquadMLPClassifier, 240)
@@ -133,7 +132,7 @@ def test_probabilities_on_the_way_are_calibrated_as_at_the_end(parameters):
 
 
 @BOTH
-@pytest.mark.parametrize("parameters", [{}, {"batch_size": 40}, {"max_rank": 10**6}, {"alpha": 0.1}])
+@pytest.mark.parametrize("parameters", [{}, {"batch_size": 40}, {"max_rank": 10**6}])
 def test_callbacks_change_nothing(estimator_class, parameters):
     X, y = data_for(estimator_class)
     plain = small(estimator_class, **parameters).fit(X, y)
@@ -144,8 +143,8 @@ def test_callbacks_change_nothing(estimator_class, parameters):
 
 
 def test_models_are_made_only_where_a_callback_asks(monkeypatch):
-    made, attributes = [], train.Iterates.attributes
-    monkeypatch.setattr(train.Iterates, "attributes", lambda self, *args: made.append(args) or attributes(self, *args))
+    made, attributes = [], Snapshots.attributes
+    monkeypatch.setattr(Snapshots, "attributes", lambda self, *args: made.append(args) or attributes(self, *args))
     X, y = data_for(SubquadMLPRegressor)
     silent = Silent()
     small(SubquadMLPRegressor).set_callbacks(silent).fit(X, y)

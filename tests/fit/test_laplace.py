@@ -123,7 +123,7 @@ def test_variance_is_that_of_dense_algebra_on_the_sketches(n_outputs, weighted, 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_variance_tends_to_that_of_the_dense_jacobian(n_outputs, monkeypatch):
-    size = 2048
+    size = 1024
     monkeypatch.setattr(laplace_module, "covariance_sketch_size", lambda n_rows: size)
     monkeypatch.setattr(laplace_module, "_SHIFTS", np.array([3.0]))
     network, batch, laplace = fitted_laplace(n_outputs, weighted=True)

@@ -7,7 +7,7 @@ import pytest
 from cases import DenseNetwork
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._fit.metric import gradient_moments, learned_metric
+from sklearn_subquad._fit.metric import average_gradient_outer_product, learned_metric
 from sklearn_subquad._fit.scaling import InputScaling
 from sklearn_subquad._network.network import Architecture, Network
 
@@ -66,7 +66,7 @@ def dense_moments(network, x, sample_weight):
 def test_moments_are_those_of_dense_gradients(dtype, widths, n_outputs, skip_connections, sparsifier):
     network, x = make_network(widths, n_outputs, dtype, skip_connections, sparsifier)
     weights = np.random.default_rng(1).uniform(0.5, 2, len(x))
-    moments = gradient_moments(network, x, weights, seed=0)
+    moments = average_gradient_outer_product(network, x, weights, seed=0)
     expected = dense_moments(network, x, weights)
     assert moments.dtype == np.float64
     np.testing.assert_allclose(moments, expected, atol=1e3 * np.finfo(dtype).eps * np.abs(expected).max())
@@ -75,7 +75,7 @@ def test_moments_are_those_of_dense_gradients(dtype, widths, n_outputs, skip_con
 def test_moments_of_many_outputs_are_right_in_expectation():
     network, x = make_network(n_outputs=6)
     ones, n_draws = np.ones(len(x)), 400
-    draws = np.array([gradient_moments(network, x, ones, seed) for seed in range(n_draws)])
+    draws = np.array([average_gradient_outer_product(network, x, ones, seed) for seed in range(n_draws)])
     # Five standard errors of the mean, as the draws themselves have them.
     error = 5 * draws.std(axis=0) / np.sqrt(n_draws)
     assert (np.abs(draws.mean(axis=0) - dense_moments(network, x, ones)) <= error).all()
@@ -84,9 +84,9 @@ def test_moments_of_many_outputs_are_right_in_expectation():
 def test_rows_in_parts_have_the_same_moments(monkeypatch):
     network, x = make_network(n_outputs=2)
     ones = np.ones(len(x))
-    whole = gradient_moments(network, x, ones, seed=0)
+    whole = average_gradient_outer_product(network, x, ones, seed=0)
     monkeypatch.setattr(Network, "row_batches", lambda self, n_rows: [slice(0, 10), slice(10, n_rows)])
-    np.testing.assert_allclose(gradient_moments(network, x, ones, seed=0), whole, rtol=1e-12)
+    np.testing.assert_allclose(average_gradient_outer_product(network, x, ones, seed=0), whole, rtol=1e-12)
 
 
 def test_metric_is_the_fourth_root_of_the_moments():

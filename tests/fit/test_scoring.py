@@ -54,7 +54,6 @@ class Recording:
         (SubquadMLPRegressor, "neg_mean_absolute_error", {}),
         (SubquadMLPRegressor, "neg_mean_poisson_deviance", {"loss": "poisson"}),
         (SubquadMLPRegressor, "neg_median_absolute_error", {"batch_size": 40}),
-        (SubquadMLPRegressor, None, {"alpha": 0.1}),
         (SubquadMLPRegressor, "neg_max_error", {"sparsifier": "topk", "max_rank": 10**6}),
         (SubquadMLPClassifier, "accuracy", {}),
         (SubquadMLPClassifier, "roc_auc", {"loss": "log_loss"}),

@@ -10,7 +10,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._fit import folds
+from sklearn_subquad._fit import plan
+from sklearn_subquad._fit.train import Trainer
 
 SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 8, "random_state": 0}
 N = 300
@@ -55,18 +56,18 @@ def test_scores_are_those_of_the_validation_set(estimator_class, loss, batch_siz
 @BATCHES
 def test_a_validation_set_is_a_held_out_part_that_was_chosen_by_hand(estimator_class, batch_size, monkeypatch):
     # One part, which stays out: the same as with `validation_fraction` where there are many rows.
-    monkeypatch.setattr(folds, "HELD_OUT_ROWS", 1)
+    monkeypatch.setattr(plan, "HELD_OUT_ROWS", 1)
     X, y = data(estimator_class)
     model = estimator_class(batch_size=batch_size, **SETTINGS)
     fitted, held_out = first_split(model, y, 0.1)
-    results, fit = [], folds.fit_rows
+    results, fit = [], Trainer.train
 
     def spy(*args, **kwargs):
         fitted = fit(*args, **kwargs)
-        results.append(fitted.result)
+        results.append(fitted.history)
         return fitted
 
-    monkeypatch.setattr(folds, "fit_rows", spy)
+    monkeypatch.setattr(Trainer, "train", spy)
     model.set_params(init_scale=0.1, early_stopping="validation").fit(X, y)
     by_hand = clone(model).fit(X[fitted], y[fitted], X_val=X[held_out], y_val=y[held_out])
     # The second fit is that to all rows.
@@ -79,14 +80,14 @@ def test_a_validation_set_is_a_held_out_part_that_was_chosen_by_hand(estimator_c
 @BATCHES
 def test_all_rows_are_fitted_once_and_no_row_of_the_validation_set(estimator_class, batch_size, monkeypatch):
     X, y, X_val, y_val = halves(estimator_class)
-    rows, fit = [], folds.fit_rows
+    rows, fit = [], Trainer.train
 
     def spy(*args, **kwargs):
         model = fit(*args, **kwargs)
         rows.append(np.sort(model.batch.x[:, 0]))
         return model
 
-    monkeypatch.setattr(folds, "fit_rows", spy)
+    monkeypatch.setattr(Trainer, "train", spy)
     parameters = {"standardize": False, "batch_size": batch_size}
     model = estimator_class(**SETTINGS | parameters).fit(X, y, X_val=X_val, y_val=y_val)
     assert len(rows) == 1

@@ -24,7 +24,7 @@ def initialise(dtype=np.float32, seed=0, n_rows=20, **options):
 
 def weights(network):
     """All initial weights but those of the outputs."""
-    hidden = [lazy.packed().tiles for lazy in network.lazy_weights()]
+    hidden = [lazy.packed.tiles for lazy in network.lazy_weights()]
     return hidden + [layer.input_weights for layer in network.layers if layer.input_weights is not None]
 
 
@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_start_and_another_one_does_not():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_initial_weights_are_independent_standard_normal_numbers(dtype):
     network, _ = initialise(dtype, init="gaussian")
-    tiles = [lazy.packed().tiles for lazy in network.lazy_weights()]
+    tiles = [lazy.packed.tiles for lazy in network.lazy_weights()]
     panels = [panel[:, :8].astype(np.float64).ravel()[: 128 * 8] for array in tiles for panel in array]
     panels += [layer.input_weights.astype(np.float64).ravel()[: 128 * 4] for layer in network.layers]
     for i, numbers in enumerate(panels):
@@ -85,7 +85,7 @@ def test_initial_weights_are_independent_standard_normal_numbers(dtype):
 @pytest.mark.parametrize("width", [64, 65, 127, 128])
 def test_lanes_beyond_the_width_are_zero(width):
     network, _ = initialise(widths=(30, width), densities=(0.25, 0.25))
-    (tiles,) = (lazy.packed().tiles for lazy in network.lazy_weights())
+    (tiles,) = (lazy.packed.tiles for lazy in network.lazy_weights())
     lanes = tiles.transpose(0, 2, 1).reshape(-1, 30)
     assert lanes[:width].all()
     assert not lanes[width:].any()
@@ -138,3 +138,30 @@ def test_numbers_that_are_not_finite_come_out_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isnan(network.forward(0 * x).output).all()
+
+
+@pytest.mark.parametrize("widths", [(64,), (9,), (1,), (64, 64), (65, 33), (8, 129), (5, 1)])
+@pytest.mark.parametrize("skip_connections", [True, False])
+@pytest.mark.parametrize("sparsifier", ["shifted_relu", "topk"])
+@pytest.mark.parametrize("init_scale", [0.3, 1.0])
+def test_large_initial_output_weights_start_at_zero(widths, skip_connections, sparsifier, init_scale):
+    if sparsifier == "topk" and widths[-1] % 2:
+        widths = (*widths[:-1], widths[-1] + 1)  # the neuron without a partner may split a pair, see Architecture
+    x = np.random.default_rng(0).standard_normal((30, 4))
+    architecture = Architecture(
+        widths=widths,
+        densities=(0.25,) * len(widths),
+        sparsifier=sparsifier,
+        skip_connections=skip_connections,
+        init_scale=init_scale,
+    )
+    network = Network.initialise(architecture, x, np.ones(30), 3, seed=0)
+    np.testing.assert_allclose(network.forward(x).output, 0, atol=1e-13)
+
+
+@pytest.mark.parametrize("init_scale", [0.05, 0.2])
+def test_small_initial_output_weights_start_at_their_scale(init_scale):
+    x = np.random.default_rng(0).standard_normal((200, 4))
+    architecture = Architecture(widths=(512, 512), densities=(0.25, 0.25), init_scale=init_scale)
+    network = Network.initialise(architecture, x, np.ones(200), 50, seed=0)
+    assert network.forward(x).output.std() == pytest.approx(init_scale, rel=0.2)

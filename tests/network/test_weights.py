@@ -62,24 +62,23 @@ class LazyWeightsBesideDenseOnes(RuleBasedStateMachine):
 
     Beside the change goes a bound of its size, term by term, so that the rounding errors that may have
     piled up are bounded entry by entry however large the terms that cancelled were. When factors are folded in
-    is mirrored on a list of those pending and on the scale of the change.
+    is mirrored on a list of those pending.
     """
 
     draw = None
 
     @initialize(
         dtype=st.sampled_from(DTYPES),
-        keep_start=st.booleans(),
-        max_rank=st.sampled_from([0, 3, "auto", 1000]),
-        matmul=st.sampled_from(["auto", *ROUTES]),
+        max_rank=st.sampled_from([0, 3, None, 1000]),
+        matmul=st.sampled_from([None, *ROUTES]),
     )
-    def create(self, dtype, keep_start, max_rank, matmul):
-        self.dtype, self.keep_start, self.max_rank = dtype, keep_start, max_rank
-        self.weights = lazy(dtype, max_rank=max_rank, matmul=matmul, keep_start=keep_start)
+    def create(self, dtype, max_rank, matmul):
+        self.dtype, self.max_rank = dtype, max_rank
+        self.weights = lazy(dtype, max_rank=max_rank, matmul=matmul)
         self.start = start_matrix(dtype).astype(np.float64)
         self.change, self.change_size = np.zeros((M_OUT, M_IN)), np.zeros((M_OUT, M_IN))
         self.n_operations = self.n_terms = self.max_rank_seen = 0
-        self.pending, self.scale = [], 1.0
+        self.pending = []
         self.last_push = None
 
     def rows(self, seed, n_rows, n_columns):
@@ -95,21 +94,21 @@ class LazyWeightsBesideDenseOnes(RuleBasedStateMachine):
         self.n_operations += 1
 
     def folded_in(self):
-        self.pending, self.scale = [], 1.0
+        self.pending = []
 
     def queried(self, n_rows):
         """A query of so many rows may come after a flush of its own."""
         self.n_operations += 1
         by_factors = sum(query_operations(U, G, n_rows) for U, G in self.pending)
         folding = sum(folding_operations(U, G) for U, G in self.pending)
-        if self.max_rank == "auto" and by_factors > folding:
+        if self.max_rank is None and by_factors > folding:
             self.folded_in()
 
     def assert_close(self, actual, expected, size):
         assert actual.dtype == self.dtype
         assert actual.shape == expected.shape
         # Sums of at most this many terms lead from the data to the result, and every operation may add
-        # roundings of its own (the scale of the change, for one).
+        # roundings of its own.
         n_roundings = M_IN + M_OUT + self.n_terms + 4 * self.n_operations + 8
         assert (np.abs(actual - expected) <= n_roundings * np.finfo(self.dtype).eps * size).all()
 
@@ -135,18 +134,6 @@ class LazyWeightsBesideDenseOnes(RuleBasedStateMachine):
         self.last_push = None
         self.add(U, G, -1)
 
-    @precondition(lambda self: self.keep_start)
-    @rule(factor=st.sampled_from([1e-4, 0.3, 0.999, 1.0, 2.5]))
-    def scale_change(self, factor):
-        self.weights.scale_change(factor)
-        self.change, self.change_size = factor * self.change, factor * self.change_size
-        self.n_operations += 1
-        self.scale *= factor
-        if not 1e-6 < self.scale < 1e6:
-            self.folded_in()
-        # What it means to take back a push that was scaled since is not defined.
-        self.last_push = None
-
     @rule()
     def flush(self):
         self.weights.flush()
@@ -157,37 +144,27 @@ class LazyWeightsBesideDenseOnes(RuleBasedStateMachine):
     def flush_if_full(self):
         self.weights.flush_if_full()
         if self.pending and self.rank() > (
-            balanced_rank(*self.pending[-1]) if self.max_rank == "auto" else self.max_rank
+            balanced_rank(*self.pending[-1]) if self.max_rank is None else self.max_rank
         ):
             self.folded_in()
         self.n_operations += 1
 
     @rule()
-    def pack(self):
-        packed = self.weights.packed()
+    def read_packed(self):
+        packed = self.weights.packed
         self.folded_in()
-        self.keep_start = False
         self.n_operations += 1
         self.assert_close(packed.to_dense(), self.start + self.change, np.abs(self.start) + self.change_size)
 
-    @rule()
-    def read_moving_part(self):
-        packed = self.weights.moving_part
-        self.folded_in()
-        self.n_operations += 1
-        start = 0 if self.keep_start else self.start
-        self.assert_close(packed.to_dense(), start + self.change, np.abs(start) + self.change_size)
-
     @rule(seed=st.integers(0, 99))
-    def set_moving_part(self, seed):
-        """Whatever it was, what is added to the start, or takes its place, is this now."""
+    def set_packed(self, seed):
+        """Whatever they were, the weights are these now."""
         W = np.random.default_rng(seed).standard_normal((M_OUT, M_IN)).astype(self.dtype)
-        self.weights.moving_part = PackedMatrix.from_dense(W)
+        self.weights.packed = PackedMatrix.from_dense(W)
         self.folded_in()
         self.last_push = None
         self.change, self.change_size = W.astype(np.float64), np.abs(W).astype(np.float64)
-        if not self.keep_start:
-            self.start = np.zeros((M_OUT, M_IN))
+        self.start = np.zeros((M_OUT, M_IN))
 
     @rule(seed=st.integers(0, 99), n_rows=st.sampled_from([0, FEW, MANY]))
     def query_forward(self, seed, n_rows):
@@ -203,15 +180,6 @@ class LazyWeightsBesideDenseOnes(RuleBasedStateMachine):
         size = np.abs(as_dense(rows)) @ (np.abs(self.start) + self.change_size)
         self.assert_close(self.weights.backward(rows), as_dense(rows) @ (self.start + self.change), size)
 
-    @precondition(lambda self: self.keep_start)
-    @rule(seed=st.integers(0, 99))
-    def query_delta(self, seed):
-        rows = self.rows(seed, FEW, M_IN)
-        self.n_operations += 1
-        self.assert_close(self.weights.delta(), self.change, self.change_size)
-        forward = total(self.weights.delta_terms(rows), FEW, M_OUT, self.dtype)
-        self.assert_close(forward, as_dense(rows) @ self.change.T, np.abs(as_dense(rows)) @ self.change_size.T)
-
     @invariant()
     def dense_matrix_and_rank_agree(self):
         self.assert_close(self.weights.to_dense(), self.start + self.change, np.abs(self.start) + self.change_size)
@@ -224,30 +192,25 @@ def test_any_sequence_of_operations_equals_the_dense_matrix(draw, monkeypatch):
     run_state_machine_as_test(LazyWeightsBesideDenseOnes, settings=settings(max_examples=150, stateful_step_count=20))
 
 
-# Each puts the change since the start into another combination of folded in, pending and scaled.
+# Each puts the change since the start into another combination of folded in and pending.
 HISTORIES = [
     (),
     ("push",),
     ("push", "flush"),
     ("push", "flush", "push"),
-    ("push", "scale"),
-    ("push", "flush", "scale"),
-    ("push", "flush", "scale", "push", "push"),
-    ("push", "flush", "scale", "push", "scale", "flush", "push"),
+    ("push", "flush", "push", "push"),
+    ("push", "flush", "push", "flush", "push"),
 ]
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids="-".join)
 def test_every_query_sees_all_of_the_change(history, draw):
-    weights, change = lazy(keep_start=True), np.zeros((M_OUT, M_IN))
+    weights, change = lazy(), np.zeros((M_OUT, M_IN))
     for seed, operation in enumerate(history):
         if operation == "push":
             U, G = draw(seed, M_OUT), draw(100 + seed, M_IN)
             weights.push(U, G)
             change = change + product(U, G)
-        elif operation == "scale":
-            weights.scale_change(0.3)
-            change = 0.3 * change
         else:
             weights.flush()
     inputs, outputs = draw(200, M_IN), draw(201, M_OUT)
@@ -255,10 +218,8 @@ def test_every_query_sees_all_of_the_change(history, draw):
     for actual, expected in (
         (weights.forward(inputs), as_dense(inputs) @ W.T),
         (weights.backward(outputs), as_dense(outputs) @ W),
-        (total(weights.delta_terms(inputs), 4, M_OUT), as_dense(inputs) @ change.T),
-        (weights.delta(), change),
         (weights.to_dense(), W),
-        (weights.packed().to_dense(), W),
+        (weights.packed.to_dense(), W),
         (weights.forward(inputs), as_dense(inputs) @ W.T),
         (weights.backward(outputs), as_dense(outputs) @ W),
     ):
@@ -267,19 +228,16 @@ def test_every_query_sees_all_of_the_change(history, draw):
 
 @pytest.mark.parametrize("history", HISTORIES, ids="-".join)
 def test_terms_add_any_columns_that_begin_with_a_panel(history, draw):
-    weights = lazy(keep_start=True)
+    weights = lazy()
     for seed, operation in enumerate(history):
         if operation == "push":
             weights.push(draw(seed, M_OUT), draw(100 + seed, M_IN))
-        elif operation == "scale":
-            weights.scale_change(0.3)
         else:
             weights.flush()
     inputs, outputs = draw(200, M_IN), draw(201, M_OUT)
     for terms, whole in (
         (weights.forward_terms(inputs), weights.forward(inputs)),
         (weights.backward_terms(outputs), weights.backward(outputs)),
-        (weights.delta_terms(inputs), as_dense(inputs) @ weights.delta().T),
     ):
         for first, last in ((0, whole.shape[1]), (0, 10), (LANES, whole.shape[1]), (LANES, LANES + 3)):
             out = np.ones((4, last - first))
@@ -289,9 +247,8 @@ def test_terms_add_any_columns_that_begin_with_a_panel(history, draw):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("keep_start", [False, True])
-def test_retract_of_a_pending_push_restores_every_bit(keep_start, dtype, draw):
-    weights = lazy(dtype, keep_start=keep_start)
+def test_retract_of_a_pending_push_restores_every_bit(dtype, draw):
+    weights = lazy(dtype)
     weights.push(draw(1, M_OUT, dtype=dtype), draw(2, M_IN, dtype=dtype))
     inputs, outputs = draw(3, M_IN, dtype=dtype), draw(4, M_OUT, dtype=dtype)
     forward, backward, rank = weights.forward(inputs), weights.backward(outputs), weights.rank
@@ -305,9 +262,8 @@ def test_retract_of_a_pending_push_restores_every_bit(keep_start, dtype, draw):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("keep_start", [False, True])
-def test_retract_after_a_flush_restores_to_rounding(keep_start, dtype, draw):
-    weights = lazy(dtype, keep_start=keep_start)
+def test_retract_after_a_flush_restores_to_rounding(dtype, draw):
+    weights = lazy(dtype)
     before = weights.to_dense()
     U, G = draw(5, M_OUT, dtype=dtype), draw(6, M_IN, dtype=dtype)
     weights.push(U, G)
@@ -320,23 +276,10 @@ def test_retract_after_a_flush_restores_to_rounding(keep_start, dtype, draw):
     assert (np.abs(weights.to_dense() - before) <= bound).all()
 
 
-def test_retract_within_a_scaled_change_restores_every_bit(draw):
-    weights = lazy(keep_start=True)
-    weights.push(draw(1, M_OUT), draw(2, M_IN))
-    weights.scale_change(0.3)
-    rows = draw(3, M_IN)
-    before = weights.forward(rows)
-    U, G = draw(5, M_OUT), draw(6, M_IN)
-    weights.push(U, G)
-    weights.retract(U, G)
-    assert weights.forward(rows).tobytes() == before.tobytes()
-
-
 def test_pushed_factors_are_not_changed(draw):
-    weights = lazy(keep_start=True)
+    weights = lazy()
     U, G = draw(1, M_OUT), draw(2, M_IN)
     before = U.values.copy(), G.values.copy()
-    weights.scale_change(0.5)
     weights.push(U, G)
     weights.flush()
     weights.retract(U, G)
@@ -345,19 +288,14 @@ def test_pushed_factors_are_not_changed(draw):
     np.testing.assert_array_equal(G.values, before[1])
 
 
-@pytest.mark.parametrize("keep_start", [False, True])
-def test_queries_change_nothing(keep_start, draw):
-    weights = lazy(keep_start=keep_start)
+def test_queries_change_nothing(draw):
+    weights = lazy()
     weights.push(draw(1, M_OUT), draw(2, M_IN))
     weights.flush()
-    if keep_start:
-        weights.scale_change(0.7)
     weights.push(draw(3, M_OUT), draw(4, M_IN))
 
     def answers():
         results = [weights.forward(draw(5, M_IN)), weights.backward(draw(6, M_OUT)), weights.to_dense()]
-        if keep_start:
-            results += [weights.delta(), total(weights.delta_terms(draw(5, M_IN)), 4, M_OUT)]
         return [*(array.tobytes() for array in results), weights.rank, weights.max_rank_seen]
 
     first = answers()
@@ -365,14 +303,14 @@ def test_queries_change_nothing(keep_start, draw):
 
 
 def test_answers_are_not_views_of_the_weights(draw):
-    weights = lazy(keep_start=True)
+    weights = lazy()
     expected = weights.to_dense()
-    for array in (weights.to_dense(), weights.delta(), weights.forward(draw(1, M_IN))):
+    for array in (weights.to_dense(), weights.forward(draw(1, M_IN))):
         array += 1
     np.testing.assert_array_equal(weights.to_dense(), expected)
 
 
-@pytest.mark.parametrize(("max_rank", "flushed"), [(0, True), (3, True), (4, False), ("auto", False), (1000, False)])
+@pytest.mark.parametrize(("max_rank", "flushed"), [(0, True), (3, True), (4, False), (None, False), (1000, False)])
 def test_flush_if_full_respects_max_rank(max_rank, flushed, draw):
     weights = lazy(max_rank=max_rank)
     weights.push(draw(1, M_OUT), draw(2, M_IN))
@@ -395,7 +333,7 @@ def test_automatic_max_rank_balances_passes_with_queries(draw):
 
 @pytest.mark.parametrize("query", ["forward", "backward", "forward_terms", "backward_terms"])
 @pytest.mark.parametrize(
-    ("max_rank", "n_rows", "flushed"), [("auto", MANY, True), ("auto", FEW, False), (100, MANY, False)]
+    ("max_rank", "n_rows", "flushed"), [(None, MANY, True), (None, FEW, False), (100, MANY, False)]
 )
 def test_automatic_flush_before_a_query_that_costs_more_than_folding_in(query, max_rank, n_rows, flushed, draw):
     weights = lazy(max_rank=max_rank)
@@ -423,147 +361,86 @@ def test_the_costs_of_all_pending_factors_are_compared_with_folding_in(draw):
     assert weights.rank == 30
 
 
-def test_delta_terms_leave_factors_pending(draw):
-    # The query that follows for the same rows decides.
-    weights = lazy(keep_start=True)
-    weights.push(draw(1, M_OUT, 20), draw(2, M_IN, 20))
-    weights.delta_terms(draw(3, M_IN, MANY))
-    assert weights.rank == 20
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("factor", [1e-3, 1e3])
-def test_a_scale_far_from_one_is_folded_in(factor, dtype, draw):
-    weights = lazy(dtype, keep_start=True)
-    U, G = draw(1, M_OUT, dtype=dtype), draw(2, M_IN, dtype=dtype)
-    weights.push(U, G)
-    weights.scale_change(factor)
-    assert weights.rank == 4
-    weights.scale_change(factor / 10 if factor < 1 else factor * 10)
-    assert weights.rank == 0
-    expected = as_dense(U).T @ as_dense(G) * (1e-7 if factor < 1 else 1e7)
-    np.testing.assert_allclose(weights.delta(), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
-
-
 def test_nothing_is_flushed_before_anything_was_pushed():
-    weights = lazy(max_rank=0, keep_start=True)
+    weights = lazy(max_rank=0)
     weights.flush_if_full()
     weights.flush()
     assert weights.rank == 0
-    assert (weights.delta() == 0).all()
     np.testing.assert_array_equal(weights.to_dense(), start_matrix())
 
 
-def test_scaled_change_is_measured_from_the_start(draw):
-    weights = lazy(keep_start=True)
-    U, G = draw(1, M_OUT), draw(2, M_IN)
-    weights.push(U, G)
-    weights.scale_change(0.5)
-    weights.push(U, G)
-    np.testing.assert_allclose(weights.delta(), 1.5 * product(U, G), rtol=1e-14, atol=1e-14)
-
-
 @pytest.mark.parametrize("history", HISTORIES, ids="-".join)
-@pytest.mark.parametrize("keep_start", [False, True])
-def test_packed_folds_everything_into_the_memory_of_the_start(keep_start, history, draw):
+def test_packed_folds_everything_into_the_memory_of_the_start(history, draw):
     start = PackedMatrix.from_dense(start_matrix())
-    weights = LazyWeights(start, keep_start=keep_start)
+    weights = LazyWeights(start)
     for seed, operation in enumerate(history):
         if operation == "push":
             weights.push(draw(seed, M_OUT), draw(100 + seed, M_IN))
-        elif operation == "flush":
+        else:
             weights.flush()
-        elif keep_start:
-            weights.scale_change(0.3)
     expected = weights.to_dense()
-    packed = weights.packed()
+    packed = weights.packed
     assert np.shares_memory(packed.tiles, start.tiles)
     assert weights.rank == 0
     assert packed.shape == weights.shape == (M_OUT, M_IN)
     assert packed.dtype == weights.dtype
     np.testing.assert_allclose(packed.to_dense(), expected, rtol=1e-12, atol=1e-12)
     # Twice is as good as once, and the weights go on.
-    np.testing.assert_array_equal(weights.packed().to_dense(), packed.to_dense())
+    np.testing.assert_array_equal(weights.packed.to_dense(), packed.to_dense())
     U, G = draw(300, M_OUT), draw(301, M_IN)
     weights.push(U, G)
-    np.testing.assert_allclose(weights.packed().to_dense(), expected + product(U, G), rtol=1e-12, atol=1e-12)
-
-
-def test_packed_keeps_no_start(draw):
-    weights = lazy(keep_start=True)
-    weights.push(draw(1, M_OUT), draw(2, M_IN))
-    assert weights.delta().any()
-    weights.packed()
-    with pytest.raises(ValueError, match=r"delta .*keep_start=True"):
-        weights.delta()
+    np.testing.assert_allclose(weights.packed.to_dense(), expected + product(U, G), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids="-".join)
-@pytest.mark.parametrize("keep_start", [False, True])
-def test_moving_part_is_what_flushes_change(keep_start, history, draw):
+def test_packed_is_what_flushes_change(history, draw):
     start = PackedMatrix.from_dense(start_matrix())
-    weights = LazyWeights(start, keep_start=keep_start)
+    weights = LazyWeights(start)
     for seed, operation in enumerate(history):
         if operation == "push":
             weights.push(draw(seed, M_OUT), draw(100 + seed, M_IN))
-        elif operation == "flush":
+        else:
             weights.flush()
-        elif keep_start:
-            weights.scale_change(0.3)
     W = weights.to_dense()
-    moving = weights.moving_part
+    packed = weights.packed
     assert weights.rank == 0
-    np.testing.assert_allclose(moving.to_dense(), W - start_matrix() if keep_start else W, rtol=1e-12, atol=1e-12)
-    # Not a copy: later flushes add to it, and to nothing else.
-    assert weights.moving_part is moving
-    assert np.shares_memory(moving.tiles, start.tiles) == (not keep_start)
+    np.testing.assert_allclose(packed.to_dense(), W, rtol=1e-12, atol=1e-12)
+    # Not a copy: later flushes add to it.
+    assert weights.packed is packed
+    assert np.shares_memory(packed.tiles, start.tiles)
     U, G = draw(300, M_OUT), draw(301, M_IN)
-    before = moving.to_dense()
+    before = packed.to_dense()
     weights.push(U, G)
-    np.testing.assert_array_equal(moving.to_dense(), before)
-    assert weights.moving_part is moving
-    np.testing.assert_allclose(moving.to_dense(), before + product(U, G), rtol=1e-12, atol=1e-12)
-    if keep_start:
-        np.testing.assert_array_equal(start.to_dense(), start_matrix())
+    np.testing.assert_array_equal(packed.to_dense(), before)
+    assert weights.packed is packed
+    np.testing.assert_allclose(packed.to_dense(), before + product(U, G), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids="-".join)
-@pytest.mark.parametrize("keep_start", [False, True])
-def test_another_moving_part_takes_the_place_of_all_that_was_added(keep_start, history, draw):
-    weights = lazy(keep_start=keep_start)
+def test_another_packed_matrix_takes_the_place_of_all_that_was_added(history, draw):
+    weights = lazy()
     for seed, operation in enumerate(history):
         if operation == "push":
             weights.push(draw(seed, M_OUT), draw(100 + seed, M_IN))
-        elif operation == "flush":
+        else:
             weights.flush()
-        elif keep_start:
-            weights.scale_change(0.3)
-    replaced = weights.moving_part
+    replaced = weights.packed
     kept = replaced.to_dense()
     other = np.random.default_rng(1).standard_normal((M_OUT, M_IN))
     packed = PackedMatrix.from_dense(other)
-    weights.moving_part = packed
-    W = start_matrix() + other if keep_start else other
-    np.testing.assert_array_equal(weights.to_dense(), W)
-    assert weights.moving_part is packed
+    weights.packed = packed
+    np.testing.assert_array_equal(weights.to_dense(), other)
+    assert weights.packed is packed
     rows = draw(400, M_IN)
-    np.testing.assert_allclose(weights.forward(rows), as_dense(rows) @ W.T, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(weights.forward(rows), as_dense(rows) @ other.T, rtol=1e-12, atol=1e-12)
     U, G = draw(300, M_OUT), draw(301, M_IN)
     weights.push(U, G)
     weights.flush()
-    np.testing.assert_allclose(weights.to_dense(), W + product(U, G), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(weights.to_dense(), other + product(U, G), rtol=1e-12, atol=1e-12)
     # The other way round again: the matrix that was replaced is what it was.
     np.testing.assert_array_equal(replaced.to_dense(), kept)
-    weights.moving_part = replaced
-    np.testing.assert_array_equal(weights.to_dense(), start_matrix() + kept if keep_start else kept)
-
-
-@pytest.mark.parametrize("method", ["delta", "delta_terms", "scale_change"])
-def test_methods_that_need_the_start_say_so(method, draw):
-    weights = lazy()
-    arguments = {"delta": (), "delta_terms": (draw(1, M_IN),), "scale_change": (0.5,)}[method]
-    with pytest.raises(ValueError, match=f"{method} .*keep_start=True"):
-        getattr(weights, method)(*arguments)
+    weights.packed = replaced
+    np.testing.assert_array_equal(weights.to_dense(), kept)
 
 
 def test_unknown_route_is_refused_by_the_flush(draw):

@@ -67,3 +67,27 @@ def test_no_two_files_import_each_other():
 def test_files_are_short(path):
     estimators = {"_regressor", "_classifier"}
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 450 or path.stem in estimators
+
+
+def test_auto_is_compared_in_the_plan_alone():
+    """What "auto" stands for in a fit is decided once; `plotting` has one of its own, of an axis."""
+    found = set()
+    for path in (path for path in MODULES if path.stem != "plotting"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                compared = [leaf for side in [node.left, *node.comparators] for leaf in ast.walk(side)]
+                if any(isinstance(leaf, ast.Constant) and leaf.value == "auto" for leaf in compared):
+                    found.add(name_of(path))
+    assert found == {"_fit.plan"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_functions_are_short(path):
+    """At most 60 lines of code, without docstring, comments and blank lines; constructors list parameters."""
+    source = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and node.name != "__init__":
+            first = node.body[1].lineno if ast.get_docstring(node) and len(node.body) > 1 else node.body[0].lineno
+            lines = source.splitlines()[first - 1 : node.end_lineno]
+            code = [line for line in lines if line.strip() and not line.strip().startswith("#")]
+            assert len(code) <= 60, node.name

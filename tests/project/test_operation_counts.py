@@ -1,4 +1,4 @@
-"""The counter of benchmarks/theory.py against counts by hand."""
+"""The counter of benchmarks/theory/measure.py against counts by hand."""
 
 import importlib.util
 import pathlib
@@ -13,7 +13,7 @@ from sklearn_subquad._linalg.sparse_rows import SparseRows
 from sklearn_subquad._network.lazy_weights import LazyWeights
 from sklearn_subquad._utils.stopwatch import Stopwatch
 
-PATH = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "operation_counts.py"
+PATH = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "theory" / "operation_counts.py"
 N_OUT, N_IN = 128, 192
 # Entries of three rows, of which there are 4 + 1 + 0; together they use five of 192 columns.
 COLUMNS = ((0, 1, 70, 191), (5,), ())

@@ -34,7 +34,7 @@ def test_the_version_is_that_of_the_build():
 
 
 def test_import_loads_no_part_of_scikit_learn_that_only_fits_need():
-    """`sklearn.model_selection` would double the time of the import (benchmarks/import_time.py)."""
+    """`sklearn.model_selection` would double the time of the import (benchmarks/speed/newcomer.py imports)."""
     added = imported_modules("import sklearn_subquad") - imported_modules("import sklearn")
     packages = {".".join(name.split(".")[:2]) for name in added if name.startswith("sklearn.")}
     assert packages <= {"sklearn.utils", "sklearn.base", "sklearn.exceptions"}

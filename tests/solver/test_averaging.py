@@ -8,17 +8,16 @@ from sklearn_subquad._linalg.threads import worker_threads
 from sklearn_subquad._solver.averaging import IterateAverage, Parameters
 
 DTYPES = ["float32", "float64"]
-# Layers, skip connections, keep_start: without weights between layers, without input weights, with a change apart.
-KINDS = [(1, True, False), (2, False, False), (2, True, False), (3, True, False), (3, False, True), (2, True, True)]
+# Layers, skip connections: without weights between layers, and without input weights.
+KINDS = [(1, True), (2, False), (2, True), (3, True), (3, False)]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def make(kind, dtype="float64"):
     """A network that has moved, with a step pending where it has hidden-to-hidden weights, and its rows."""
-    n_layers, skip, keep_start = kind
-    case = Case(n_layers, 3, skip, "shifted_relu", 0.25, dtype, True, "identity")
-    return build(case, keep_start=keep_start)
+    n_layers, skip = kind
+    return build(Case(n_layers, 3, skip, "shifted_relu", 0.25, dtype, True, "identity"))
 
 
 def move(network, x, seed):
@@ -45,7 +44,7 @@ class TestParameters:
         close(parameters(network), before, dtype)
         assert len(parts.packed) == len(network.lazy_weights())
         for weights, packed in zip(network.lazy_weights(), parts.packed, strict=True):
-            assert weights.moving_part is packed
+            assert weights.packed is packed
         own = [layer.input_weights for layer in network.layers] + list(network.output_weights)
         own = [array for array in own if array is not None]
         assert len(parts.dense) == len(own)
@@ -89,13 +88,10 @@ class TestParameters:
             assert mine is theirs or np.shares_memory(mine, theirs)
 
     @every_kind
-    def test_what_was_pending_or_scaled_is_not_added_to_those_that_are_given(self, kind):
+    def test_what_was_pending_is_not_added_to_those_that_are_given(self, kind):
         network, x = make(kind)
         kept, wanted = Parameters.of(network).copy(), parameters(network)
         move(network, x, 1)
-        if kind[2]:
-            for weights in network.lazy_weights():
-                weights.scale_change(0.3)
         kept.give_to(network)
         np.testing.assert_array_equal(parameters(network), wanted)
         assert all(weights.rank == 0 for weights in network.lazy_weights())
@@ -136,7 +132,7 @@ class TestParameters:
             np.testing.assert_array_equal(parameters(network), end)
 
     def test_lanes_beyond_the_width_stay_zero(self):
-        network, x = make((3, True, False))
+        network, x = make((3, True))
         average = IterateAverage()
         for seed in range(3):
             average.update(Parameters.of(network))
@@ -151,7 +147,7 @@ class TestParameters:
     @every_dtype
     def test_do_not_depend_on_the_number_of_threads(self, dtype, n_jobs):
         def averaged():
-            network, x = make((3, True, False), dtype)
+            network, x = make((3, True), dtype)
             average = IterateAverage()
             for seed in range(3):
                 move(network, x, seed)

@@ -9,10 +9,11 @@ from sklearn_subquad._curvature.jacobian import Jacobian
 from sklearn_subquad._curvature.losses import IdentityFactor
 from sklearn_subquad._linalg.threads import worker_threads
 from sklearn_subquad._network.network import Network
-from sklearn_subquad._solver import levenberg_marquardt
-from sklearn_subquad._solver.gauss_newton import GaussNewtonSolver, SolverOptions
-from sklearn_subquad._solver.levenberg_marquardt import Batch, Solution, TrustRegion
-from sklearn_subquad._solver.stopping import HeldOutError, KeptOutputs, LeaveOneOutError, Patience, StopReason
+from sklearn_subquad._solver.criteria import HeldOutError, Judgement, LeaveOneOutError
+from sklearn_subquad._solver.gauss_newton import GaussNewton
+from sklearn_subquad._solver.levenberg_marquardt import Batch, LevenbergMarquardt
+from sklearn_subquad._solver.options import SolverOptions
+from sklearn_subquad._solver.stopping import Patience, StopReason
 
 LOSSES = pytest.mark.parametrize(
     ("name", "k"), [("squared_error", 1), ("squared_error", 5), ("log_loss", 1), ("log_loss", 3), ("poisson", 2)]
@@ -20,9 +21,9 @@ LOSSES = pytest.mark.parametrize(
 DTYPES = [np.float32, np.float64]
 
 
-def make_solver(problem, criterion=None, seed=0, **options):
+def make_solver(problem, criterion=None, seed=0, kept_rows=None, **options):
     network, batch, loss = problem
-    return GaussNewtonSolver(network, batch, loss, SolverOptions(**options), criterion, seed)
+    return GaussNewton(network, batch, loss, SolverOptions(**options), criterion, seed, kept_rows=kept_rows)
 
 
 def linearise(network, batch, row_scale=None, n_outputs=1):
@@ -30,41 +31,37 @@ def linearise(network, batch, row_scale=None, n_outputs=1):
     return Jacobian(network, network.forward(batch.x), row_scale, np.eye(n_outputs), IdentityFactor())
 
 
-def solution(shift, restored=0.0):
-    return Solution(None, shift, restored, None, 0.0)
+def after_step(error, jacobian, ridge, outputs):
+    """The `LeaveOneOutError` after one more step along its path."""
+    error.follow(jacobian.gram, ridge, outputs)
+    return error.of_network(jacobian.network).error
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("alpha", [0.0, 0.1])
 @LOSSES
-def test_the_objective_falls_with_every_step(name, k, alpha, dtype, monkeypatch):
-    problem = fitting_problem(name, k, alpha=alpha, dtype=dtype, weighted=True)
+def test_the_loss_falls_with_every_step(name, k, dtype, monkeypatch):
+    problem = fitting_problem(name, k, dtype=dtype, weighted=True)
     network, batch, loss = problem
-    start, objectives, losses, step = parameters(network), [], [], TrustRegion.step
-    region = None
+    losses, step = [], LevenbergMarquardt.step
 
     def recording(self):
-        nonlocal region
-        region = self
-        if not objectives:
-            objectives.append(self._point.loss)
+        if not losses:
+            losses.append(self._point.loss)
         accepted = step(self)
         if accepted is not None:
-            moved = parameters(network) - start
-            value = loss.value(batch.Y, DenseNetwork.of(network).forward(batch.x)[0], batch.sample_weight)
-            losses.append(value)
-            objectives.append(value + 0.5 * self._penalty * (moved @ moved))
+            outputs = DenseNetwork.of(network).forward(batch.x)[0]
+            losses.append(loss.value(batch.Y, outputs, batch.sample_weight))
         return accepted
 
-    monkeypatch.setattr(TrustRegion, "step", recording)
-    result = make_solver(problem, alpha=alpha, max_iter=8).solve()
-    assert len(objectives) > 3
-    assert result.n_iter == len(losses) == len(result.n_cg_iter)
-    tolerance = 100 * np.finfo(dtype).eps * objectives[0]
-    assert (np.diff(objectives) < tolerance).all()
-    assert objectives[-1] < 0.9 * objectives[0]
+    monkeypatch.setattr(LevenbergMarquardt, "step", recording)
+    result = make_solver(problem, max_iter=8).solve()
+    assert len(losses) > 3
+    assert result.n_iter == len(losses) - 1 == len(result.n_cg_iter)
+    tolerance = 100 * np.finfo(dtype).eps * losses[0]
+    assert (np.diff(losses) < tolerance).all()
+    assert losses[-1] < 0.9 * losses[0]
     # Which is what the loss curve says, in the unit that users read.
-    means = np.array(losses) / batch.sample_weight.sum()
+    means = np.array(losses[1:]) / batch.sample_weight.sum()
     np.testing.assert_allclose(result.loss_curve[1:], [loss.reported(mean) for mean in means], rtol=1e-3)
 
 
@@ -73,7 +70,7 @@ def test_the_objective_falls_with_every_step(name, k, alpha, dtype, monkeypatch)
 @pytest.mark.parametrize("n_jobs", [2, 4])
 def test_fits_do_not_depend_on_the_number_of_threads(n_jobs, name, k, dtype):
     def fit():
-        problem = fitting_problem(name, k, n=50, widths=(130, 140), dtype=dtype, max_rank="auto")
+        problem = fitting_problem(name, k, n=50, widths=(130, 140), dtype=dtype, max_rank=None)
         result = make_solver(problem, max_iter=3).solve()
         return parameters(problem[0]).tobytes(), result.loss_curve, result.n_cg_iter, result.damping
 
@@ -106,20 +103,19 @@ def test_the_reported_loss_is_in_the_unit_of_users():
 @pytest.mark.parametrize("with_criterion", [False, True])
 def test_densities_are_those_of_a_dense_network_after_every_step(with_criterion, dtype, in_blocks, monkeypatch):
     network, batch, loss = fitting_problem(widths=(96, 80, 70), weighted=True, dtype=dtype)
-    if in_blocks:
-        monkeypatch.setattr(levenberg_marquardt, "MAX_SQUARE_ROWS", 25)
-    networks, step = [DenseNetwork.of(network)], TrustRegion.step
+    networks, step = [DenseNetwork.of(network)], LevenbergMarquardt.step
 
     def recording(self):
         accepted = step(self)
         networks.append(DenseNetwork.of(network))
         return accepted
 
-    monkeypatch.setattr(TrustRegion, "step", recording)
+    monkeypatch.setattr(LevenbergMarquardt, "step", recording)
     # The second step is the best one: the curve is of all that were taken all the same.
     criterion = ScriptedCriterion(9, 8, 7, 8, 8) if with_criterion else None
-    preconditioner = "sketch" if in_blocks else "gram"
-    options = {"damping": 0.05, "max_iter": 4, "n_iter_no_change": 9, "preconditioner": preconditioner}
+    options = {"damping": 0.05, "max_iter": 4, "n_iter_no_change": 9}
+    if in_blocks:
+        options |= {"preconditioner": "sketch", "sketch_size": 120, "block_rows": 25}
     result = make_solver((network, batch, loss), criterion, **options).solve()
     assert result.n_iter == 4
     # A neuron at its threshold may be active in one precision only.
@@ -159,7 +155,7 @@ def test_the_rank_is_that_of_the_matrix_with_the_most_pending():
 
 def test_the_rank_counts_what_a_query_folds_in_within_the_step():
     # So many rows that the forward pass of every attempt folds it in.
-    problem = fitting_problem(n=250, max_rank="auto")
+    problem = fitting_problem(n=250, max_rank=None)
     result = make_solver(problem, damping=5.0, max_iter=3, n_iter_no_change=9).solve()
     assert result.rank_curve == [0, 250, 250, 250]
 
@@ -186,18 +182,15 @@ def test_rejected_steps_leave_no_trace():
         assert (weights.to_dense() == dense).all()
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3])
-def test_steps_that_a_query_folded_in_are_rejected_to_rounding(alpha):
+def test_steps_that_a_query_folded_in_are_rejected_to_rounding():
     # So many rows that the forward pass of the attempt folds the attempt in, twice at one linearisation.
-    network, batch, _ = fitting_problem(n=250, alpha=alpha, max_rank="auto")
+    network, batch, _ = fitting_problem(n=250, max_rank=None)
     (weights,) = network.lazy_weights()
     before, output_weights = weights.to_dense(), network.output_weights
     output = network.forward(batch.x).output
     jacobian = linearise(network, batch)
     for size in (1.0, 0.1):
-        step = jacobian.Jt(size * batch.Y)
-        step.shrink = 1.0 - alpha
-        undo = network.apply(step)
+        undo = network.apply(jacobian.Jt(size * batch.Y))
         network.forward(batch.x)
         assert weights.rank == 0
         network.revert(undo)
@@ -210,24 +203,25 @@ def test_steps_that_a_query_folded_in_are_rejected_to_rounding(alpha):
 class ScriptedCriterion:
     """Errors as told, of the constant and after every step; keeps the networks that it was shown."""
 
-    needs_gram = False
-
     def __init__(self, *errors, flush=False):
         self.errors, self.seen, self.flush = list(errors), [], flush
 
-    def of_the_constant(self):
-        return self.errors.pop(0)
+    def of_the_constant(self, network):
+        return self._next()
 
-    def after_step(self, network, output, jacobian, solution):
+    def of_network(self, network):
         self.seen.append(parameters(network))
         if self.flush:
             for weights in network.lazy_weights():
                 weights.flush()
-        return self.errors.pop(0)
+        return self._next()
+
+    def _next(self):
+        error = self.errors.pop(0)
+        return Judgement(error, error, None)
 
 
 @pytest.mark.parametrize("flush", [False, True])
-@pytest.mark.parametrize("alpha", [0.0, 0.3])
 @pytest.mark.parametrize(
     ("errors", "n_iter", "best_iter", "reason"),
     [
@@ -235,13 +229,15 @@ class ScriptedCriterion:
         ([1.0, 1.5, 1.2, 1.1, 0.0, 0.0, 0.0], 3, 0, StopReason.NO_IMPROVEMENT),
         ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4], 6, 6, StopReason.MAX_ITER),
         ([1.0, 0.9, 0.8, 0.7, 0.9, 0.9, 0.6], 6, 6, StopReason.MAX_ITER),
+        # Both at once: the first reason is the one that counts.
+        ([1.0, 0.9, 0.8, 0.7, 0.9, 0.9, 0.9], 6, 3, StopReason.MAX_ITER),
         ([1.0, np.inf, np.inf, np.inf, 0.1, 0.1, 0.1], 3, 0, StopReason.NO_IMPROVEMENT),
     ],
 )
-def test_the_best_iterate_is_returned_even_after_flushes(errors, n_iter, best_iter, reason, alpha, flush):
-    network, batch, loss = fitting_problem(n=40, alpha=alpha)
+def test_the_best_iterate_is_returned_even_after_flushes(errors, n_iter, best_iter, reason, flush):
+    network, batch, loss = fitting_problem(n=40)
     criterion = ScriptedCriterion(*errors, flush=flush)
-    result = make_solver((network, batch, loss), criterion, damping=1.0, alpha=alpha, max_iter=6).solve()
+    result = make_solver((network, batch, loss), criterion, damping=1.0, max_iter=6).solve()
     assert (result.n_iter, result.best_iter, result.stop_reason) == (n_iter, best_iter, reason)
     np.testing.assert_array_equal(result.error_curve, errors[: n_iter + 1])
     if best_iter:
@@ -326,6 +322,7 @@ class TestPatience:
 def without_centring(error):
     """The formula is exact without."""
     error._smoothed = error._start = np.eye(len(error._start))
+    error._set_left_out(np.zeros_like(error._batch.Y))
     return error
 
 
@@ -333,32 +330,32 @@ def test_leave_one_out_is_exact_for_one_linear_step():
     # In the linear model one step is ridge regression on the kernel; refit it without each row in turn.
     network, batch, _ = fitting_problem(n=25)
     jacobian = linearise(network, batch)
-    shift = 0.5 * jacobian.mean_diagonal()
+    ridge = 0.5 * jacobian.mean_diagonal()
     residual = np.random.default_rng(1).standard_normal((25, 1))
-    K, squares = jacobian.gram(), []
+    K, squares = jacobian.gram.matrix(), []
     for i in range(25):
         rest = np.delete(np.arange(25), i)
-        c = np.linalg.solve(K[np.ix_(rest, rest)] + shift * np.eye(24), residual[rest])
+        c = np.linalg.solve(K[np.ix_(rest, rest)] + ridge * np.eye(24), residual[rest])
         squares.append((residual[i] - K[i, rest] @ c) ** 2)
     error = without_centring(LeaveOneOutError(batch, np.random.default_rng(0)))
-    assert error.error_after_first_step(jacobian, shift, residual) == pytest.approx(np.mean(squares))
+    assert error.error_after_first_step(jacobian, ridge, residual) == pytest.approx(np.mean(squares))
     # And along the path: outputs and residuals after the step are those of the linear model.
-    after = residual - K @ np.linalg.solve(K + shift * np.eye(25), residual)
+    after = residual - K @ np.linalg.solve(K + ridge * np.eye(25), residual)
     error = without_centring(LeaveOneOutError(Batch(batch.x, residual, batch.sample_weight), np.random.default_rng(0)))
-    assert error.after_step(network, residual - after, jacobian, solution(shift)) == pytest.approx(np.mean(squares))
+    assert after_step(error, jacobian, ridge, residual - after) == pytest.approx(np.mean(squares))
 
 
-def test_leave_one_out_follows_the_shifts_and_the_pull_of_the_penalty():
-    # What is left of residuals is a matrix; every step multiplies it, and takes a share of the way back to the start.
+def test_leave_one_out_follows_the_ridges():
+    # What is left of residuals is a matrix, which every step multiplies.
     network, batch, _ = fitting_problem(n=25, n_outputs=2)
     jacobian = linearise(network, batch, n_outputs=2)
-    K, start = jacobian.gram(), np.eye(25) - 1 / 25
-    error, kept, output = LeaveOneOutError(batch, np.random.default_rng(0)), start, 0.3 * batch.Y
-    for shift, restored in ((0.5, 0.0), (0.2, 0.3), (2.0, 0.9)):
-        shift = shift * jacobian.mean_diagonal()
-        kept = shift * np.linalg.solve(K + shift * np.eye(25), (1 - restored) * kept + restored * start)
+    K, kept, output = jacobian.gram.matrix(), np.eye(25) - 1 / 25, 0.3 * batch.Y
+    error = LeaveOneOutError(batch, np.random.default_rng(0))
+    for damping in (0.5, 0.2, 2.0):
+        ridge = damping * jacobian.mean_diagonal()
+        kept = ridge * np.linalg.solve(K + ridge * np.eye(25), kept)
         wanted = (((batch.Y - output) / np.diag(kept)[:, None]) ** 2).mean()
-        assert error.after_step(network, output, jacobian, solution(shift, restored)) == pytest.approx(wanted)
+        assert after_step(error, jacobian, ridge, output) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("factor", [0.01, 1.0, 1000.0])
@@ -370,24 +367,24 @@ def test_leave_one_out_leaves_out_a_row_whole_whatever_it_weighs(factor):
     batch = Batch(batch.x, batch.Y, weights / weights.mean())
     roots = np.sqrt(batch.sample_weight)[:, None]
     jacobian = linearise(network, batch, roots[:, 0])
-    shift = factor * jacobian.mean_diagonal()
-    residual, K, squares = roots * rng.standard_normal((20, 1)), jacobian.gram(), []
+    ridge = factor * jacobian.mean_diagonal()
+    residual, K, squares = roots * rng.standard_normal((20, 1)), jacobian.gram.matrix(), []
     for i in range(20):
         rest = np.delete(np.arange(20), i)
-        c = np.linalg.solve(K[np.ix_(rest, rest)] + shift * np.eye(19), residual[rest])
+        c = np.linalg.solve(K[np.ix_(rest, rest)] + ridge * np.eye(19), residual[rest])
         squares.append((residual[i] - K[i, rest] @ c) ** 2)
     error = without_centring(LeaveOneOutError(batch, rng))
     expected = np.sum(squares) / batch.sample_weight.sum()
-    assert error.error_after_first_step(jacobian, shift, residual) == pytest.approx(expected)
+    assert error.error_after_first_step(jacobian, ridge, residual) == pytest.approx(expected)
 
 
 class Shares:
-    """A Jacobian of one step that leaves these shares of the residuals."""
+    """The Gram matrix of a step of ridge one that leaves these shares of the residuals."""
 
-    def __init__(self, shares):
+    def __init__(self, *shares):
         self._shares = np.asarray(shares)
 
-    def gram_solve(self, shift, target):
+    def solve(self, ridge, target):
         return self._shares[:, None] * target
 
 
@@ -395,15 +392,16 @@ def test_rows_of_which_a_path_leaves_nothing_keep_the_residual_that_they_had():
     """A quotient of two numbers near zero is no error of zero."""
     Y = np.arange(1.0, 5.0)[:, None]
     batch = Batch(np.ones((4, 2)), Y, np.ones(4))
-    kept = KeptOutputs(4)
-    error = without_centring(LeaveOneOutError(batch, np.random.default_rng(0), kept=kept))
-    assert error.of_the_constant() == pytest.approx((Y**2).mean())
+    error = without_centring(LeaveOneOutError(batch, np.random.default_rng(0)))
+    assert error.of_the_constant(None).error == pytest.approx((Y**2).mean())
     # Two rows are known after the first step; the others are as if it had not been.
-    first = error.after_step(None, Y - 1e-9, Shares([0.5, 0.1, 1e-5, 1e-7]), solution(1.0))
-    assert first == pytest.approx(np.mean([(2e-9) ** 2, (1e-8) ** 2, 9, 16]))
-    np.testing.assert_allclose(kept.outputs[-1][2:], 0, atol=1e-12)
+    error.follow(Shares(0.5, 0.1, 1e-5, 1e-7), 1.0, Y - 1e-9)
+    first = error.of_network(None)
+    assert first.error == first.loss == pytest.approx(np.mean([(2e-9) ** 2, (1e-8) ** 2, 9, 16]))
+    np.testing.assert_allclose(first.outputs, [Y[0] - 2e-9, Y[1] - 1e-8, [0], [0]], rtol=0, atol=1e-12)
     # One of four is too few.
-    assert error.after_step(None, Y - 1e-9, Shares([0.5, 1e-5, 1.0, 1.0]), solution(1.0)) == np.inf
+    error.follow(Shares(0.5, 1e-5, 1.0, 1.0), 1.0, Y - 1e-9)
+    assert error.of_network(None).error == np.inf
 
 
 def test_a_row_that_weighs_nearly_all_does_not_count():
@@ -411,17 +409,17 @@ def test_a_row_that_weighs_nearly_all_does_not_count():
     weights = np.array([1e6, 1.0, 1.0, 1.0])
     batch = Batch(np.ones((4, 2)), np.array([[0.0], [1.0], [-1.0], [2.0]]), weights / weights.mean())
     error = LeaveOneOutError(batch, np.random.default_rng(0))
-    assert error.of_the_constant() == pytest.approx(2.0, rel=1e-5)
+    assert error.of_the_constant(None).error == pytest.approx(2.0, rel=1e-5)
 
 
 def test_leave_one_out_error_stays_infinite_after_a_failed_factorisation():
     network, batch, _ = fitting_problem(n=20)
     jacobian = linearise(network, batch)
     error, output = LeaveOneOutError(batch, np.random.default_rng(0)), 0 * batch.Y
-    assert np.isfinite(error.after_step(network, output, jacobian, solution(0.5)))
-    # A shift below the smallest eigenvalue: the shifted matrix is not positive definite.
-    assert error.after_step(network, output, jacobian, solution(-1e6)) == np.inf
-    assert error.after_step(network, output, jacobian, solution(0.5)) == np.inf
+    assert np.isfinite(after_step(error, jacobian, 0.5, output))
+    # A ridge below minus the smallest eigenvalue: the sum is not positive definite.
+    assert after_step(error, jacobian, -1e6, output) == np.inf
+    assert after_step(error, jacobian, 0.5, output) == np.inf
 
 
 def test_noise_gives_the_mean_unless_a_step_beats_it():
@@ -438,25 +436,14 @@ def test_noise_gives_the_mean_unless_a_step_beats_it():
         assert (network.forward(batch.x).output == 0).all() == (result.best_iter == 0)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("damping", [1e-9, 1e-20])
-def test_a_penalty_far_above_the_damping_does_not_underflow(damping, dtype):
-    problem = fitting_problem(alpha=1.0, dtype=dtype)
-    result = make_solver(problem, alpha=1.0, damping=damping, max_iter=8, tol=0.0).solve()
-    assert result.n_iter >= 1
-    assert np.isfinite(result.loss_curve).all()
-    # The minimiser of loss and penalty is reached: no further step helps, or all were taken.
-    assert result.loss_curve[-1] < 0.9
-
-
 def test_probed_trace_is_close_to_the_exact_one():
     network, batch, _ = fitting_problem(n=300)
     jacobian = linearise(network, batch)
-    shift = 0.5 * jacobian.mean_diagonal()
+    ridge = 0.5 * jacobian.mean_diagonal()
     exact = LeaveOneOutError(batch, np.random.default_rng(0))
     probed = LeaveOneOutError(batch, np.random.default_rng(0), max_exact_rows=299)
     for error in (exact, probed):
-        error.after_step(network, network.forward(batch.x).output, jacobian, solution(shift))
+        after_step(error, jacobian, ridge, network.forward(batch.x).output)
     exact_matrix = exact._smoothed
     trace = np.einsum("ij,ij->", probed._probes, probed._smoothed) / LeaveOneOutError.N_PROBES
     # Hutchinson: the variance of a probe is twice the squared off-diagonal norm of the symmetric part.
@@ -470,12 +457,33 @@ def test_probed_trace_is_close_to_the_exact_one():
 def test_held_out_error_is_the_mean_loss_in_the_unit_of_users(name, k):
     network, batch, loss = fitting_problem(name, k, n=30, weighted=True)
     error = HeldOutError(batch, loss)
-    for output, actual in (
+    for outputs, judgement in (
         (network.forward(batch.x).output, error.of_network(network)),
-        (network.forward(batch.x).output, error.after_step(network, None, None, None)),
-        (np.zeros_like(batch.Y), error.of_the_constant()),
+        (np.zeros_like(batch.Y), error.of_the_constant(network)),
     ):
-        assert actual == pytest.approx(held_out_error(loss, batch, output))
+        assert judgement.error == judgement.loss == pytest.approx(held_out_error(loss, batch, outputs))
+        assert error.of_outputs(outputs) == pytest.approx(judgement.error)
+        np.testing.assert_allclose(judgement.outputs, outputs, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(None, None, 7), None], ids=str)
+def test_outputs_of_held_out_rows_are_kept_where_they_are_asked_for(rows, monkeypatch):
+    network, batch, loss = fitting_problem(n=40)
+    seen, of_network = [np.zeros_like(batch.Y)], HeldOutError.of_network
+
+    def recording(self, network):
+        judgement = of_network(self, network)
+        seen.append(judgement.outputs)
+        return judgement
+
+    monkeypatch.setattr(HeldOutError, "of_network", recording)
+    result = make_solver((network, batch, loss), HeldOutError(batch, loss), max_iter=3, kept_rows=rows).solve()
+    wanted = [] if rows is None else [outputs[rows] for outputs in seen]
+    assert len(result.error_curve) == len(result.held_out_losses) == 4
+    assert len(result.held_out_outputs) == len(wanted)
+    for kept, outputs in zip(result.held_out_outputs, wanted, strict=True):
+        np.testing.assert_array_equal(kept, outputs)
+        assert not np.shares_memory(kept, outputs)
 
 
 @pytest.mark.parametrize(("n", "doubt"), [(10, 0.01), (100, 0.01), (400, 0.0025)])
@@ -483,7 +491,7 @@ def test_of_many_held_out_rows_one_more_has_another_label(n, doubt):
     network, batch, loss = fitting_problem("log_loss", 3, n=n)
     output = network.forward(batch.x).output
     own, other = (value(batch.Y, output, batch.sample_weight) for value in (loss.value, loss.value_of_other_labels))
-    assert HeldOutError(batch, loss).of_network(network) == pytest.approx((own + doubt * other) / (n * (1 + doubt)))
+    assert HeldOutError(batch, loss).of_outputs(output) == pytest.approx((own + doubt * other) / (n * (1 + doubt)))
 
 
 @LOSSES
@@ -491,7 +499,7 @@ def test_of_many_held_out_rows_one_more_has_another_label(n, doubt):
 def test_held_out_rows_are_evaluated_in_parts_that_fit_in_the_working_memory(name, k, dtype, monkeypatch):
     network, batch, loss = fitting_problem(name, k, n=400, widths=(1000, 900), dtype=dtype, weighted=True)
     error = HeldOutError(batch, loss)
-    at_once = error.of_network(network)
+    at_once = error.of_network(network).error
     sizes, forward = [], Network.forward
 
     def spy(self, x):
@@ -500,7 +508,7 @@ def test_held_out_rows_are_evaluated_in_parts_that_fit_in_the_working_memory(nam
 
     monkeypatch.setattr(Network, "forward", spy)
     with config_context(working_memory=1):
-        in_parts = error.of_network(network)
+        in_parts = error.of_network(network).error
     # A quarter of 1,900 neurons a row, each with a value and two bytes of its place.
     assert max(sizes) == int(2**20 / (475 * (dtype().itemsize + 2)))
     assert sum(sizes) == 400

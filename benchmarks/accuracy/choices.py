@@ -1,0 +1,245 @@
+"""What the choices behind the defaults are worth: each changed alone, on splits of real sets.
+
+    python benchmarks/accuracy/choices.py measure      # an hour on two cores; adds to results/choices.json
+    python benchmarks/accuracy/choices.py report       # results/choices.md
+    python benchmarks/accuracy/choices.py --smoke
+
+A choice is a parameter of the estimators, or a constant of a module, which is changed while a fit runs. Every fit has
+one core; its seconds are those of the processor.
+"""
+
+import contextlib
+import pathlib
+import sys
+import time
+import unittest.mock
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from common.evaluation import COMPARISONS, evaluate, one_core_each, standard_error
+from common.program import command_line, network_options
+from common.provenance import commit, machine
+from common.results import RESULTS, load, save, table
+from common.sets import SMALL, has_data, load_splits
+
+REGRESSION = ("boston", "concrete", "energy", "yacht")
+# Both tasks, how many splits of every set are fitted, and the estimator.
+TASKS = {"regression": (REGRESSION, 4, SubquadMLPRegressor), "classification": (SMALL, 1, SubquadMLPClassifier)}
+DEFAULT = "the defaults"
+
+
+class Choice(NamedTuple):
+    parameters: dict
+    # Values by module and name, such as {"_fit.scaling.BIAS_FEATURE": 1.0}.
+    constants: dict
+    tasks: tuple = tuple(TASKS)
+
+
+def parameters(tasks=tuple(TASKS), **values):
+    return Choice(values, {}, tasks)
+
+
+def constants(values, tasks=tuple(TASKS), **others):
+    return Choice(others, values, tasks)
+
+
+REGRESSION_ONLY, CLASSIFICATION_ONLY = ("regression",), ("classification",)
+HEAD = """\
+# What the choices behind the defaults are worth
+
+`python benchmarks/accuracy/choices.py measure`, then `report`; [what they mean](../../doc/defaults.md). Every choice is
+changed alone, with `random_state=0`.
+
+- Regression: test RMSE in units of the targets' standard deviation, means over {regression_splits} splits, and the
+  geometric mean over the four sets of its ratio to that of the defaults.
+- Classification: mean test error over {sets} sets of at most 1,100 rows, on {splits} of the four splits of each, and
+  the difference from that of the defaults.
+- Standard errors take the splits of all sets as independent draws of the difference from the defaults. They leave out
+  what another draw of the initial weights would change.
+- Relative seconds: geometric means of the ratios to the defaults' processor seconds.
+"""
+PARTS = ("_fit.plan._MAX_PARTS", "_fit.plan._MAX_PARTS_OF_INDICATORS")
+CONSTANT_INPUT = ("_fit.scaling.BIAS_FEATURE", "_predictor.BIAS_FEATURE")
+DAMPING = "_solver.damping_schedule."
+GROUPS = {
+    "Widths and depth (the default: two layers of 1,024)": {
+        "(256, 256)": parameters(hidden_layer_sizes=(256, 256)),
+        "(2048, 2048)": parameters(hidden_layer_sizes=(2048, 2048)),
+        "one layer of 1,024": parameters(hidden_layer_sizes=(1024,)),
+        "three layers of 1,024": parameters(hidden_layer_sizes=(1024,) * 3),
+        "no skip connections": parameters(skip_connections=False),
+    },
+    "How loud hidden layers are (the default: a norm of 0.25)": {
+        "norm 0.1": constants({"_network.network.HIDDEN_NORM": 0.1}),
+        "norm 0.5": constants({"_network.network.HIDDEN_NORM": 0.5}),
+        "norm 1": constants({"_network.network.HIDDEN_NORM": 1.0}),
+        "three layers, norm 1": constants({"_network.network.HIDDEN_NORM": 1.0}, hidden_layer_sizes=(1024,) * 3),
+    },
+    "init_scale": {
+        "0.05": parameters(init_scale=0.05),
+        "0.3": parameters(init_scale=0.3),
+        "1": parameters(init_scale=1.0),
+    },
+    "Initial weights and the metric of the features (the default: one feature, no metric)": {
+        "Gaussian weights": parameters(init="gaussian"),
+        "a learned metric": parameters(feature_metric="learned"),
+        "Gaussian weights and a learned metric": parameters(init="gaussian", feature_metric="learned"),
+        "a learned metric, power 1/2 of the moments instead of 1/4": constants(
+            {"_fit.metric._POWER": 0.5}, feature_metric="learned"
+        ),
+    },
+    "Sparsity (the default: shifted ReLU, density m^(-1/5), that is 0.25)": {
+        "density 0.5": parameters(density=0.5),
+        "density 0.1": parameters(density=0.1),
+        "top-k": parameters(sparsifier="topk"),
+    },
+    "The number of steps (the default: held out until there are 100 rows, in at most five parts, of classes two)": {
+        "one held-out part": constants(dict.fromkeys(PARTS, 1)),
+        "up to eight parts": constants(dict.fromkeys(PARTS, 8)),
+        "leave-one-out": parameters(early_stopping="loo"),
+        "none held out": parameters(early_stopping=False),
+    },
+    "Batches (the default: all of these rows at once for targets, batches of 128 for classes)": {
+        "batches of 128": parameters(REGRESSION_ONLY, batch_size=128),
+        "batches of 256": parameters(CLASSIFICATION_ONLY, batch_size=256),
+        "all rows at once": parameters(CLASSIFICATION_ONLY, batch_size=4096),
+        "damping of batches as of all rows": constants(
+            {"_solver.damping_schedule._STEADY_START_FACTOR": 3.0, "_solver.damping_schedule._STEADY_START_FLOOR": 0.3},
+            CLASSIFICATION_ONLY,
+        ),
+    },
+    "Damping": {
+        "damping starts at 0.1": parameters(damping=0.1),
+        "damping starts at 1": parameters(damping=1.0),
+        "damping falls to 0.3 of itself instead of half": constants({DAMPING + "_GOOD_FACTOR": 0.3}),
+    },
+    "Features and loss": {
+        "constant input 0.2 instead of 0.5": constants(dict.fromkeys(CONSTANT_INPUT, 0.2)),
+        "constant input 1": constants(dict.fromkeys(CONSTANT_INPUT, 1.0)),
+        "deviations not capped": constants({"_fit.scaling._MAX_DEVIATION": np.inf}),
+        'loss="log_loss"': parameters(CLASSIFICATION_ONLY, loss="log_loss"),
+    },
+}
+CHOICES = {DEFAULT: parameters()} | {name: choice for group in GROUPS.values() for name, choice in group.items()}
+
+
+def fit(data, options, task, choice, set_name, number):
+    """Test RMSE in units of the targets' deviation, or errors in percent, and processor seconds of the fit."""
+    split = load_splits(data, set_name)[number]
+    estimator = TASKS[task][2](**{"random_state": 0} | CHOICES[choice].parameters | options)
+    with contextlib.ExitStack() as stack:
+        for name, value in CHOICES[choice].constants.items():
+            stack.enter_context(unittest.mock.patch(f"sklearn_subquad.{name}", value))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        score, seconds = evaluate(estimator, split, COMPARISONS[task].scores, clock=time.process_time)
+    error = score / split[1].std() if task == "regression" else 100 - score
+    return [float(f"{error:.5g}"), seconds]
+
+
+def smoke(data, options):
+    """Every choice on one split of one set, so that no name of a parameter or constant is stale."""
+    for task, set_name in (("regression", "yacht"), ("classification", "wine")):
+        for choice in (name for name in CHOICES if task in CHOICES[name].tasks):
+            print(f"{task}/{choice}/{set_name}", *fit(data, options, task, choice, set_name, 0), flush=True)
+
+
+def measure(data, n_jobs, names):
+    stored = {"heads": [], "results": {}} | load("choices.json")
+    heads, results = stored["heads"], stored["results"]
+    todo = [
+        (task, choice, set_name, number)
+        for choice in names
+        for task in CHOICES[choice].tasks
+        for set_name in TASKS[task][0]
+        for number in range(TASKS[task][1])
+        if str(number) not in results.get(f"{task}/{choice}/{set_name}", {})
+    ]
+    if not todo:
+        return
+    head = {"commit": commit(), "machine": machine()}
+    if head not in heads:
+        heads.append(head)
+    rows = one_core_each(fit, [(data, {}, *what) for what in todo], n_jobs)
+    for (task, choice, set_name, number), row in zip(todo, rows, strict=True):
+        key = f"{task}/{choice}/{set_name}"
+        results.setdefault(key, {})[str(number)] = row
+        print(key, number, *row, flush=True)
+        save("choices.json", stored | {"results": dict(sorted(results.items()))}, depth=2)
+
+
+def scores(results, task, choice):
+    """Errors and seconds by set, splits and these two; None where the choice was not measured."""
+    sets, n_splits, _ = TASKS[task]
+    rows = [results.get(f"{task}/{choice}/{name}", {}) for name in sets]
+    if any(len(of_set) < n_splits for of_set in rows):
+        return None
+    return np.array([[of_set[str(number)] for number in range(n_splits)] for of_set in rows])
+
+
+def regression_cells(results, choice):
+    """RMSE by set, the geometric mean of the ratios to the defaults with its standard error, and relative seconds."""
+    mine, default = scores(results, "regression", choice), scores(results, "regression", DEFAULT)
+    if mine is None:
+        return [""] * (len(REGRESSION) + 2)
+    ratio = np.log(mine[..., 0] / default[..., 0])
+    means = [f"{value:.3f}" for value in mine[..., 0].mean(axis=1)]
+    return [*means, f"{np.exp(ratio.mean()):.3f} ± {standard_error(ratio):.3f}", relative_seconds(mine, default)]
+
+
+def classification_cells(results, choice):
+    """Mean error, its difference from that of the defaults with the standard error, and relative seconds."""
+    mine, default = scores(results, "classification", choice), scores(results, "classification", DEFAULT)
+    if mine is None:
+        return [""] * 3
+    difference = mine[..., 0] - default[..., 0]
+    mean = f"{difference.mean():+.2f} ± {standard_error(difference):.2f}"
+    return [f"{mine[..., 0].mean():.2f}", mean, relative_seconds(mine, default)]
+
+
+def relative_seconds(mine, default):
+    return f"{np.exp(np.log(mine[..., 1] / default[..., 1]).mean()):.2f}"
+
+
+def page(stored):
+    """Tables of the results, one for each group of choices."""
+    columns = ["", *REGRESSION, "RMSE, relative", "seconds, relative", "errors, %", "difference", "seconds, relative"]
+    lines = [HEAD.format(regression_splits=TASKS["regression"][1], sets=len(SMALL), splits=TASKS["classification"][1])]
+    for group, names in ({"": [DEFAULT]} | GROUPS).items():
+        title, _, note = group.partition(" (")
+        if title:
+            lines += [f"## {title}", "", *([f"{note[0].upper()}{note[1:-1]}.", ""] if note else [])]
+        results = stored["results"]
+        rows = [[name, *regression_cells(results, name), *classification_cells(results, name)] for name in names]
+        lines += [*table(columns, rows), ""]
+    for head in stored["heads"]:
+        lines += [f"Measured at commit {head['commit']}, one core a fit. Machine: {head['machine']}.", ""]
+    return "\n".join(lines)
+
+
+def main():
+    parser = command_line(__doc__)
+    parser.add_argument("what", nargs="?", choices=["measure", "report"], default="measure")
+    parser.add_argument("--choices", nargs="+", choices=CHOICES, default=list(CHOICES), metavar="CHOICE")
+    parser.add_argument("--jobs", type=int, default=-1, help="fits at a time, on one core each")
+    arguments = parser.parse_args()
+    if arguments.smoke or arguments.what == "report":
+        text = page(load("choices.json"))
+    if arguments.what == "report":
+        (RESULTS / "choices.md").write_text(text, encoding="utf-8")
+    elif has_data(arguments.data, "choices"):
+        if arguments.smoke:
+            smoke(arguments.data, network_options(arguments))
+        else:
+            measure(arguments.data, arguments.jobs, arguments.choices)
+
+
+if __name__ == "__main__":
+    main()

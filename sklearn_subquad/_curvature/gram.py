@@ -1,0 +1,128 @@
+"""Gram matrices of the Jacobian's rows: K, which all outputs share, and one factor of it for every layer."""
+
+import numpy as np
+import scipy.linalg
+
+from sklearn_subquad._kernels import LANES
+from sklearn_subquad._linalg.packed import PackedMatrix, row_gram_columns, symmetric
+from sklearn_subquad._linalg.threads import blas_threads
+
+# The Gram matrices of all layers' inputs may take so many bytes, beyond which products go through folded weights.
+_LAYER_GRAM_BYTES = 1 << 30
+
+
+class LayerGrams:
+    """``G G^T`` (n x n) of what the weights of every layer meet; the output weights are the last layer.
+
+    Parameters
+    ----------
+    inputs : list of tuple
+        From `Network.layer_inputs`: pairs (h, x) whose columns side by side are G.
+    activations : Activations
+    """
+
+    def __init__(self, inputs, activations):
+        self._inputs, self._hidden = inputs, activations.hidden
+        self._n_rows, self._dtype = len(activations.x), activations.output.dtype
+        self._matrices = {}
+
+    @property
+    def n_layers(self):
+        return len(self._inputs)
+
+    @property
+    def pay(self):
+        """True where products with J J^T cost less through these matrices, and these may be kept."""
+        through_grams = through_weights = 0
+        for hidden, (h, x) in zip(self._hidden, self._inputs[:-1], strict=True):
+            through_grams += self._n_rows * hidden.nnz
+            if h is not None:
+                # Folding the factors in, and multiplying with what they are folded into.
+                through_weights += h.nnz * hidden.shape[1] * 2
+            if x is not None:
+                through_weights += (hidden.nnz + self._n_rows * hidden.shape[1]) * x.shape[1]
+        n_bytes = self.n_layers * self._n_rows**2 * self._dtype.itemsize
+        return n_bytes <= _LAYER_GRAM_BYTES and through_grams <= through_weights
+
+    def matrix(self, depth):
+        """The matrix of the layer at `depth`, packed; it is kept."""
+        if depth not in self._matrices:
+            gram = symmetric(self._n_rows, self._dtype, lambda *columns: self.columns(depth, *columns))
+            self._matrices[depth] = PackedMatrix.from_dense(gram)
+        return self._matrices[depth]
+
+    def columns(self, depth, first, last):
+        """Rows from `first` on of the columns `first` to `last` of a matrix: dense."""
+        if depth in self._matrices:
+            return self._matrices[depth].tiles[first // LANES, first:, : last - first]
+        h, x = self._inputs[depth]
+        of_x = None if x is None else x[first:] @ x[first:last].T
+        if h is None:
+            return of_x
+        of_h = row_gram_columns(h, first, last)
+        return of_h if of_x is None else np.add(of_h, of_x, out=of_h)
+
+
+class GramMatrix:
+    """The Gram matrix (n x n) that all outputs share, averaged over the probes, without their scales.
+
+    ``K = sum_l (G_{l-1} G_{l-1}^T) * mean_v(U_l^(v) U_l^(v)^T)``, the output weights being the last layer; exact for
+    one output.
+
+    Parameters
+    ----------
+    cotangents : list of list of SparseRows
+        U_l^(v) for every probe v and hidden layer l.
+    outputs : list of ndarray of shape (n, k)
+        The same of the outputs, for every probe.
+    layer_grams : LayerGrams
+    """
+
+    def __init__(self, cotangents, outputs, layer_grams):
+        self._cotangents, self._outputs, self._layer_grams = cotangents, outputs, layer_grams
+        self._matrix = None
+        self._factor = (None, None)
+
+    def matrix(self):
+        """K in double precision; it is kept."""
+        if self._matrix is None:
+            n_rows, n_outputs = self._outputs[0].shape
+            grams = self._layer_grams
+            if n_outputs > 1 and grams.pay:
+                # Products with J J^T need them as well.
+                for depth in range(grams.n_layers):
+                    grams.matrix(depth)
+            self._matrix = symmetric(n_rows, np.float64, self._columns)
+        return self._matrix
+
+    def _columns(self, first, last):
+        """Rows from `first` on of the columns `first` to `last`: all that is summed stays in the cache."""
+        grams = self._layer_grams
+        n_probes = self._outputs[0].dtype.type(len(self._outputs))
+        total = np.zeros((len(self._outputs[0]) - first, last - first))
+        for depth, of_probes in enumerate(zip(*self._cotangents, strict=True)):
+            layer = sum(row_gram_columns(u, first, last) for u in of_probes)
+            layer *= grams.columns(depth, first, last)
+            total += layer / n_probes
+        layer = sum(C[first:] @ C[first:last].T for C in self._outputs)
+        layer *= grams.columns(grams.n_layers - 1, first, last)
+        return total + layer / n_probes
+
+    def solve(self, ridge, R):
+        """``(K + ridge * I)^-1 R`` by Cholesky; the factor of the last ridge is kept.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            Where the matrix is not positive definite in double precision.
+        """
+        n_rows = len(R)
+        if self._factor[0] != ridge:
+            shifted = self.matrix().copy()
+            shifted.flat[:: n_rows + 1] += ridge
+            with blas_threads(n_rows**3 / 3):
+                # The transpose of a symmetric matrix is stored as LAPACK wants it, and is not copied once more.
+                factor = scipy.linalg.cho_factor(shifted.T, lower=True, overwrite_a=True, check_finite=False)
+            self._factor = (ridge, factor)
+        with blas_threads(2 * n_rows**2 * R.shape[1]):
+            return scipy.linalg.cho_solve(self._factor[1], R, check_finite=False)

@@ -1,0 +1,429 @@
+"""Every choice of a fit, made once and before it begins."""
+
+import dataclasses
+import math
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from sklearn_subquad._curvature.preconditioners import (
+    MAX_FACTORED_OUTPUTS,
+    MAX_SQUARE_ROWS,
+    cheapest_preconditioner,
+    default_sketch_size,
+)
+from sklearn_subquad._fit.data import drawn_rows
+from sklearn_subquad._fit.held_out import held_out_part
+from sklearn_subquad._fit.laplace import covariance_sketch_size
+from sklearn_subquad._fit.memory import FitSize
+from sklearn_subquad._fit.scaling import InputScaling, effective_dimension
+from sklearn_subquad._memory import require_bytes
+from sklearn_subquad._network.activations import auto_density
+from sklearn_subquad._network.network import Architecture
+from sklearn_subquad._solver.criteria import HELD_OUT_ROWS
+from sklearn_subquad._solver.options import SolverOptions
+from sklearn_subquad._utils.random_streams import Stream, generator
+
+# early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
+_MIN_ROWS_FOR_VALIDATION = 100
+# batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With
+# several outputs inner solves take many iterations, and smaller batches are as accurate (doc/defaults.md).
+_AUTO_BATCHES, _AUTO_BATCHES_OF_OUTPUTS = (4096, 2048), (1024, 1024)
+# By the squared error, classes are learned at least as well from an eighth of the rows at a time, between these limits.
+_MIN_BATCH_OF_LABELS, _MAX_BATCH_OF_LABELS = 128, 1024
+# A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly. Where the
+# curvature changes, a step that is not exact may be too long besides.
+_AUTO_CG_TOL = 1e-2
+_AUTO_CG_TOL_IN_BATCHES = {"squared_error": 3e-1, "log_loss": 1e-1, "binary_log_loss": 1e-1, "poisson": 1e-1}
+# The damping of a part of the data that is small enough to be that of all that follow. A part may say little: one of a
+# single class asks for a large one.
+_SETTLED_DAMPING = 0.3
+# init_scale="auto" is this over sqrt(m), 0.05 at m = 2048, where the features have few effective dimensions, and 1
+# where they have many; it grows geometrically in between.
+_SMALL_INIT_SCALE = 0.05 * math.sqrt(2048)
+_FEW_DIMENSIONS, _MANY_DIMENSIONS = 10, 20
+# Rows on which effective dimensions are counted, at most and at least where there are more, and their numbers at most.
+_MAX_DIMENSION_ROWS, _MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS = 1024, 64, 1 << 23
+# Parts are held out until they have `HELD_OUT_ROWS` rows together, or there were so many parts. Of the squared error of
+# indicators, which has no heavy tails, more than two did not help (doc/defaults.md).
+_MAX_PARTS, _MAX_PARTS_OF_INDICATORS = 5, 2
+# A fit in batches to the rest of so many held-out rows is not repeated with all rows: they would add little.
+_ENOUGH_WITHOUT = 1000
+# Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
+_MIN_STEP_FOR_THREADS = 400_000
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What a fit will do: no "auto" is left, and nothing that follows decides again.
+
+    Attributes
+    ----------
+    loss : {"squared_error", "poisson", "log_loss", "binary_log_loss"}
+    architecture : Architecture
+    solver : SolverOptions
+    early_stopping : {"loo", "validation"} or False
+    validation_fraction : float
+    n_parts : int
+        Parts of the rows that are held out, one after the other; 0 without any, 1 for a validation set.
+    refits : bool
+        True where a last fit takes all rows, with the number of steps that the parts have told.
+    standardize, unit_variance_targets : bool
+    learn_metric : bool
+        True where every fit is repeated with a metric of the features that the first one has learned.
+    fixed_init_scale : bool
+        False where the scale follows the features, and with them their metric.
+    partial : bool
+        True for one pass over a part of the data. It may lack classes that other parts have: the constant model then
+        takes all for equally likely.
+    n_jobs : int or None
+        Threads, as joblib counts them.
+    size : FitSize
+        What decides the bytes that the fit takes.
+    seed : int
+    """
+
+    loss: str
+    architecture: Architecture
+    solver: SolverOptions
+    early_stopping: str | bool
+    validation_fraction: float
+    n_parts: int
+    refits: bool
+    standardize: bool
+    unit_variance_targets: bool
+    learn_metric: bool
+    fixed_init_scale: bool
+    partial: bool
+    n_jobs: int | None
+    size: FitSize
+    seed: int
+
+    @classmethod
+    def resolve(
+        cls, parameters, architecture, data, seed, *, loss, unit_variance_targets, covariance, validation, score, start,
+        partial,
+    ):  # fmt: skip
+        """Make every choice.
+
+        Parameters
+        ----------
+        parameters : estimator
+            Its parameters are read.
+        architecture : Architecture
+            From `resolve_architecture`.
+        data : TrainingSet
+        seed : int
+        loss : str
+            The parameter's, or "binary_log_loss" for independent labels.
+        unit_variance_targets, covariance : bool
+            Whether targets are scaled, and whether the covariance of predictions is asked for.
+        validation : TrainingSet or None
+        score : Score or None
+        start : WarmStart or None
+        partial : bool
+
+        Raises
+        ------
+        ValueError
+            Where parameters contradict each other or the data.
+        """
+        n_rows, n_outputs = data.Y.shape
+        batch_size = _batch_size(parameters, n_rows, data.Y)
+        # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
+        in_batches = partial or n_rows > batch_size
+        early_stopping = not partial and _early_stopping(parameters, n_rows, in_batches, validation, score, start)
+        fraction = float(parameters.validation_fraction)
+        splits = early_stopping == "validation" and validation is None
+        n_held_out = len(held_out_part(data, fraction, seed, 0)[1]) if splits else 0
+        n_parts = _n_parts(data, n_held_out, loss) if splits else int(validation is not None)
+        refits = splits and not (in_batches and n_parts * n_held_out >= _ENOUGH_WITHOUT)
+        fitted = n_rows if refits or not splits else n_rows - n_held_out
+        # What batches really have may be half of the most that they are allowed, for a part more than for all rows.
+        rows_of_a_step = max(math.ceil(n / math.ceil(n / batch_size)) for n in {fitted, n_rows - n_held_out})
+        n_curvatures = 1 if loss == "squared_error" else n_outputs
+        preconditioner = _preconditioner(
+            parameters, architecture, rows_of_a_step, n_outputs, n_curvatures, early_stopping
+        )
+        forms_gram = preconditioner == "gram" or early_stopping == "loo"
+        sketch_size = _sketch_size(parameters, rows_of_a_step)
+        solver = dataclasses.replace(
+            _solver_options(parameters, loss, in_batches, start, partial),
+            preconditioner=preconditioner,
+            sketch_size=sketch_size,
+            batch_size=batch_size,
+            block_rows=None if forms_gram else MAX_SQUARE_ROWS,
+        )
+        size = FitSize(
+            widths=architecture.widths,
+            densities=architecture.densities,
+            n_rows=n_rows,
+            rows_of_a_step=rows_of_a_step,
+            n_inputs=data.X.shape[1] + 1,
+            n_outputs=n_outputs,
+            itemsize=data.X.dtype.itemsize,
+            topk=architecture.sparsifier == "topk",
+            forms_gram=forms_gram,
+            block_rows=solver.block_rows,
+            n_copies=(3 if in_batches else 1) + (score is not None),
+            sketch_size=sketch_size if preconditioner == "sketch" else 0,
+            n_factors=n_curvatures if n_curvatures <= MAX_FACTORED_OUTPUTS else 0,
+            covariance_size=covariance_sketch_size(fitted) if covariance else 0,
+            n_validation_rows=0 if validation is None else len(validation),
+        )
+        plan = cls(
+            loss=loss,
+            architecture=architecture,
+            solver=solver,
+            early_stopping=early_stopping,
+            validation_fraction=fraction,
+            n_parts=n_parts,
+            refits=refits,
+            standardize=parameters.standardize,
+            unit_variance_targets=unit_variance_targets,
+            # What goes on from a start keeps its metric.
+            learn_metric=parameters.feature_metric == "learned" and start is None,
+            fixed_init_scale=start is not None or parameters.init_scale != "auto",
+            partial=partial,
+            n_jobs=1 if rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS else parameters.n_jobs,
+            size=size,
+            seed=seed,
+        )
+        plan._require_memory(parameters)
+        return plan.with_metric(data, None)
+
+    def with_metric(self, data, metric):
+        """The same plan for features that are multiplied by a metric (d x d), or by none."""
+        if self.fixed_init_scale:
+            return self
+        inputs = InputScaling.fit(data.X, data.sample_weight, self.standardize, metric)
+        n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // data.X.shape[1]))
+        data = data[drawn_rows(len(data), n_wanted, generator(self.seed, Stream.DIMENSION_ROWS))]
+        # Without the constant.
+        x = inputs.transform(data.X.astype(np.float64))[:, :-1]
+        few, many = math.log(_FEW_DIMENSIONS), math.log(_MANY_DIMENSIONS)
+        share = (math.log(effective_dimension(x, data.sample_weight)) - few) / (many - few)
+        small = _SMALL_INIT_SCALE / math.sqrt(self.architecture.widths[-1])
+        init_scale = small ** (1 - min(max(share, 0.0), 1.0))
+        return dataclasses.replace(self, architecture=dataclasses.replace(self.architecture, init_scale=init_scale))
+
+    def of_all_rows(self, n_steps):
+        """The plan of a last fit, which takes so many steps whatever the training loss does."""
+        solver = dataclasses.replace(self.solver, max_iter=n_steps, tol=0.0, n_iter_no_change=sys.maxsize)
+        return dataclasses.replace(self, solver=solver, early_stopping=False)
+
+    def _require_memory(self, parameters):
+        """Raise MemoryError where the machine has less than the fit takes."""
+        size = self.size
+        advice = "use narrower layers, a smaller batch_size, fewer rows or X in single precision."
+        if size.forms_gram and size.rows_of_a_step > MAX_SQUARE_ROWS:
+            asked = "early_stopping='loo'" if parameters.early_stopping == "loo" else "preconditioner='gram'"
+            advice = f"{asked} takes most of that; leave it at 'auto', or use a smaller batch_size."
+        elif size.sketch_size > default_sketch_size(size.rows_of_a_step):
+            advice = f"sketch_size={size.sketch_size} is more than 'auto', which may be enough; or {advice}"
+        require_bytes(
+            size.weight_bytes + size.row_bytes,
+            f"hidden_layer_sizes={size.widths} takes {size.weight_bytes:,} bytes of weights and, for {size.n_rows} "
+            f"rows, about {size.row_bytes:,} more; {advice}",
+        )
+
+    def __str__(self):
+        """A line for every choice, in the terms of the estimators' parameters."""
+        solver, architecture, size = self.solver, self.architecture, self.size
+        held_out = f"{self.n_parts} part(s) held out{', then a fit to all rows' if self.refits else ''}"
+        stopping = {"loo": "leave-one-out errors", "validation": held_out, False: "no row held out"}
+        lines = {
+            "rows": f"{size.n_rows}, in batches of at most {solver.batch_size}" if solver.in_batches else size.n_rows,
+            "loss": self.loss,
+            "layers": ", ".join(
+                f"{width} ({density:.2g} active)"
+                for width, density in zip(architecture.widths, architecture.densities, strict=True)
+            ),
+            "init, init_scale": f"{architecture.init}, {architecture.init_scale:.3g}",
+            "early_stopping": stopping[self.early_stopping],
+            "preconditioner": (
+                f"{solver.preconditioner} of {solver.sketch_size} columns"
+                if solver.preconditioner == "sketch"
+                else solver.preconditioner
+            ),
+            "cg_tol": solver.cg_tol,
+            "damping": "from leave-one-out errors of a first step" if solver.damping is None else solver.damping,
+            "memory": f"{(size.weight_bytes + size.row_bytes) / 1e6:.0f} MB at most",
+        }
+        return "\n".join(f"{name + ':':<18}{value}" for name, value in lines.items())
+
+
+def resolve_architecture(parameters, start=None):
+    """The architecture by the parameters; its `init_scale` is that of small features where it is to follow them.
+
+    Parameters
+    ----------
+    parameters : estimator
+    start : WarmStart or None
+
+    Raises
+    ------
+    ValueError
+        For widths or densities that are none, or that are not those of the start.
+    """
+    widths = _widths(parameters.hidden_layer_sizes)
+    init_scale = parameters.init_scale
+    architecture = Architecture(
+        widths=widths,
+        densities=_densities(parameters.density, widths),
+        sparsifier=parameters.sparsifier,
+        skip_connections=parameters.skip_connections,
+        init=parameters.init,
+        init_scale=_SMALL_INIT_SCALE / math.sqrt(widths[-1]) if init_scale == "auto" else float(init_scale),
+        max_rank=None if parameters.max_rank == "auto" else int(parameters.max_rank),
+        matmul=None if parameters.matmul == "auto" else parameters.matmul,
+    )
+    if start is None:
+        return architecture
+    changed = [name for name, value in start.architecture.items() if getattr(architecture, name) != value]
+    if changed:
+        names = {"widths": "hidden_layer_sizes", "densities": "density"}
+        raise ValueError(
+            f"{', '.join(names.get(name, name) for name in changed)} cannot change between a fit and one that goes "
+            "on from it; use warm_start=False, or fit a new estimator."
+        )
+    return dataclasses.replace(architecture, init=start.init, init_scale=start.init_scale)
+
+
+def _widths(hidden_layer_sizes):
+    try:
+        widths = np.atleast_1d(np.asarray(hidden_layer_sizes))
+    except ValueError:
+        # Sequences of different lengths within the sequence.
+        widths = np.empty(0)
+    integral = widths.dtype.kind in "iu"
+    if widths.ndim != 1 or not len(widths) or not integral or widths.min() < 1:
+        raise ValueError(
+            "hidden_layer_sizes must be a positive integer or a non-empty sequence of them, one per hidden "
+            f"layer; got {hidden_layer_sizes!r}."
+        )
+    return tuple(int(width) for width in widths)
+
+
+def _densities(density, widths):
+    if isinstance(density, str):
+        return tuple(auto_density(width) for width in widths)
+    try:
+        densities = np.asarray(density)
+        # Strings and complex numbers would be converted as well.
+        densities = densities.astype(np.float64) if densities.dtype.kind in "iufO" else np.empty(0)
+        if densities.ndim == 0:
+            densities = np.full(len(widths), densities)
+    except (TypeError, ValueError):
+        densities = np.empty(0)
+    if densities.shape != (len(widths),) or not np.all((densities > 0) & (densities <= 0.5)):
+        raise ValueError(
+            "density must be 'auto', a number in (0, 0.5], or one such number per hidden layer "
+            f"({len(widths)} here); got {density!r}."
+        )
+    return tuple(float(each) for each in densities)
+
+
+def _batch_size(parameters, n_rows, Y):
+    """Rows of a batch; all rows where they are one batch."""
+    if parameters.batch_size != "auto":
+        return min(int(parameters.batch_size), n_rows)
+    if Y.dtype == bool and parameters.loss == "squared_error" and parameters.early_stopping != "loo":
+        # A part of the rows is to be more than one batch where all are.
+        at_once = 2 * _MIN_BATCH_OF_LABELS
+        part = min(max(_MIN_BATCH_OF_LABELS, math.ceil(n_rows / 8)), _MAX_BATCH_OF_LABELS)
+    else:
+        at_once, part = _AUTO_BATCHES if Y.shape[1] == 1 else _AUTO_BATCHES_OF_OUTPUTS
+    return n_rows if n_rows <= at_once else part
+
+
+def _n_parts(data, n_held_out, loss):
+    """Parts that are held out, one after the other, where each has so many rows."""
+    bounded = data.Y.dtype == bool and loss == "squared_error"
+    most = _MAX_PARTS_OF_INDICATORS if bounded else _MAX_PARTS
+    return min(most, math.ceil(HELD_OUT_ROWS / n_held_out))
+
+
+def _early_stopping(parameters, n_rows, in_batches, validation, score, start):
+    early_stopping = parameters.early_stopping
+    if score is not None and early_stopping not in ("auto", "validation"):
+        raise ValueError(
+            f"scoring={parameters.scoring!r} says on held-out rows when to stop, but early_stopping="
+            f"{early_stopping!r} holds none out; use 'validation' or 'auto', or scoring='loss'."
+        )
+    if validation is not None:
+        if early_stopping not in ("auto", "validation"):
+            raise ValueError(
+                f"X_val and y_val say when to stop, but early_stopping={early_stopping!r} does not ask them; use "
+                "'validation' or 'auto', or leave them out."
+            )
+        return "validation"
+    if early_stopping == "auto" and score is not None:
+        early_stopping = "validation"
+    if early_stopping == "auto":
+        few = parameters.loss == "squared_error" and not in_batches and n_rows < _MIN_ROWS_FOR_VALIDATION
+        early_stopping = "loo" if few and start is None else "validation" if n_rows > 1 else False
+    if early_stopping == "loo" and start is not None:
+        raise ValueError(
+            "early_stopping='loo' corrects for steps from the start, of which warm_start=True knows the last ones "
+            "only; use 'validation' or False."
+        )
+    if early_stopping == "loo" and parameters.loss != "squared_error":
+        raise ValueError(
+            f"early_stopping='loo' is a formula of the squared error, but loss={parameters.loss!r}; use 'validation'."
+        )
+    if early_stopping == "loo" and in_batches:
+        raise ValueError(
+            f"early_stopping='loo' needs all {n_rows} rows in one batch, but batch_size={parameters.batch_size!r} "
+            "cuts them; use 'validation', or a batch_size of at least the number of rows."
+        )
+    if early_stopping == "validation" and n_rows < 2:
+        raise ValueError(
+            "early_stopping='validation' needs at least two rows of positive sample_weight that differ; use 'loo'."
+        )
+    return early_stopping
+
+
+def _preconditioner(parameters, architecture, n_rows, n_outputs, n_curvatures, early_stopping):
+    if parameters.preconditioner != "auto":
+        return parameters.preconditioner
+    if early_stopping == "loo":
+        # It needs the Gram matrix in any case.
+        return "gram"
+    return cheapest_preconditioner(n_rows, architecture.widths, architecture.densities, n_outputs, n_curvatures)
+
+
+def _sketch_size(parameters, n_rows):
+    return default_sketch_size(n_rows) if parameters.sketch_size == "auto" else int(parameters.sketch_size)
+
+
+def _solver_options(parameters, loss, in_batches, start, partial):
+    """What a solver is told whatever the rows of its steps are."""
+    return SolverOptions(
+        max_iter=1 if partial else int(parameters.max_iter),
+        tol=float(parameters.tol),
+        n_iter_no_change=int(parameters.n_iter_no_change),
+        verbose=int(parameters.verbose),
+        damping=_damping(parameters, start if partial else None),
+        sketch=parameters.sketch,
+        cg_tol=_cg_tol(parameters, loss, in_batches),
+        max_cg_iter=int(parameters.max_cg_iter),
+        in_batches=in_batches,
+        warm_start=start is not None,
+    )
+
+
+def _cg_tol(parameters, loss, in_batches):
+    if parameters.cg_tol != "auto":
+        return float(parameters.cg_tol)
+    return _AUTO_CG_TOL_IN_BATCHES[loss] if in_batches else _AUTO_CG_TOL
+
+
+def _damping(parameters, part_before):
+    """The first damping, or None; a part of the data begins with that of the parts before, once it has settled."""
+    if parameters.damping != "auto":
+        return float(parameters.damping)
+    if part_before is not None and part_before.batch_damping <= _SETTLED_DAMPING:
+        return part_before.batch_damping
+    return None

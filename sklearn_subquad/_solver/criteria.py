@@ -1,0 +1,210 @@
+"""Early-stopping errors: what a fit's iterates are judged by."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Rows that say enough of when to stop, where they were held out.
+HELD_OUT_ROWS = 100
+# Of a residual, the least share that a path leaves of it, from which what it would be without its row can be told: the
+# path is linear to no more than this.
+_LEAST_SHARE = 1e-3
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a criterion says of a network.
+
+    Attributes
+    ----------
+    error : float
+        Lower is better.
+    loss : float
+        Mean loss on rows that the fit does not see; the error unless there is a score.
+    outputs : ndarray of shape (n, k)
+        Outputs for these rows.
+    """
+
+    error: float
+    loss: float
+    outputs: np.ndarray
+
+
+class HeldOutError:
+    """Mean loss on held-out rows.
+
+    Where targets are labels, one more row counts: one whose label is not its own but the most probable of the others,
+    with the mean of what that would cost at the held-out rows. A hundred rows that are all predicted right say little
+    of how often sure predictions are wrong, and their log loss falls as long as predictions become surer. Of fewer than
+    `HELD_OUT_ROWS` rows it is as large a share as of these, or of the whole data set where that is smaller.
+
+    Parameters
+    ----------
+    batch : Batch
+    loss : Loss
+    n_rows : int, default=100
+        Rows of the data set that these were held out from.
+    """
+
+    def __init__(self, batch, loss, n_rows=HELD_OUT_ROWS):
+        self._batch, self._loss = batch, loss
+        self._doubt = 1 / max(len(batch), min(n_rows, HELD_OUT_ROWS)) if loss.has_labels else 0.0
+
+    def of_the_constant(self, network):
+        """`Judgement` of the constant model, a network of zeros."""
+        return self._judgement(np.zeros_like(self._batch.Y))
+
+    def of_network(self, network):
+        """`Judgement` of a network, whose activations are those of a part of the rows at a time."""
+        parts = (self._batch.x[rows] for rows in network.row_batches(len(self._batch)))
+        return self._judgement(np.concatenate([network.forward(x).output for x in parts]))
+
+    def _judgement(self, outputs):
+        error = self.of_outputs(outputs)
+        return Judgement(error, error, outputs)
+
+    def of_outputs(self, outputs):
+        """Error of outputs (n x k) for the held-out rows."""
+        Y, sample_weight = self._batch.Y, self._batch.sample_weight
+        value = self._loss.value(Y, outputs, sample_weight)
+        if self._doubt:
+            value += self._doubt * self._loss.value_of_other_labels(Y, outputs, sample_weight)
+        return self._loss.reported(value / ((1 + self._doubt) * float(sample_weight.sum())))
+
+
+class HeldOutScore:
+    """Minus a score of the estimator on held-out rows.
+
+    Parameters
+    ----------
+    error : HeldOutError
+        Of the same rows.
+    score : callable
+        Takes a network and its outputs for the held-out rows, and `may_be_undefined` for a constant one; nan is no
+        better than any other score.
+    """
+
+    def __init__(self, error, score):
+        self._error, self._score = error, score
+
+    def of_the_constant(self, network):
+        """`Judgement` of the constant model, for which the score may be undefined."""
+        return self._judgement(network.constant(), may_be_undefined=True)
+
+    def of_network(self, network):
+        """`Judgement` of a network."""
+        return self._judgement(network)
+
+    def _judgement(self, network, **options):
+        held_out = self._error.of_network(network)
+        score = self._score(network, held_out.outputs, **options)
+        return Judgement(np.inf if np.isnan(score) else -score, held_out.loss, held_out.outputs)
+
+
+class LeaveOneOutError:
+    """Approximate mean squared leave-one-out error along a path of Gauss-Newton steps.
+
+    A step with Gram matrix K and ridge λ multiplies residuals by ``λ (K + λ I)^-1``. With M the product of
+    these matrices (and of the one that subtracts the mean), the leave-one-out residual is about r_i / M_ii. A row is
+    left out whole, whatever it weighs.
+    Up to `max_exact_rows` rows M is kept; beyond, its trace is estimated with random probes and all M_ii are
+    taken to be equal (generalised cross-validation).
+
+    Where M_ii is close to zero the row is fitted whatever its target is, and the quotient says nothing: such a row
+    keeps the residual that it was last known to have, and one that never was known does not count. Where fewer than
+    half of the rows are known, the error is unknown: infinite.
+
+    Parameters
+    ----------
+    batch : Batch
+    rng : numpy.random.Generator
+    max_exact_rows : int, default=2048
+    """
+
+    N_PROBES = 16
+
+    def __init__(self, batch, rng, max_exact_rows=2048):
+        n = len(batch)
+        self._batch = batch
+        self._roots = np.sqrt(batch.sample_weight)[:, None]
+        # A heavy row is fitted more closely than others: relative to a row of weight one.
+        self._least_shares = _LEAST_SHARE / np.maximum(batch.sample_weight, 1)
+        exact = n <= max_exact_rows
+        self._probes = np.eye(n) if exact else rng.choice([-1.0, 1.0], size=(n, self.N_PROBES))
+        mean = np.sqrt(batch.sample_weight / batch.sample_weight.sum())
+        self._start = self._probes - np.outer(mean, mean @ self._probes)
+        self._smoothed = self._start
+        shares = self._shares(self._start)
+        self._counted = shares >= self._least_shares
+        self._left_out = self._roots * batch.Y / np.where(self._counted, shares, 1)[:, None]
+        self._set_left_out(np.zeros_like(batch.Y))
+
+    def of_the_constant(self, network):
+        """`Judgement` of the output zero, that of predicting the mean."""
+        return self._judgement()
+
+    def of_network(self, network):
+        """`Judgement` of the network that the steps so far have led to."""
+        return self._judgement()
+
+    def follow(self, gram, ridge, outputs):
+        """Go along the path by one accepted step.
+
+        Parameters
+        ----------
+        gram : GramMatrix
+            Of the point that the step was taken from.
+        ridge : float
+            Of the step.
+        outputs : ndarray of shape (n, k)
+            Of the network after the step.
+        """
+        if self._smoothed is None:
+            return
+        try:
+            self._smoothed = ridge * gram.solve(ridge, self._smoothed)
+        except np.linalg.LinAlgError:
+            # Without this step's factor, every later error would come out too small.
+            self._smoothed = None
+            return
+        self._set_left_out(outputs)
+
+    def error_after_first_step(self, jacobian, ridge, residual):
+        """Error that a first step with this ridge would have in the linear model.
+
+        The residual (n x k) is the working residual, scaled by the roots of the weights.
+        """
+        scales = jacobian.output_scales()
+        if scales is not None:
+            # The Gram matrix is without the curvature; at the start, one number stands for all of it.
+            ridge = ridge / np.square(scales, dtype=np.float64).mean()
+        shares = self._shares(ridge * jacobian.gram.solve(ridge, self._start))
+        scaled = ridge * jacobian.gram.solve(ridge, residual)
+        return self._mean_square(scaled / np.maximum(shares, self._least_shares)[:, None])
+
+    def _set_left_out(self, outputs):
+        """Residuals of rows that are left out, where they can be told; the others keep the last that was known."""
+        shares = self._shares(self._smoothed)
+        self._known = self._counted & (shares >= self._least_shares)
+        residual = self._roots * (self._batch.Y - outputs)
+        of_known = residual / np.where(self._known, shares, 1)[:, None]
+        self._left_out = np.where(self._known[:, None], of_known, self._left_out)
+
+    def _judgement(self):
+        outputs = self._batch.Y - self._left_out / self._roots
+        error = self._mean_square(self._left_out)
+        if self._smoothed is None or 2 * np.count_nonzero(self._known) < np.count_nonzero(self._counted):
+            error = np.inf
+        return Judgement(error, error, outputs)
+
+    def _shares(self, smoothed):
+        """M_ii, given M times the probes."""
+        shares = np.einsum("ij,ij->i", self._probes, smoothed)
+        if self._probes.shape[1] == len(shares):
+            return shares
+        return np.full(len(shares), shares.sum() / self._probes.size)
+
+    def _mean_square(self, left_out):
+        """Weighted mean of squares of residuals that are scaled by the roots of the weights."""
+        counted = self._counted if self._counted.any() else slice(None)
+        return float((left_out[counted] ** 2).mean(axis=1).sum() / self._batch.sample_weight[counted].sum())

@@ -1,0 +1,97 @@
+"""Files of an earlier day, which tests/data/make.py wrote: they load, and predict what they did."""
+
+import io
+import pathlib
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import skops.io
+from stored import rounding_bound
+
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+
+DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
+# Names that files hold: these have to lead to the classes for ever.
+NAMES = {
+    "regressor": "sklearn_subquad._regressor.SubquadMLPRegressor",
+    "classifier": "sklearn_subquad._classifier.SubquadMLPClassifier",
+}
+STORED = pytest.mark.parametrize("name", NAMES)
+FORMATS = pytest.mark.parametrize("form", ["pickle", "skops"])
+
+
+def load(name, form):
+    path = DATA / f"{name}.{form}"
+    with warnings.catch_warnings():
+        # Versions of this package and of scikit-learn move on, and say so, each by an `InconsistentVersionWarning`.
+        warnings.filterwarnings("ignore", category=UserWarning, message=".*version")
+        return pickle.loads(path.read_bytes()) if form == "pickle" else skops.io.load(path, trusted=[NAMES[name]])
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with np.load(DATA / "expected.npz") as arrays:
+        return dict(arrays)
+
+
+@FORMATS
+def test_a_stored_regressor_predicts_what_it_did(form, expected):
+    model, X = load("regressor", form), expected["X"]
+    assert type(model) is SubquadMLPRegressor
+    mean, deviation = model.predict(X, return_std=True)
+    assert mean.dtype == deviation.dtype == np.float32
+    # Both are rounded, maybe by other kernels and another BLAS.
+    assert np.all(abs(mean - expected["mean"]) <= 2 * rounding_bound(model, X).ravel())
+    # Of the same random sketch; sums of some dozens of products, three layers and two matrices, are on the way.
+    np.testing.assert_allclose(deviation, expected["deviation"], rtol=100 * np.finfo(np.float32).eps)
+
+
+@FORMATS
+def test_a_stored_classifier_predicts_what_it_did(form, expected):
+    model, X = load("classifier", form), expected["X"]
+    assert type(model) is SubquadMLPClassifier
+    scores, bound = model.decision_function(X), 2 * rounding_bound(model, X)
+    assert np.all(abs(scores - expected["scores"]) <= bound)
+    # The softmax of scores times a factor passes on at most half of the largest error, and rounds a few times itself.
+    moved = model._state_["sharpness"] * bound.max(axis=1, keepdims=True) / 2 + 8 * np.finfo(np.float32).eps
+    assert np.all(abs(model.predict_proba(X) - expected["probabilities"]) <= moved)
+    # No row is so near the border that rounding decides.
+    best, second = np.sort(expected["scores"], axis=1)[:, :-3:-1].T
+    assert np.all(best - second > bound.max())
+    np.testing.assert_array_equal(model.predict(X), expected["labels"])
+
+
+@STORED
+def test_skops_has_to_trust_one_class(name):
+    assert skops.io.get_untrusted_types(file=DATA / f"{name}.skops") == [NAMES[name]]
+
+
+class Recorder(pickle.Unpickler):
+    """Notes the names that a pickle imports."""
+
+    def __init__(self, stored):
+        super().__init__(io.BytesIO(stored))
+        self.found = set()
+
+    def find_class(self, module, name):
+        self.found.add(f"{module}.{name}")
+        return super().find_class(module, name)
+
+
+@STORED
+@pytest.mark.parametrize("written", ["earlier", "now"])
+def test_a_pickle_holds_arrays_and_what_python_has(name, written, expected, monkeypatch):
+    """No class of ours but the estimator's own, which could then never move: dicts, lists, strings and numbers."""
+    monkeypatch.syspath_prepend(DATA)
+    import make
+
+    stored = (DATA / f"{name}.pickle").read_bytes()
+    recorder = Recorder(stored if written == "earlier" else pickle.dumps(make.fitted(expected["X"])[name], 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert type(recorder.load()).__module__ == NAMES[name].rpartition(".")[0]
+    of_numpy = {found for found in recorder.found if found.startswith("numpy.")}
+    assert {found.rpartition(".")[2] for found in of_numpy} <= {"ndarray", "dtype", "_reconstruct", "scalar"}
+    assert recorder.found - of_numpy == {NAMES[name]}
