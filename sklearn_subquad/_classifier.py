@@ -143,7 +143,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         the shape of the network and the classes must be the same. Held-out rows are rows that the earlier fit may have
         seen: pass a validation set to it and to this one, or use ``early_stopping=False``.
     verbose : int or bool, default=0
-        Print a line per step.
+        Print the plan of the fit, in which every "auto" is resolved, and a line per step or pass.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Seconds and iterations behind the decisions in doc/architecture.md.
+"""Seconds and iterations behind the decisions in doc/decisions.md.
 
 python benchmarks/speed/decisions.py threads alignment small_steps nearby_shifts deviations      # results/decisions.md
 python benchmarks/speed/decisions.py searches       # results/searches.md

@@ -14,7 +14,7 @@ from sklearn_subquad._linalg.threads import blas_threads
 from sklearn_subquad._utils.random_streams import Stream, generator
 
 # Columns of the sketch at most. Twice as many change the test log-likelihood by 0.01 on most sets and take four times
-# the memory (doc/architecture.md).
+# the memory (doc/decisions.md).
 _MAX_SKETCH_SIZE = 512
 # Rows whose Jacobian is sketched at a time.
 COVARIANCE_BLOCK_ROWS = 1024

@@ -11,7 +11,7 @@ from sklearn_subquad._solver.levenberg_marquardt import MIN_DAMPING_ROWS
 
 @dataclass(frozen=True)
 class FitSize:
-    """What decides how much memory a fit takes, and how much that is by the budget of doc/architecture.md.
+    """What decides how much memory a fit takes, and how much that is by the budget of doc/memory.md.
 
     Attributes
     ----------
