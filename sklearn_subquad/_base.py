@@ -1,4 +1,4 @@
-"""What fits of both estimators share: validation, what is decided before a fit, memory, warnings."""
+"""Fits of both estimators: validation, the plan, fitted attributes, warnings."""
 
 import math
 import time
@@ -32,15 +32,15 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
     """Base class; the public estimators document the parameters."""
 
     def _beginning(self):
-        """What a fit begins with, once nothing is wrong with the parameters. Without a start, forget what was fitted.
+        """Validate parameters. Without a start, forget what was fitted.
 
         Returns
         -------
         architecture : Architecture
         score : Score or None
-            What says on held-out rows how good an estimator is, if not the loss.
+            Judges estimators on held-out rows; None: the loss does.
         start : WarmStart or None
-            What the fit goes on from.
+            Model that the fit goes on from.
         """
         start = self._present() if self.warm_start else None
         architecture = resolve_architecture(self, start)

@@ -45,10 +45,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     hidden_layer_sizes : int or sequence of int, default=(1024, 1024)
         Widths of the hidden layers. Wider is usually better and never needs another setting to be changed.
     loss : {"squared_error", "log_loss"}, default="squared_error"
-        What is minimised: the squared error of class indicators, or the log loss of probabilities (softmax; for two
+        Loss to minimise: the squared error of class indicators, or the log loss of probabilities (softmax; for two
         classes the logistic function).
     class_weight : "balanced", dict, list of dict or None, default=None
-        What rows of a class weigh, times `sample_weight`: numbers by class (1 for those not named), or "balanced" for
+        Weight of a row by its class, times `sample_weight`: numbers by class (1 for those not named), or "balanced" for
         n_samples / (n_classes * rows of the class). For several labels a dict for each of them; their weights multiply.
     sparsifier : {"shifted_relu", "topk"}, default="shifted_relu"
         Activation that keeps few neurons active per row: ``max(z - shift, 0)`` with a calibrated shift, or
@@ -77,7 +77,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         "auto" balances passes over the weights with what pending factors add to every query, and folds in before a
         query that would cost more than that. It changes the speed and, by rounding, the last digits.
     matmul : {"auto", "scatter", "blas", "strassen"}, default="auto"
-        How factors are folded in: by sparse products, dense BLAS, or Strassen's algorithm over BLAS, which has
+        Route by which factors are folded in: sparse products, dense BLAS, or Strassen's algorithm over BLAS, which has
         an effect from 2,048 rows and widths of 8,192 on. "auto" takes the fastest by a cost model
         with fixed figures for every SIMD level, so that all processes on a machine choose the same.
     preconditioner : {"auto", "gram", "sketch", "none"}, default="auto"
@@ -107,15 +107,15 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
-        How the number of steps is chosen. "loo" follows an approximate leave-one-out error of the squared error and
+        Choice of the number of steps. "loo" follows an approximate leave-one-out error of the squared error and
         returns the best iterate. "validation" finds the best number of steps on a held-out part (where they are
         smaller than 100 rows on two of them, for the log loss on up to five) and then fits again on all rows with that
         number; in batches that leave 1,000 rows or more out, it keeps the best average of iterates, and they stay out.
         False takes steps until the training loss does not fall any more.
         "auto" is "validation" for 100 rows or more, in batches and for other losses than the squared error, else "loo".
     scoring : "loss", str, callable or None, default="loss"
-        What says on held-out rows, or on the validation set, when to stop: their loss, or a score, the higher the
-        better. A name is one of :func:`sklearn.metrics.get_scorer_names`; a callable takes ``(estimator, X, y)`` and
+        Criterion that says when to stop, on held-out rows or on the validation set: their loss, or a score (higher is
+        better). A name is one of :func:`sklearn.metrics.get_scorer_names`; a callable takes ``(estimator, X, y)`` and
         returns a number; None stands for the estimator's own `score`. Where `fit` has weights, it is also passed those
         of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
     validation_fraction : float, default=0.1
@@ -123,7 +123,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     n_iter_no_change : int, default=3
         Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
     feature_metric : "learned" or None, default=None
-        Whether a metric of the features is learned, in which directions count by how much the outputs depend on them.
+        Learn a metric of the features, in which directions count by how much the outputs depend on them.
         "learned" makes every fit twice: the second time the features are multiplied by the fourth root of the second
         moments of the first network's gradients by them [2]_. It takes twice the time, and gains where outputs depend
         on few directions that are not those of the features. A fit that goes on from another keeps its metric.
@@ -139,7 +139,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     random_state : int, RandomState instance or None, default=None
         Determines the initial weights, the held-out part, probes and sketches.
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights that were fitted before, with the scaling of the features that they have;
+        Let `fit` go on from the weights that were fitted before, with the scaling of the features that they have;
         the shape of the network and the classes must be the same. Held-out rows are rows that the earlier fit may have
         seen: pass a validation set to it and to this one, or use ``early_stopping=False``.
     verbose : int or bool, default=0
@@ -497,7 +497,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
     @property
     def _independent_labels(self):
-        """Whether every output is for or against one label."""
+        """True if every output is for or against one label."""
         return self._multilabel or len(self.classes_) == 2
 
     def __sklearn_tags__(self):
@@ -545,12 +545,12 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         return values if self._multilabel or len(self.classes_) > 2 else values[:, 0]
 
     def _scores(self, outputs):
-        """What decides on labels by its sign, or on the class by its maximum."""
+        """Scores that decide on labels by their sign, or on the class by their maximum."""
         return outputs if self._uses_log_loss else scores(outputs, self._independent_labels)
 
     @property
     def _uses_log_loss(self):
-        """Whether the outputs of the fitted network are logarithms of probabilities, to a constant."""
+        """True if the outputs of the fitted network are logarithms of probabilities, to a constant."""
         return self.out_activation_ != "identity"
 
     def predict(self, X: MatrixLike) -> NDArray[Any]:
@@ -598,7 +598,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
     @property
     def _inverse_temperature(self):
-        """What outputs are multiplied by to be logarithms of probabilities, or None."""
+        """Factor that makes outputs logarithms of probabilities, or None."""
         return 1.0 if self._uses_log_loss else self._state_["sharpness"]
 
     def _probabilities(self, outputs):

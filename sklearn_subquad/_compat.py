@@ -33,7 +33,7 @@ _Method = TypeVar("_Method", bound=Callable)
 
 
 class ScoreName(StrOptions):
-    """What scikit-learn has a score of that name for, and "loss".
+    """Constraint: a name of one of scikit-learn's scores, or "loss".
 
     Unlike `StrOptions` of all names, it imports the metrics only where another name than "loss" is looked up.
     """
@@ -118,7 +118,7 @@ def callback_context(estimator):
 
 
 def accepts_sample_weight(scorer):
-    """Whether a scorer, or a callable in its place, takes `sample_weight`."""
+    """Return True if a scorer, or a callable in its place, takes `sample_weight`."""
     if hasattr(scorer, "_accept_sample_weight"):
         return scorer._accept_sample_weight()
     # Before scikit-learn 1.7 a scorer that takes any keyword hands it on to a metric that may not.

@@ -70,7 +70,7 @@ def encode_labels(y):
 
 
 def _indicators(codes, n_classes):
-    """Whether rows have a class: one column for two classes, else one for each."""
+    """Indicators of the class of every row: one column for two classes, else one for each."""
     # A byte each: of many rows and classes, they would be most of the data.
     indicators = codes[:, None] == np.arange(n_classes)
     return indicators[:, 1:] if n_classes == 2 else indicators
@@ -84,9 +84,9 @@ def encode_more_labels(y, classes, multilabel, name="y"):
     y : ndarray of shape (n,) or (n, n_labels), or sparse matrix of shape (n, n_labels)
     classes : ndarray of shape (n_classes,)
     multilabel : bool
-        Whether rows have any number of labels.
+        True if rows have any number of labels.
     name : str
-        What messages call `y`.
+        Name of `y` in messages.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def encode_more_labels(y, classes, multilabel, name="y"):
 
 
 def weights_of_classes(class_weight, y, classes, indicators, multilabel):
-    """What every row weighs by its class, or by all its labels.
+    """Weight of every row by its class, or by all its labels.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def weights_of_classes(class_weight, y, classes, indicators, multilabel):
     classes : ndarray of shape (n_classes,)
     indicators : ndarray of shape (n, n_outputs), bool
     multilabel : bool
-        Whether rows have any number of labels.
+        True if rows have any number of labels.
 
     Returns
     -------

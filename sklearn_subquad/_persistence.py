@@ -1,4 +1,4 @@
-"""What estimators take from the installed distribution: the version they are stored with, the site they link to."""
+"""Facts from the installed distribution: the version they are stored with, the site they link to."""
 
 import warnings
 from importlib.metadata import metadata, version

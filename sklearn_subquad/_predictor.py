@@ -24,7 +24,7 @@ OUT_ACTIVATIONS = {
 
 
 class Predictor(MLPParameters):
-    """What is fitted, as plain arrays, scalars and dicts."""
+    """Fitted attributes, as plain arrays, scalars and dicts, and predictions from them."""
 
     # Set by `fit`.
     shifts_: NDArray[np.float64]

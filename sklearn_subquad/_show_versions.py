@@ -1,4 +1,4 @@
-"""What runs here: versions, SIMD level, BLAS, threads."""
+"""Report for issues: versions, SIMD level, BLAS, threads."""
 
 import platform
 import sys

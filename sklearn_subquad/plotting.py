@@ -1,4 +1,4 @@
-"""How a fit went, drawn by matplotlib."""
+"""Figures of a fit, drawn by matplotlib."""
 
 from collections.abc import Iterable, Mapping
 
@@ -58,9 +58,9 @@ class FitDisplay:
     error_curve : array-like of float or None, default=None
         Early-stopping error after 0, 1, ... steps or passes, in the unit of `loss_curve`.
     in_batches : bool, default=False
-        Whether the curves are over passes in batches of rows.
+        True if the curves are over passes in batches of rows.
     loss_name : str, default="Loss"
-        What loss and error are measured in, for the axis.
+        Unit of loss and error, for the axis.
     error_name : str, default="Early-stopping error"
         For the legend.
 
@@ -132,7 +132,7 @@ class FitDisplay:
         estimator : SubquadMLPRegressor, SubquadMLPClassifier or Pipeline
             Fitted; of a pipeline, the last step is taken, which is to be one of the two. It is not changed.
         panels : "all", {"loss", "density", "time"} or sequence of them, default="all"
-            What to draw, see `plot`.
+            Panels to draw, see `plot`.
         ax : matplotlib Axes, array-like of Axes or None, default=None
             Where to draw, see `plot`.
         yscale : {"auto", "linear", "log"}, default="auto"
@@ -198,7 +198,7 @@ class FitDisplay:
             One Axes per panel, in any shape; a single one for a single panel. None makes a new figure with the panels
             side by side.
         panels : "all", {"loss", "density", "time"} or sequence of them, default="all"
-            What to draw, in this order: "loss" is the training loss and the early-stopping error over the steps, with a
+            Panels to draw, in order: "loss" is the training loss and the early-stopping error over the steps, with a
             mark at the returned network; "density" the fraction of active neurons of every layer and, on an axis to the
             right, the rank of the updates that were pending; "time" the seconds of every phase. "all" is all three.
         yscale : {"auto", "linear", "log"}, default="auto"
@@ -383,7 +383,7 @@ def _styled(defaults, properties, **fixed):
 
 
 def _spans_decades(values):
-    """Whether values are easier to read on a logarithmic scale, and can be drawn on one."""
+    """Return True if values are easier to read on a logarithmic scale, and can be drawn on one."""
     drawable = len(values) > 0 and np.isfinite(values).all() and values.min() > 0
     return bool(drawable and values.max() >= _MIN_RATIO_FOR_LOG * values.min())
 

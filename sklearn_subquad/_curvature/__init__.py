@@ -1,1 +1,1 @@
-"""What a step is computed from: losses, the Jacobian and products with it, sketches, preconditioners."""
+"""Ingredients of a step: losses, the Jacobian and products with it, sketches, preconditioners."""

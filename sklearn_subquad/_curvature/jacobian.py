@@ -47,7 +47,7 @@ class Jacobian:
     Attributes
     ----------
     curvature : IdentityFactor, DiagonalFactor or SoftmaxFactor
-        What of S the Gram matrix leaves out: all that is not one number per row.
+        The part of S that the Gram matrix leaves out: all that is not one number per row.
     gram : GramMatrix
     probe_outputs : list of ndarray of shape (n, k)
         Every column of `probes` as cotangents of all rows' outputs, with the row scale but not S.
@@ -130,7 +130,7 @@ class Jacobian:
 
     @property
     def _probes_span_outputs(self):
-        """Whether the probes are the outputs themselves: then nothing else needs another backward pass."""
+        """True if the probes are the outputs themselves: then nothing else needs another backward pass."""
         return self.probes.shape[1] == self.n_outputs
 
     def _combined_cotangents(self, C):

@@ -129,9 +129,9 @@ class Loss(ABC):
     baseline : ndarray of shape (k,), float64
         Raw prediction of the best constant model, where it comes from `fit`.
     has_constant_curvature : bool
-        Whether the factor is the same at all outputs.
+        True if the factor is the same at all outputs.
     has_labels : bool
-        Whether targets are labels, so that rows may have another one: see `value_of_other_labels`.
+        True if targets are labels, so that rows may have another one: see `value_of_other_labels`.
 
     Notes
     -----
@@ -231,7 +231,7 @@ class SquaredError(Loss):
 
 
 class _LogLoss(Loss):
-    """What both log losses share."""
+    """Base class of both log losses."""
 
     has_labels = True
 

@@ -81,7 +81,7 @@ class _ReusedPreconditioner:
         ----------
         jacobian : Jacobian
         same_rows : bool
-            Whether the linearisation before was one of the same rows.
+            True if the linearisation before was one of the same rows.
         """
         # A curvature that has changed is no longer the one that was inverted.
         if same_rows and jacobian.curvature.is_identity and not self._worn_out():
@@ -119,7 +119,7 @@ class _ReusedPreconditioner:
             self._factors.append(_cholesky(self._matrix(scale), ridge, self._dtype))
 
     def _matrix(self, scale):
-        """What to factor for an output whose rows have these scales (n,), or for all of them (None)."""
+        """Matrix to factor for an output whose rows have these scales (n,), or for all of them (None)."""
         if scale is None:
             return self._mean_square * self._gram
         return self._gram * scale * scale[:, None]
@@ -378,7 +378,7 @@ def make_preconditioner(name, *, sketch, sketch_size, seed, n_outputs):
 
 
 def cheapest_preconditioner(n_rows, widths, densities, n_outputs, n_curvatures):
-    """What ``preconditioner="auto"`` means: "gram" while that is cheaper by a cost model, and "sketch" beyond.
+    """Choose "gram" while that is cheaper by a cost model, and "sketch" beyond.
 
     Parameters
     ----------

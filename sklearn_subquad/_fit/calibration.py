@@ -60,7 +60,7 @@ class HeldOutPath:
 
 
 def scores(outputs, independent):
-    """What probabilities are functions of: outputs, where each is for or against one label mapped to -1 and 1."""
+    """Scores behind probabilities: outputs, where each is for or against one label mapped to -1 and 1."""
     return 2 * outputs - 1 if independent else outputs
 
 
@@ -74,7 +74,7 @@ def fitted_inverse_temperature(rows, independent):
     ----------
     rows : HeldOutRows
     independent : bool
-        Whether every output is for or against one label, of two classes or of several labels that a row may have;
+        True if every output is for or against one label, of two classes or of several labels that a row may have;
         else they are those of classes, of which a row has one.
 
     Returns

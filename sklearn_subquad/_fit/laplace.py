@@ -1,4 +1,4 @@
-"""How sure predictions are: the linearised Laplace approximation in the space of a sketch."""
+"""Standard deviations of predictions: the linearised Laplace approximation in the space of a sketch."""
 
 from dataclasses import dataclass
 
@@ -156,7 +156,7 @@ def _features(network, x, size, seed):
 
 @dataclass
 class _LeftOutRows:
-    """What ridge regression says of every row when it is left out.
+    """Ridge regression, leaving out every row in turn.
 
     Attributes
     ----------

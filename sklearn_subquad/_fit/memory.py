@@ -1,4 +1,4 @@
-"""How much memory a fit takes."""
+"""The memory bill of a fit."""
 
 import itertools
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sklearn_subquad._solver.levenberg_marquardt import MIN_DAMPING_ROWS
 
 @dataclass(frozen=True)
 class FitSize:
-    """What decides how much memory a fit takes, and how much that is by the budget of doc/memory.md.
+    """Figures that decide the memory of a fit, and its bytes by the budget of doc/memory.md.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Every choice of a fit, made once and before it begins."""
+"""The plan of a fit, made once and before it begins."""
 
 import dataclasses
 import math
@@ -56,7 +56,7 @@ _MIN_STEP_FOR_THREADS = 400_000
 
 @dataclass(frozen=True)
 class FitPlan:
-    """What a fit will do: no "auto" is left, and nothing that follows decides again.
+    """Every choice of a fit: no "auto" is left, and nothing that follows decides again.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class FitPlan:
     n_jobs : int or None
         Threads, as joblib counts them.
     size : FitSize
-        What decides the bytes that the fit takes.
+        Figures that decide the bytes of the fit.
     seed : int
     """
 
@@ -118,7 +118,7 @@ class FitPlan:
         loss : str
             The parameter's, or "binary_log_loss" for independent labels.
         unit_variance_targets, covariance : bool
-            Whether targets are scaled, and whether the covariance of predictions is asked for.
+            True if targets are scaled, and if the covariance of predictions is asked for.
         validation : TrainingSet or None
         score : Score or None
         start : WarmStart or None
@@ -399,7 +399,7 @@ def _sketch_size(parameters, n_rows):
 
 
 def _solver_options(parameters, loss, in_batches, start, partial):
-    """What a solver is told whatever the rows of its steps are."""
+    """Options of the solver that do not depend on the rows of its steps."""
     return SolverOptions(
         max_iter=1 if partial else int(parameters.max_iter),
         tol=float(parameters.tol),

@@ -44,9 +44,9 @@ class Score:
             Fitted.
         rows : GivenRows
         source : str
-            What the rows are, for messages.
+            Name of the rows in messages.
         may_be_undefined : bool
-            Whether nan is an answer where rows lack a class, as it is for a constant model.
+            True if nan is an answer where rows lack a class, as it is for a constant model.
 
         Returns
         -------

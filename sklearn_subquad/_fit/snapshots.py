@@ -34,7 +34,7 @@ class Snapshots:
         inputs : InputScaling
         targets : TargetScaling
         held_out : HeldOutRows or None
-            What the network says of held-out rows.
+            Outputs for held-out rows.
         """
         temperature = None
         if self.calibrates and held_out is not None:
@@ -67,7 +67,7 @@ class FitInProgress:
     keeps : bool
         True where outputs of held-out rows are kept.
     path : HeldOutPath or None
-        What is known of rows that were held out from other fits, where this one holds out none.
+        Outputs for rows that were held out from other fits, where this one holds out none.
 
     Attributes
     ----------

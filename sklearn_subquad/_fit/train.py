@@ -55,9 +55,9 @@ class Trainer:
         None: the squared error of targets that are scaled.
     snapshots : Snapshots
     start : WarmStart or None
-        What fits go on from, instead of random weights. Its scalings stay.
+        Model that fits go on from, instead of random weights. Its scalings stay.
     score : Score or None
-        What says how good an estimator is on held-out rows; None: the loss.
+        Judges estimators on held-out rows; None: the loss does.
     progress : CallbackProgress or None
         Who is told of fits and steps.
     """
@@ -77,9 +77,9 @@ class Trainer:
         held_out : tuple of TrainingSet and slice or ndarray of int, or None
             Rows that say when to stop, as indices of a set.
         metric : ndarray of shape (d, d) or None
-            What features are multiplied by.
+            Matrix that features are multiplied by.
         path : HeldOutPath or None
-            What is known of rows that were held out from other fits.
+            Outputs for rows that were held out from other fits.
 
         Returns
         -------

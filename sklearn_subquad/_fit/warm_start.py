@@ -14,7 +14,7 @@ class WarmStart:
     Attributes
     ----------
     architecture : dict
-        What cannot change, in the terms of `Architecture`.
+        Whatever cannot change, in the terms of `Architecture`.
     init, init_scale
         As the network was initialised.
     inputs : InputScaling

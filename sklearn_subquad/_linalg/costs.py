@@ -1,4 +1,4 @@
-"""What the ways to fold factors into a weight matrix cost, relative to each other."""
+"""Operation counts of the ways to fold factors into a weight matrix."""
 
 from dataclasses import dataclass
 

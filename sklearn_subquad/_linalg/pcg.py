@@ -35,7 +35,7 @@ def pcg(operator, rhs, preconditioner, *, tol, max_iter, flexible=False):
         Stop once the residual's norm is at most `tol` times that of rhs.
     max_iter : int
     flexible : bool, default=False
-        Whether the preconditioner may be another one in every iteration, as one that iterates itself is. Directions are
+        True if the preconditioner may be another one in every iteration, as one that iterates itself is. Directions are
         then conjugate to the one before by Polak and Ribière's formula, which takes another array.
 
     Returns

@@ -39,7 +39,7 @@ def _controller():
 
 
 def blas_libraries():
-    """What threadpoolctl says of every BLAS in the process."""
+    """Return threadpoolctl's description of every BLAS in the process."""
     return _controller().info()
 
 

@@ -35,7 +35,7 @@ def shifted_relu(z, shift, gain, density):
     z : ColumnwiseSum of shape (n, m)
     shift, gain : float
     density : float
-        What the shift was calibrated for.
+        Fraction that the shift was calibrated for.
 
     Returns
     -------

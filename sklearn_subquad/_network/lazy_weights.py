@@ -23,7 +23,7 @@ class LazyWeights:
         factors add to queries with what a pass over the weights costs, and also flushes before a query that would
         cost more than folding the factors in.
     matmul : {"scatter", "blas", "strassen"} or None
-        How `flush` adds the factors, see `PackedMatrix.add_product`; None is the cheapest by a cost model.
+        Route by which `flush` adds the factors, see `PackedMatrix.add_product`; None is the cheapest by a cost model.
 
     Notes
     -----

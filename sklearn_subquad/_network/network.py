@@ -33,7 +33,7 @@ HIDDEN_NORM = 0.25
 
 @dataclass
 class Activations:
-    """What a forward pass leaves behind, for n rows.
+    """Result of a forward pass of n rows.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Activations:
 
 @dataclass
 class ActivationBlocks:
-    """What a forward pass leaves behind, for more rows than temporary arrays should have.
+    """Result of a forward pass of more rows than temporary arrays should have.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ class Architecture:
 
     @property
     def mirrored(self):
-        """Whether the last layer starts in pairs of equal neurons with opposite output weights.
+        """True if the last layer starts in pairs of equal neurons with opposite output weights.
 
         An odd width leaves one neuron without a partner, with output weight zero. Under top-k it can push
         one of a pair out of the active set, which leaves a small part of the random start.

@@ -1,4 +1,4 @@
-"""Early-stopping errors: what a fit's iterates are judged by."""
+"""Early-stopping errors, which judge the iterates of a fit."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _LEAST_SHARE = 1e-3
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a criterion says of a network.
+    """Judgement of a network by a criterion.
 
     Attributes
     ----------

@@ -34,7 +34,7 @@ def starting_damping(error_at, steady):
         Leave-one-out error of a first step, as a function of the damping. The dampings are tried upwards
         until the error has risen twice in a row.
     steady : bool
-        Whether the damping stays what it is, over batches of a loss with constant curvature.
+        True if the damping stays what it is, over batches of a loss with constant curvature.
     """
     factor, floor = _START_FACTOR, _START_FLOOR
     if steady:

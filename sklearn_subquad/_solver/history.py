@@ -1,4 +1,4 @@
-"""What a fit reports, as it goes on and at its end."""
+"""Report of a fit, as it goes on and at its end."""
 
 import time
 from dataclasses import dataclass, field
@@ -91,7 +91,7 @@ class ProgressTable:
     Parameters
     ----------
     unit, units, kept : str
-        What one iteration and several are called, and what the fit keeps at its end.
+        Names of one iteration, of several, and of the result.
     """
 
     def __init__(self, unit, units, kept):

@@ -69,7 +69,7 @@ class Solution:
     ridge : float
         The damping times the mean diagonal of J J^T.
     model_residual : ndarray of shape (n, k)
-        What the linear model leaves of the residual after the step ``J^T c``.
+        Residual of the linear model after the step ``J^T c``.
     """
 
     c: np.ndarray

@@ -1,4 +1,4 @@
-"""What a solver is told, every choice made."""
+"""Options of the solver, with every choice made."""
 
 from dataclasses import dataclass
 

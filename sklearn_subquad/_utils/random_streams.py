@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What random numbers are drawn for.
+    """Purposes that random numbers are drawn for.
 
     Initial weights have streams of their own besides: those that ``SeedSequence(seed)`` spawns, one per matrix, which
     differ from all of these.
