@@ -1,0 +1,104 @@
+"""Every choice of a fit, from parameters and the shape of the data."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._fit.data import TrainingSet
+from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
+
+
+def resolved(n, k=1, labels=False, partial=False, **parameters):
+    """The plan of a fit to n rows with k columns of targets, or of indicators of labels."""
+    model = (SubquadMLPClassifier if labels else SubquadMLPRegressor)(**parameters)
+    X = np.random.default_rng(0).standard_normal((n, 3)).astype(np.float32)
+    Y = (np.arange(n) % max(k, 2))[:, None] == np.arange(k) if labels else X[:, :1].repeat(k, axis=1).astype(np.float64)
+    data, _ = TrainingSet.of_distinct_rows(X, Y, np.ones(n), None)
+    others = {"unit_variance_targets": True, "covariance": False, "validation": None, "score": None, "start": None}
+    return FitPlan.resolve(model, resolve_architecture(model), data, 0, loss=model.loss, partial=partial, **others)
+
+
+@pytest.mark.parametrize(
+    ("data", "parameters", "expected"),
+    [
+        ((99,), {}, {"early_stopping": "loo", "n_parts": 0, "refits": False, "n_jobs": 1}),
+        ((100,), {}, {"early_stopping": "validation", "n_parts": 5, "refits": True}),
+        ((500,), {}, {"n_parts": 2, "refits": True, "n_jobs": None}),
+        ((1000, 3, True), {}, {"n_parts": 1, "refits": True}),
+        ((300, 3, True), {}, {"n_parts": 2}),
+        ((10_000,), {}, {"n_parts": 1, "refits": False}),
+        ((9990,), {}, {"n_parts": 1, "refits": True}),
+        # Not in batches, all rows are fitted again however many were held out.
+        ((10_000,), {"batch_size": 10_000}, {"n_parts": 1, "refits": True}),
+        ((500,), {"early_stopping": False}, {"early_stopping": False, "n_parts": 0, "refits": False}),
+        ((500,), {"loss": "poisson", "validation_fraction": 0.4}, {"n_parts": 1, "validation_fraction": 0.4}),
+        ((80,), {"loss": "poisson"}, {"early_stopping": "validation"}),
+        ((500,), {"feature_metric": "learned"}, {"learn_metric": True}),
+    ],
+)
+def test_held_out_parts(data, parameters, expected):
+    plan = resolved(*data, **parameters)
+    assert {name: getattr(plan, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "parameters", "expected"),
+    [
+        ((4096,), {}, {"in_batches": False, "batch_size": 4096, "cg_tol": 1e-2, "preconditioner": "gram"}),
+        ((4097,), {}, {"in_batches": True, "batch_size": 2048, "cg_tol": 0.3, "block_rows": None}),
+        ((1025, 2), {}, {"in_batches": True, "batch_size": 1024}),
+        ((256, 2, True), {}, {"in_batches": False}),
+        ((257, 2, True), {}, {"in_batches": True, "batch_size": 128}),
+        ((2000, 3, True), {}, {"batch_size": 250}),
+        ((2000, 3, True), {"loss": "log_loss"}, {"batch_size": 1024, "cg_tol": 0.1}),
+        ((300,), {"batch_size": np.int8(100)}, {"in_batches": True, "batch_size": 100}),
+        ((9000,), {"batch_size": 9000}, {"preconditioner": "sketch", "sketch_size": 2048, "block_rows": 8192}),
+        ((9000,), {"batch_size": 9000, "preconditioner": "gram"}, {"block_rows": None}),
+        ((50,), {"preconditioner": "sketch"}, {"preconditioner": "sketch", "sketch_size": 100}),
+        ((50,), {"sketch_size": 7, "damping": 2}, {"sketch_size": 7, "damping": 2.0}),
+        ((50,), {}, {"damping": None, "max_iter": 20, "warm_start": False}),
+        ((50, 1, False, True), {}, {"in_batches": True, "max_iter": 1}),
+    ],
+)
+def test_steps(data, parameters, expected):
+    solver = resolved(*data, **parameters).solver
+    assert {name: getattr(solver, name) for name in expected} == expected
+
+
+def test_costs_choose_later_what_depends_on_the_rank():
+    architecture = resolved(50, hidden_layer_sizes=(64, 32)).architecture
+    assert (architecture.max_rank, architecture.matmul) == (None, None)
+    told = resolved(50, hidden_layer_sizes=(64, 32), max_rank=5, matmul="blas", init_scale=0.5).architecture
+    assert (told.max_rank, told.matmul, told.init_scale) == (5, "blas", 0.5)
+
+
+def test_the_bill_reads_what_the_solver_reads():
+    plan = resolved(9000, batch_size=9000)
+    assert plan.size.block_rows == plan.solver.block_rows
+    assert plan.size.sketch_size == plan.solver.sketch_size
+    assert resolved(9000, batch_size=9000, preconditioner="gram").size.sketch_size == 0
+
+
+def test_plans_are_equal_where_all_choices_are_and_cannot_be_changed():
+    plan = resolved(120)
+    assert plan == resolved(120)
+    assert plan != resolved(120, tol=0.1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.loss = "poisson"
+
+
+def test_a_last_fit_takes_its_number_of_steps_whatever_the_loss_does():
+    plan = resolved(120).of_all_rows(7)
+    assert (plan.solver.max_iter, plan.solver.tol, plan.early_stopping) == (7, 0.0, False)
+    assert plan.solver.n_iter_no_change > 10**9
+
+
+def test_a_plan_prints_every_choice():
+    lines = str(resolved(120)).splitlines()
+    assert lines[0] == "rows:             120"
+    assert "early_stopping:   5 part(s) held out, then a fit to all rows" in lines
+    assert "in batches of at most 60" in str(resolved(120, batch_size=60))
+    assert "auto" not in str(resolved(120))
+    assert "leave-one-out errors" in str(resolved(50))
