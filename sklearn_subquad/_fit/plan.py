@@ -18,6 +18,7 @@ from sklearn_subquad._fit.held_out import held_out_part
 from sklearn_subquad._fit.laplace import covariance_sketch_size
 from sklearn_subquad._fit.memory import FitSize
 from sklearn_subquad._fit.scaling import InputScaling, effective_dimension
+from sklearn_subquad._linalg.threads import worker_threads
 from sklearn_subquad._memory import require_bytes
 from sklearn_subquad._network.activations import auto_density
 from sklearn_subquad._network.network import Architecture
@@ -143,9 +144,8 @@ class FitPlan:
         # What batches really have may be half of the most that they are allowed, for a part more than for all rows.
         rows_of_a_step = max(math.ceil(n / math.ceil(n / batch_size)) for n in {fitted, n_rows - n_held_out})
         n_curvatures = 1 if loss == "squared_error" else n_outputs
-        preconditioner = _preconditioner(
-            parameters, architecture, rows_of_a_step, n_outputs, n_curvatures, early_stopping
-        )
+        sizes = (rows_of_a_step, n_outputs, n_curvatures)
+        preconditioner = _preconditioner(parameters, architecture, *sizes, early_stopping)
         forms_gram = preconditioner == "gram" or early_stopping == "loo"
         sketch_size = _sketch_size(parameters, rows_of_a_step)
         solver = dataclasses.replace(
@@ -191,7 +191,9 @@ class FitPlan:
             seed=seed,
         )
         plan._require_memory(parameters)
-        return plan.with_metric(data, None)
+        # On one thread of BLAS, as in a fit.
+        with worker_threads(1):
+            return plan.with_metric(data, None)
 
     def with_metric(self, data, metric):
         """The same plan for features that are multiplied by a metric (d x d), or by none."""
