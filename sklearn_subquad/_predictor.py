@@ -132,7 +132,9 @@ class Predictor(MLPParameters):
         """The fitted network and its scalings, on the stored arrays."""
         state = self._state_
         network = Network.from_state(Architecture(**self._architecture_), state)
-        inputs = InputScaling(*(state[f"input_{name}"] for name in ("mean", "scale", "tolerance", "metric")))
+        # Models that were stored before constant features were told apart know of none.
+        tolerance = state.get("input_tolerance", np.full_like(state["input_mean"], np.nan))
+        inputs = InputScaling(state["input_mean"], state["input_scale"], tolerance, state["input_metric"])
         return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
 
     def _outputs(self, X, return_std=False):

@@ -95,3 +95,12 @@ def test_a_pickle_holds_arrays_and_what_python_has(name, written, expected, monk
     of_numpy = {found for found in recorder.found if found.startswith("numpy.")}
     assert {found.rpartition(".")[2] for found in of_numpy} <= {"ndarray", "dtype", "_reconstruct", "scalar"}
     assert recorder.found - of_numpy == {NAMES[name]}
+
+
+@STORED
+def test_models_of_before_constant_features_were_told_apart(name, expected):
+    model, X = load(name, "pickle"), expected["X"]
+    wanted = model.predict(X)
+    for key in ("input_tolerance", "weight_unit"):
+        del model._state_[key]
+    np.testing.assert_array_equal(model.predict(X), wanted)
