@@ -1,11 +1,10 @@
 """Gram matrices of the Jacobian's rows: K, which all outputs share, and one factor of it for every layer."""
 
 import numpy as np
-import scipy.linalg
 
 from sklearn_subquad._kernels import LANES
+from sklearn_subquad._linalg.cholesky import ShiftedMatrix
 from sklearn_subquad._linalg.packed import PackedMatrix, row_gram_columns, symmetric
-from sklearn_subquad._linalg.threads import blas_threads
 
 # The Gram matrices of all layers' inputs may take so many bytes, beyond which products go through folded weights.
 _LAYER_GRAM_BYTES = 1 << 30
@@ -81,7 +80,7 @@ class GramMatrix:
     def __init__(self, cotangents, outputs, layer_grams):
         self._cotangents, self._outputs, self._layer_grams = cotangents, outputs, layer_grams
         self._matrix = None
-        self._factor = (None, None)
+        self._shifted = (None, None)
 
     def matrix(self):
         """K in double precision; it is kept."""
@@ -108,21 +107,16 @@ class GramMatrix:
         layer *= grams.columns(grams.n_layers - 1, first, last)
         return total + layer / n_probes
 
-    def solve(self, ridge, R):
-        """``(K + ridge * I)^-1 R`` by Cholesky; the factor of the last ridge is kept.
+    def shifted(self, ridge):
+        """``K + ridge * I`` as a `ShiftedMatrix`; the last one is kept.
 
         Raises
         ------
         numpy.linalg.LinAlgError
             Where the matrix is not positive definite in double precision.
         """
-        n_rows = len(R)
-        if self._factor[0] != ridge:
-            shifted = self.matrix().copy()
-            shifted.flat[:: n_rows + 1] += ridge
-            with blas_threads(n_rows**3 / 3):
-                # The transpose of a symmetric matrix is stored as LAPACK wants it, and is not copied once more.
-                factor = scipy.linalg.cho_factor(shifted.T, lower=True, overwrite_a=True, check_finite=False)
-            self._factor = (ridge, factor)
-        with blas_threads(2 * n_rows**2 * R.shape[1]):
-            return scipy.linalg.cho_solve(self._factor[1], R, check_finite=False)
+        if self._shifted[0] != ridge:
+            # That of the last ridge goes first: two would take twice the memory.
+            self._shifted = (None, None)
+            self._shifted = (ridge, ShiftedMatrix(self.matrix(), ridge, self._outputs[0].dtype))
+        return self._shifted[1]

@@ -7,12 +7,12 @@ solver asks. `exact` says that `apply` is the solution itself, `varies` that it 
 import numpy as np
 import scipy.linalg
 from scipy.linalg.blas import dsymv, get_blas_funcs
-from scipy.linalg.lapack import get_lapack_funcs
 
 from sklearn_subquad._curvature.jacobian import MAX_SPANNED
 from sklearn_subquad._curvature.losses import SoftmaxFactor
 from sklearn_subquad._curvature.sketch import JacobianSketch
 from sklearn_subquad._curvature.sketch_features import sketch_features
+from sklearn_subquad._linalg.cholesky import SINGLE_RIDGE, cholesky, cholesky_solve, lower_inverse
 from sklearn_subquad._linalg.pcg import pcg
 from sklearn_subquad._linalg.threads import blas_threads
 
@@ -31,8 +31,6 @@ MAX_FACTORED_OUTPUTS = 32
 # Of the iterations with the Gram matrix alone, within those with the network: a closer solution costs more than the
 # outer iterations that it saves. Their number is bounded where rounding keeps them from the tolerance.
 _GRAM_TOL, _MAX_GRAM_ITER = 0.1, 200
-# They are in single precision where the ridge is above this share of a bound of the matrix's norm.
-_SINGLE_RIDGE = 10 * float(np.finfo(np.float32).eps)
 # A preconditioner of an earlier linearisation is kept until a solve does not converge, or takes more iterations than
 # the first one did by this factor and this number.
 _MORE_ITERATIONS, _SPARE_ITERATIONS = 1.5, 2
@@ -116,7 +114,7 @@ class _ReusedPreconditioner:
         # Those of the last ridge go first: all together would take twice the memory.
         self._factors = []
         for scale in [None] if self._scales is None else self._scales.T:
-            self._factors.append(_cholesky(self._matrix(scale), ridge, self._dtype))
+            self._factors.append(cholesky(self._matrix(scale), ridge, self._dtype))
 
     def _matrix(self, scale):
         """Matrix to factor for an output whose rows have these scales (n,), or for all of them (None)."""
@@ -136,7 +134,7 @@ class _ReusedPreconditioner:
 
     def _solve(self, factor, scale, R):
         """Solve for columns of R that share a factor."""
-        return _cholesky_solve(factor, R)
+        return cholesky_solve(factor, R)
 
     def observe(self, n_iter, converged):
         """Learn how many iterations an inner solve took, and whether they were enough."""
@@ -161,8 +159,8 @@ class ExactGram:
         self._ridge = ridge
 
     def apply(self, R):
-        """Solve for R (n x 1) in double precision; returns R's dtype."""
-        return self._jacobian.gram.solve(self._ridge, R).astype(R.dtype, copy=False)
+        """Solve for R (n x 1) to double precision; returns R's dtype."""
+        return self._jacobian.gram.shifted(self._ridge).solve(R).astype(R.dtype, copy=False)
 
     def observe(self, n_iter, converged):
         """Nothing to learn."""
@@ -207,16 +205,16 @@ class _IteratedGram:
         squares = np.square(curvature.output_scales(), dtype=np.float64)
         bound = float(np.diag(gram) @ squares.max(axis=1))
         # So rough a solution needs no double precision, unless rounding is near the ridge.
-        dtype = np.dtype(np.float32 if ridge > _SINGLE_RIDGE * bound else np.float64)
+        dtype = np.dtype(np.float32 if ridge > SINGLE_RIDGE * bound else np.float64)
         large = squares > 2 * squares.mean(axis=1, keepdims=True)
         row_scale = np.sqrt(np.where(large, 0.0, squares).sum(axis=1) / (~large).sum(axis=1))
         self._gram, self._curvature, self._ridge = gram.astype(dtype), curvature.astype(dtype), dtype.type(ridge)
         # Masks as numbers, which are multiplied with faster than places are looked up.
         self._others = (~large).astype(dtype)
         self._diagonal = np.where(large, 1 / (np.diag(gram)[:, None] * squares + ridge), 0.0).astype(dtype)
-        factor, _ = _cholesky(gram * row_scale * row_scale[:, None], ridge, dtype)
+        factor, _ = cholesky(gram * row_scale * row_scale[:, None], ridge, dtype)
         # A product with the inverse is much faster than two triangular solves.
-        self._inverse = _lower_inverse(factor).astype(dtype, copy=False)
+        self._inverse = lower_inverse(factor).astype(dtype, copy=False)
         self._symm = get_blas_funcs("symm", (self._inverse,))
 
     def solve(self, R):
@@ -259,13 +257,13 @@ class _SoftmaxGram:
         total = np.zeros((n, n), order="F")
         for p in curvature.probabilities.T.astype(np.float64):
             root = np.sqrt(p)
-            factor, _ = _cholesky(self._gram * root * root[:, None], 1.0, np.float64)
-            inner = _lower_inverse(factor)
+            factor, _ = cholesky(self._gram * root * root[:, None], 1.0, np.float64)
+            inner = lower_inverse(factor)
             inner *= root
             inner *= root[:, None]
             self._inner.append(inner)
             total += inner
-        self._total = _cholesky(total, 0.0, np.float64)
+        self._total = cholesky(total, 0.0, np.float64)
 
     def solve(self, R):
         R = R.astype(np.float64)
@@ -318,45 +316,16 @@ class SketchPreconditioner(_ReusedPreconditioner):
 
     def _solve(self, factor, scale, R):
         if not self._woodbury:
-            return _cholesky_solve(factor, R)
+            return cholesky_solve(factor, R)
         rows = R if scale is None else scale[:, None] * R
         with blas_threads(2 * self._features.size * R.shape[1]):
-            image = self._features @ _cholesky_solve(factor, self._features.T @ rows)
+            image = self._features @ cholesky_solve(factor, self._features.T @ rows)
         return (R - (self._mean_square if scale is None else scale[:, None]) * image) / self._ridge
 
 
 def _outer(rows):
     with blas_threads(2 * rows.size * len(rows)):
         return rows @ rows.T
-
-
-def _cholesky_solve(factor, R):
-    with blas_threads(2 * R.shape[0] * R.size):
-        return scipy.linalg.cho_solve(factor, R, check_finite=False)
-
-
-def _cholesky(matrix, ridge, dtype):
-    """Cholesky factor of ``matrix + ridge * I`` in that dtype, or in double precision where rounding forbids it."""
-    for precision in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
-        # A copy in Fortran's order, which LAPACK does not copy once more. Of a matrix that is in that order already
-        # only the lower triangle counts; of any other, symmetric one the transpose is as good.
-        shifted = np.array(matrix if matrix.flags.f_contiguous else matrix.T, dtype=precision, order="F")
-        shifted.flat[:: len(shifted) + 1] += ridge
-        try:
-            with blas_threads(len(shifted) ** 3 / 3):
-                return scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            if precision == np.float64:
-                raise
-
-
-def _lower_inverse(factor):
-    """Lower triangle of the inverse of what has this Cholesky factor, which is overwritten; above it is anything."""
-    potri = get_lapack_funcs("potri", (factor,))
-    with blas_threads(2 * len(factor) ** 3 / 3):
-        # Fails for a zero on the factor's diagonal only, which Cholesky has refused.
-        inverse, _ = potri(factor, lower=True, overwrite_c=True)
-    return inverse
 
 
 def make_preconditioner(name, *, sketch, sketch_size, seed, n_outputs):

@@ -129,15 +129,15 @@ class LeaveOneOutError:
         self._roots = np.sqrt(batch.sample_weight)[:, None]
         # A heavy row is fitted more closely than others: relative to a row of weight one.
         self._least_shares = _LEAST_SHARE / np.maximum(batch.sample_weight, 1)
+        self._mean = np.sqrt(batch.sample_weight / batch.sample_weight.sum())
         exact = n <= max_exact_rows
-        self._probes = np.eye(n) if exact else rng.choice([-1.0, 1.0], size=(n, self.N_PROBES))
-        mean = np.sqrt(batch.sample_weight / batch.sample_weight.sum())
-        self._start = self._probes - np.outer(mean, mean @ self._probes)
-        self._smoothed = self._start
-        shares = self._shares(self._start)
+        self._probes = None if exact else rng.choice([-1.0, 1.0], size=(n, self.N_PROBES))
+        # M times the probes, of which a first step alone needs none where it is exact.
+        self._smoothed, self._is_lost = None, False
+        shares = 1 - self._mean**2 if exact else self._shares(self._start())
         self._counted = shares >= self._least_shares
         self._left_out = self._roots * batch.Y / np.where(self._counted, shares, 1)[:, None]
-        self._set_left_out(np.zeros_like(batch.Y))
+        self._set_left_out(np.zeros_like(batch.Y), shares)
 
     def of_the_constant(self, network):
         """`Judgement` of the output zero, that of predicting the mean."""
@@ -159,15 +159,16 @@ class LeaveOneOutError:
         outputs : ndarray of shape (n, k)
             Of the network after the step.
         """
-        if self._smoothed is None:
+        if self._is_lost:
             return
+        smoothed = self._start() if self._smoothed is None else self._smoothed
         try:
-            self._smoothed = ridge * gram.solve(ridge, self._smoothed)
+            self._smoothed = ridge * gram.shifted(ridge).solve(smoothed)
         except np.linalg.LinAlgError:
             # Without this step's factor, every later error would come out too small.
-            self._smoothed = None
+            self._is_lost = True
             return
-        self._set_left_out(outputs)
+        self._set_left_out(outputs, self._shares(self._smoothed))
 
     def error_after_first_step(self, jacobian, ridge, residual):
         """Error that a first step with this ridge would have in the linear model.
@@ -178,13 +179,26 @@ class LeaveOneOutError:
         if scales is not None:
             # The Gram matrix is without the curvature; at the start, one number stands for all of it.
             ridge = ridge / np.square(scales, dtype=np.float64).mean()
-        shares = self._shares(ridge * jacobian.gram.solve(ridge, self._start))
-        scaled = ridge * jacobian.gram.solve(ridge, residual)
+        shifted = jacobian.gram.shifted(ridge)
+        if self._probes is None:
+            # The diagonal of ridge * (K + ridge * I)^-1 (I - m m^T), m being the direction of the mean.
+            mean = self._mean[:, None]
+            solution = shifted.solve(np.concatenate([mean, residual], axis=1))
+            shares = ridge * (shifted.inverse_diagonal() - self._mean * solution[:, 0])
+            scaled = ridge * solution[:, 1:]
+        else:
+            solution = shifted.solve(np.concatenate([self._start(), residual], axis=1))
+            shares = self._shares(ridge * solution[:, : self.N_PROBES])
+            scaled = ridge * solution[:, self.N_PROBES :]
         return self._mean_square(scaled / np.maximum(shares, self._least_shares)[:, None])
 
-    def _set_left_out(self, outputs):
+    def _start(self):
+        """The matrix that subtracts the mean, times the probes: times all unit vectors where it is exact."""
+        probes = np.eye(len(self._batch)) if self._probes is None else self._probes
+        return probes - np.outer(self._mean, self._mean @ probes)
+
+    def _set_left_out(self, outputs, shares):
         """Residuals of rows that are left out, where they can be told; the others keep the last that was known."""
-        shares = self._shares(self._smoothed)
         self._known = self._counted & (shares >= self._least_shares)
         residual = self._roots * (self._batch.Y - outputs)
         of_known = residual / np.where(self._known, shares, 1)[:, None]
@@ -193,16 +207,15 @@ class LeaveOneOutError:
     def _judgement(self):
         outputs = self._batch.Y - self._left_out / self._roots
         error = self._mean_square(self._left_out)
-        if self._smoothed is None or 2 * np.count_nonzero(self._known) < np.count_nonzero(self._counted):
+        if self._is_lost or 2 * np.count_nonzero(self._known) < np.count_nonzero(self._counted):
             error = np.inf
         return Judgement(error, error, outputs)
 
     def _shares(self, smoothed):
         """M_ii, given M times the probes."""
-        shares = np.einsum("ij,ij->i", self._probes, smoothed)
-        if self._probes.shape[1] == len(shares):
-            return shares
-        return np.full(len(shares), shares.sum() / self._probes.size)
+        if self._probes is None:
+            return np.diag(smoothed)
+        return np.full(len(smoothed), np.einsum("ij,ij->", self._probes, smoothed) / self._probes.size)
 
     def _mean_square(self, left_out):
         """Weighted mean of squares of residuals that are scaled by the roots of the weights."""

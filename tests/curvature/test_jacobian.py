@@ -12,6 +12,7 @@ from sklearn_subquad._curvature.jacobian_blocks import JacobianBlocks
 from sklearn_subquad._curvature.losses import DiagonalFactor, IdentityFactor, SoftmaxFactor
 from sklearn_subquad._curvature.sketch import JacobianSketch
 from sklearn_subquad._curvature.sketch_features import probe_factors, sketch_features
+from sklearn_subquad._linalg import cholesky as cholesky_module
 from sklearn_subquad._linalg.threads import worker_threads
 
 TOLERANCE = {"float32": 2e-4, "float64": 1e-10}
@@ -352,17 +353,17 @@ def test_gram_matrices_have_to_fit(monkeypatch):
 def test_gram_solve_follows_the_ridge(monkeypatch):
     at = Linearised(some_case(n_outputs=3, factor="softmax"))
     jacobian, rhs = at.jacobian(), np.random.default_rng(9).standard_normal((len(at.x), 2))
-    factored, cho_factor = [], gram_module.scipy.linalg.cho_factor
+    factored, cho_factor = [], cholesky_module.scipy.linalg.cho_factor
 
     def counting(matrix, **options):
         factored.append(matrix)
         return cho_factor(matrix, **options)
 
-    monkeypatch.setattr(gram_module.scipy.linalg, "cho_factor", counting)
+    monkeypatch.setattr(cholesky_module.scipy.linalg, "cho_factor", counting)
     gram = jacobian.gram.matrix().copy()
     for ridge in (0.1, 0.1, 10.0, 0.1):
         wanted = np.linalg.solve(gram + ridge * np.eye(len(at.x)), rhs)
-        np.testing.assert_allclose(jacobian.gram.solve(ridge, rhs), wanted, rtol=1e-8)
+        np.testing.assert_allclose(jacobian.gram.shifted(ridge).solve(rhs), wanted, rtol=1e-8)
     assert len(factored) == 3
     np.testing.assert_array_equal(jacobian.gram.matrix(), gram)
 
@@ -370,11 +371,11 @@ def test_gram_solve_follows_the_ridge(monkeypatch):
 def test_gram_solve_refuses_what_is_not_definite_and_goes_on():
     at = Linearised(some_case(n_outputs=1, factor="diagonal"))
     jacobian, rhs = at.jacobian(), np.ones((len(at.x), 1))
-    expected = jacobian.gram.solve(0.1, rhs)
+    expected = jacobian.gram.shifted(0.1).solve(rhs)
     for _ in range(2):
         with pytest.raises(np.linalg.LinAlgError):
-            jacobian.gram.solve(-1e6, rhs)
-    np.testing.assert_array_equal(jacobian.gram.solve(0.1, rhs), expected)
+            jacobian.gram.shifted(-1e6).solve(rhs)
+    np.testing.assert_array_equal(jacobian.gram.shifted(0.1).solve(rhs), expected)
 
 
 @pytest.mark.parametrize(("n_outputs", "n_random"), [(1, 3), (2, 1), (3, 1), (3, 3)])
