@@ -8,6 +8,7 @@ from sklearn_subquad._fit.calibration import HeldOutPath
 from sklearn_subquad._fit.data import calibration_rows
 from sklearn_subquad._fit.held_out import held_out_part
 from sklearn_subquad._fit.metric import average_gradient_outer_product, learned_metric
+from sklearn_subquad._linalg.threads import for_each_alone
 from sklearn_subquad._solver.stopping import StopReason
 
 
@@ -27,32 +28,46 @@ def fit_network(trainer, plan, validation=None):
     Returns
     -------
     FittedModel
+        Fits without held-out parts run side by side, unless somebody is told of their steps or gives scores.
         Its history describes the last fit, with the mean error curve of the parts, and the stop reason of the longest
         one unless the last fit took fewer steps than it was meant to. Seconds are summed over all.
     """
     if plan.early_stopping != "validation":
         return _fit(trainer, plan)[0]
-    data, histories, paths, moments = trainer.data, [], [], []
-    for part in range(plan.n_parts):
-        if validation is None:
-            fitting, held_out = held_out_part(data, plan.validation_fraction, plan.seed, part)
-            source, n_fitted, n_held_out = data, len(fitting), len(held_out)
-        else:
-            # Slices copy nothing.
-            fitting, held_out = slice(None), slice(None)
-            source, n_fitted, n_held_out = validation, len(data), len(validation)
-        if plan.solver.verbose:
-            print(f"Finding the number of steps: {n_fitted} rows to fit, {n_held_out} held out.")
-        model, of_part = _fit(trainer, plan, fitting=fitting, held_out=(source, held_out))
-        histories.append(model.history)
-        if model.history.stop_reason is StopReason.CALLBACK or not plan.refits:
-            return _with_seconds_of_all(model, histories)
-        paths.append(model.held_out)
-        moments.append(of_part)
-    # What only the last part needs is free before the last fit.
-    del model
+    histories, paths, moments = ([None] * plan.n_parts for _ in range(3))
+
+    def fit_part(part):
+        # Of the model nothing else is needed, and it is free.
+        model, moments[part] = _fit_part(trainer, plan, validation, part)
+        histories[part], paths[part] = model.history, model.held_out
+        return model
+
+    if trainer.is_watched or plan.solver.verbose or not plan.refits:
+        # One after the other, as it is told; each may be the last.
+        for part in range(plan.n_parts):
+            model = fit_part(part)
+            if model.history.stop_reason is StopReason.CALLBACK or not plan.refits:
+                return _with_seconds_of_all(model, histories[: part + 1])
+        del model
+    else:
+        for_each_alone(fit_part, plan.n_parts)
     metric = learned_metric(np.mean(moments, axis=0)) if plan.learn_metric else None
     return _with_seconds_of_all(_fit_all_rows(trainer, plan, metric, histories, paths), histories)
+
+
+def _fit_part(trainer, plan, validation, part):
+    """Fit without a held-out part, or to all rows where there is a validation set; returns as `_fit`."""
+    data = trainer.data
+    if validation is None:
+        fitting, held_out = held_out_part(data, plan.validation_fraction, plan.seed, part)
+        source, n_fitted, n_held_out = data, len(fitting), len(held_out)
+    else:
+        # Slices copy nothing.
+        fitting, held_out = slice(None), slice(None)
+        source, n_fitted, n_held_out = validation, len(data), len(validation)
+    if plan.solver.verbose:
+        print(f"Finding the number of steps: {n_fitted} rows to fit, {n_held_out} held out.")
+    return _fit(trainer, plan, fitting=fitting, held_out=(source, held_out))
 
 
 def _fit(trainer, plan, **part):

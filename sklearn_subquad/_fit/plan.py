@@ -18,7 +18,7 @@ from sklearn_subquad._fit.held_out import held_out_part
 from sklearn_subquad._fit.laplace import covariance_sketch_size
 from sklearn_subquad._fit.memory import FitSize
 from sklearn_subquad._fit.scaling import InputScaling, effective_dimension
-from sklearn_subquad._linalg.threads import worker_threads
+from sklearn_subquad._linalg.threads import resolve_n_jobs, worker_threads
 from sklearn_subquad._memory import require_bytes
 from sklearn_subquad._network.activations import auto_density
 from sklearn_subquad._network.network import Architecture
@@ -195,6 +195,12 @@ class FitPlan:
         with worker_threads(1):
             return plan.with_metric(data, None)
 
+    @property
+    def n_bytes(self):
+        """Bytes of all fits that run at once: those without held-out parts run side by side."""
+        n_fits = min(self.n_parts, resolve_n_jobs(self.n_jobs)) if self.refits else 1
+        return n_fits * (self.size.weight_bytes + self.size.row_bytes)
+
     def with_metric(self, data, metric):
         """The same plan for features that are multiplied by a metric (d x d), or by none."""
         if self.fixed_init_scale:
@@ -225,7 +231,7 @@ class FitPlan:
         elif size.sketch_size > default_sketch_size(size.rows_of_a_step):
             advice = f"sketch_size={size.sketch_size} is more than 'auto', which may be enough; or {advice}"
         require_bytes(
-            size.weight_bytes + size.row_bytes,
+            self.n_bytes,
             f"hidden_layer_sizes={size.widths} takes {size.weight_bytes:,} bytes of weights and, for {size.n_rows} "
             f"rows, about {size.row_bytes:,} more; {advice}",
         )
@@ -251,7 +257,7 @@ class FitPlan:
             ),
             "cg_tol": solver.cg_tol,
             "damping": "from leave-one-out errors of a first step" if solver.damping is None else solver.damping,
-            "memory": f"{(size.weight_bytes + size.row_bytes) / 1e6:.0f} MB at most",
+            "memory": f"{self.n_bytes / 1e6:.0f} MB at most",
         }
         return "\n".join(f"{name + ':':<18}{value}" for name, value in lines.items())
 

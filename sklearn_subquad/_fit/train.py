@@ -66,6 +66,11 @@ class Trainer:
         self.data, self._loss, self._snapshots = data, loss, snapshots
         self._start, self._score, self._progress = start, score, progress
 
+    @property
+    def is_watched(self):
+        """True where callbacks or scores, which are the user's code, follow the steps of a fit."""
+        return self._progress is not None or self._score is not None
+
     def train(self, plan, fitting=slice(None), held_out=None, metric=None, path=None):
         """Fit a network.
 

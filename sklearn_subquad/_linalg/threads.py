@@ -17,6 +17,7 @@ from contextvars import ContextVar
 
 import joblib
 from joblib.parallel import BACKENDS, get_active_backend
+from sklearn import config_context, get_config
 from threadpoolctl import ThreadpoolController
 
 # Operations of dense linear algebra from which more threads save more than their spinning costs afterwards.
@@ -147,3 +148,25 @@ def for_each(work, n_items):
         wait(others)
     for other in others:
         other.result()
+
+
+def for_each_alone(work, n_items):
+    """Call ``work(i)`` for every i in ``range(n_items)`` for items that are worth a thread each, as whole fits are.
+
+    Within each, `for_each` has an equal share of the threads: there are never more than the pool has. scikit-learn's
+    configuration is that of the caller.
+    """
+    pool, n_threads, owns_blas = _pool.get()
+    n_workers = max(1, min(n_threads, n_items))
+    share = (pool, n_threads // n_workers, owns_blas and n_workers == 1)
+    config = get_config()
+
+    def alone(i):
+        token = _pool.set(share)
+        try:
+            with config_context(**config):
+                work(i)
+        finally:
+            _pool.reset(token)
+
+    for_each(alone, n_items)

@@ -5,12 +5,14 @@ import joblib
 import numpy as np
 import pytest
 import threadpoolctl
+from sklearn import config_context, get_config
 
+from sklearn_subquad._linalg import threads
 from sklearn_subquad._linalg.columnwise import ColumnwiseSum, sparse_term
 from sklearn_subquad._linalg.packed import ROUTES, PackedMatrix, row_gram_columns, row_products, symmetric, times_dense
 from sklearn_subquad._linalg.sparse_rows import SparseRows
 from sklearn_subquad._linalg.threads import blas_threads as large_work
-from sklearn_subquad._linalg.threads import for_each, resolve_n_jobs, worker_threads
+from sklearn_subquad._linalg.threads import for_each, for_each_alone, resolve_n_jobs, worker_threads
 
 # Longer than any thread needs to get going; only a failing test waits as long.
 TIMEOUT = 30
@@ -342,3 +344,39 @@ def test_number_of_threads_does_not_change_a_bit_of_any_result(dtype, density, s
     for n_jobs in (2, 4):
         for name, array in results(n_jobs).items():
             assert array.tobytes() == expected[name].tobytes(), f"{name} with n_jobs={n_jobs}"
+
+
+@pytest.mark.parametrize(("n_jobs", "n_items"), [(1, 3), (2, 3), (3, 2), (4, 2), (5, 2), (4, 1)])
+def test_items_that_run_alone_share_the_threads(n_jobs, n_items):
+    """Never more threads than the pool has, the caller's configuration, and every item once."""
+    lock, running, most, done = threading.Lock(), set(), [0], []
+
+    def inner(_):
+        with lock:
+            running.add(threading.get_ident())
+            most[0] = max(most[0], len(running))
+        time.sleep(0.002)
+        with lock:
+            running.discard(threading.get_ident())
+
+    def item(i):
+        assert get_config()["working_memory"] == 7
+        for_each(inner, 6)
+        with lock:
+            done.append(i)
+
+    with worker_threads(n_jobs), config_context(working_memory=7):
+        for_each_alone(item, n_items)
+    assert sorted(done) == list(range(n_items))
+    assert most[0] <= n_jobs
+
+
+def test_an_item_that_fails_alone_ends_all_and_leaves_the_pool_as_it_was():
+    def failing(i):
+        if i == 1:
+            raise ValueError("item 1")
+
+    with worker_threads(2):
+        with pytest.raises(ValueError, match="item 1"):
+            for_each_alone(failing, 4)
+        assert threads._pool.get()[1] == 2
