@@ -50,16 +50,27 @@ class LayerGrams:
             self._matrices[depth] = PackedMatrix.from_dense(gram)
         return self._matrices[depth]
 
-    def columns(self, depth, first, last):
-        """Rows from `first` on of the columns `first` to `last` of a matrix: dense."""
+    def columns(self, depth, first, last, of_x=None):
+        """Rows from `first` on of the columns `first` to `last` of a matrix: dense, not to be changed.
+
+        `of_x` is what the caller has from `columns_of_x` for the same columns.
+        """
         if depth in self._matrices:
             return self._matrices[depth].tiles[first // LANES, first:, : last - first]
         h, x = self._inputs[depth]
-        of_x = None if x is None else x[first:] @ x[first:last].T
+        if x is not None and of_x is None:
+            of_x = x[first:] @ x[first:last].T
         if h is None:
             return of_x
-        of_h = row_gram_columns(h, first, last)
-        return of_h if of_x is None else np.add(of_h, of_x, out=of_h)
+        return row_gram_columns(h, first, last, None if x is None else of_x.copy())
+
+    def columns_of_x(self, first, last):
+        """The part of the features in `columns`, which all layers share; None where it is not needed."""
+        layers_of_x = [depth for depth, (_, x) in enumerate(self._inputs) if x is not None]
+        if all(depth in self._matrices for depth in layers_of_x):
+            return None
+        x = self._inputs[layers_of_x[0]][1]
+        return x[first:] @ x[first:last].T
 
 
 class GramMatrix:
@@ -97,15 +108,20 @@ class GramMatrix:
     def _columns(self, first, last):
         """Rows from `first` on of the columns `first` to `last`: all that is summed stays in the cache."""
         grams = self._layer_grams
-        n_probes = self._outputs[0].dtype.type(len(self._outputs))
-        total = np.zeros((len(self._outputs[0]) - first, last - first))
+        of_x = grams.columns_of_x(first, last)
+        # Sums of rounded numbers need no more precision than these.
+        total = np.zeros((len(self._outputs[0]) - first, last - first), dtype=self._outputs[0].dtype)
         for depth, of_probes in enumerate(zip(*self._cotangents, strict=True)):
-            layer = sum(row_gram_columns(u, first, last) for u in of_probes)
-            layer *= grams.columns(depth, first, last)
-            total += layer / n_probes
+            layer = None
+            for u in of_probes:
+                layer = row_gram_columns(u, first, last, layer)
+            layer *= grams.columns(depth, first, last, of_x)
+            total += layer
         layer = sum(C[first:] @ C[first:last].T for C in self._outputs)
-        layer *= grams.columns(grams.n_layers - 1, first, last)
-        return total + layer / n_probes
+        layer *= grams.columns(grams.n_layers - 1, first, last, of_x)
+        total += layer
+        total /= total.dtype.type(len(self._outputs))
+        return total
 
     def shifted(self, ridge):
         """``K + ridge * I`` as a `ShiftedMatrix`; the last one is kept.

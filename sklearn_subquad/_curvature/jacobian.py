@@ -115,10 +115,13 @@ class Jacobian:
                 dense, sparse = None, layers[depth].hidden_weights.backward_terms(U[depth])
         return U
 
-    def Jt(self, C):
-        """The change of the parameters by the transposed scaled Jacobian times C (n x k), as a `Step`."""
+    def Jt(self, C, U=None):
+        """The change of the parameters by the transposed scaled Jacobian times C (n x k), as a `Step`.
+
+        U are the `scaled_cotangents` of C, where they are known.
+        """
         x, hidden = self.activations.x, self.activations.hidden
-        U, C = self._combined_cotangents(C), self.output_cotangents(C)
+        U, C = self.scaled_cotangents(C) if U is None else U, self.output_cotangents(C)
         input_changes = [
             None if layer.input_weights is None else self._x_columns.forward(u.transposed())
             for layer, u in zip(self.network.layers, U, strict=True)
@@ -133,8 +136,8 @@ class Jacobian:
         """True if the probes are the outputs themselves: then nothing else needs another backward pass."""
         return self.probes.shape[1] == self.n_outputs
 
-    def _combined_cotangents(self, C):
-        """`cotangents` of ``output_cotangents(C)``."""
+    def scaled_cotangents(self, C):
+        """`cotangents` of ``output_cotangents(C)``: linear in C, and what `Jt` spends most of its time on."""
         if not self._probes_span_outputs:
             return self.cotangents(self.output_cotangents(C))
         by_layer, C = zip(*self.probe_cotangents, strict=True), self.curvature.apply(C)
@@ -164,16 +167,16 @@ class Jacobian:
             out += x @ folded.output_changes[1]
         return self._scaled(out)
 
-    def gram_matvec(self, C):
-        """``J Jt C`` for the scaled Jacobian (n x k).
+    def gram_matvec(self, C, U=None):
+        """``J Jt C`` for the scaled Jacobian (n x k); U as for `Jt`.
 
         With few rows every layer's part is ``(G G^T) U`` for the Gram matrix of the layer's inputs; with the outputs
         themselves as probes, the tangent at a layer then contracts with their cotangents, without any weights.
         """
         grams = self._layer_grams
         if not grams.pay:
-            return self.J(self.Jt(C))
-        U, last = self._combined_cotangents(C), grams.matrix(len(self.network.layers))
+            return self.J(self.Jt(C, U))
+        U, last = self.scaled_cotangents(C) if U is None else U, grams.matrix(len(self.network.layers))
         from_outputs = self._scaled(last.times(self.output_cotangents(C)))
         if self._probes_span_outputs:
             out = np.zeros((self.n_rows, self.n_outputs))

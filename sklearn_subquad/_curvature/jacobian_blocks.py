@@ -33,7 +33,11 @@ class JacobianBlocks:
         scales = [block.output_scales() for block in self.blocks]
         return None if scales[0] is None else np.concatenate(scales)
 
-    def Jt(self, C):
+    def scaled_cotangents(self, C):
+        """None: those of a block are made when they are needed, since no array is to have more rows."""
+        return
+
+    def Jt(self, C, U=None):
         """As of a `Jacobian`: a `Step` with one pair of factors per block."""
         first, *others = (block.Jt(part) for block, part in self._parts(C))
         for other in others:
@@ -43,7 +47,7 @@ class JacobianBlocks:
             first.output_changes = tuple(sums_of(first.output_changes, other.output_changes))
         return first
 
-    def gram_matvec(self, C):
+    def gram_matvec(self, C, U=None):
         """``J Jt C`` for the scaled Jacobian (n x k), through weights that the steps of all blocks are folded into."""
         folded = FoldedStep(self.network)
         for block, part in self._parts(C):

@@ -221,6 +221,7 @@ def symmetric(n, dtype, lower_columns):
         Exactly symmetric.
     """
     out = np.empty((n, n), dtype=dtype)
+    lower = np.tri(LANES, dtype=bool)
 
     def of_panel(panel):
         first, last = panel * LANES, min((panel + 1) * LANES, n)
@@ -228,17 +229,20 @@ def symmetric(n, dtype, lower_columns):
         out[last:, first:last] = columns[last - first :]
         out[first:last, last:] = columns[last - first :].T
         square = columns[: last - first]
-        out[first:last, first:last] = np.tril(square) + np.tril(square, -1).T
+        out[first:last, first:last] = np.where(lower[: last - first, : last - first], square, square.T)
 
     for_each(of_panel, PackedMatrix.n_panels(n))
     return out
 
 
-def row_gram_columns(A, first, last):
-    """``A[first:] @ A[first:last].T`` for sparse rows A (n x p): dense; from `first`, a multiple of 64, 64 at most."""
-    out = np.empty((A.shape[0] - first, last - first), dtype=A.dtype)
+def row_gram_columns(A, first, last, plus=None):
+    """``A[first:] @ A[first:last].T`` for sparse rows A (n x p): dense; from `first`, a multiple of 64, 64 at most.
+
+    It is added to `plus`, where there is one, in place.
+    """
+    out = np.empty((A.shape[0] - first, last - first), dtype=A.dtype) if plus is None else plus
     tile = A.panel_tile(first // LANES)[np.newaxis]
-    _kernels.forward(A.pattern, A.values, tile, out, 0, first)
+    _kernels.forward(A.pattern, A.values, tile, out, 0, first, plus is not None)
     return out
 
 

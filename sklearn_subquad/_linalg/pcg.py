@@ -23,7 +23,7 @@ class PCGResult:
     converged: bool
 
 
-def pcg(operator, rhs, preconditioner, *, tol, max_iter, flexible=False):
+def pcg(operator, rhs, preconditioner, *, tol, max_iter, flexible=False, advance=None):
     """Solve ``operator(C) = rhs`` for a symmetric positive definite operator.
 
     Parameters
@@ -37,6 +37,9 @@ def pcg(operator, rhs, preconditioner, *, tol, max_iter, flexible=False):
     flexible : bool, default=False
         True if the preconditioner may be another one in every iteration, as one that iterates itself is. Directions are
         then conjugate to the one before by Polak and Ribière's formula, which takes another array.
+    advance : callable or None, default=None
+        ``advance(length)`` is called whenever the solution moves, by so many times the array that the operator was
+        called with last: for what depends linearly on the solution.
 
     Returns
     -------
@@ -67,6 +70,8 @@ def pcg(operator, rhs, preconditioner, *, tol, max_iter, flexible=False):
             return PCGResult(solution, residual, n_iter, False)
         length = rhs.dtype.type(rho / curvature)
         solution = solution + length * direction
+        if advance is not None:
+            advance(length)
         residual_before = residual if flexible else None
         residual = residual - length * image
     converged = np.sqrt(_dot(residual, residual)) <= target

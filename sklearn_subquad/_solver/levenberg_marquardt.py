@@ -70,11 +70,14 @@ class Solution:
         The damping times the mean diagonal of J J^T.
     model_residual : ndarray of shape (n, k)
         Residual of the linear model after the step ``J^T c``.
+    cotangents : list of SparseRows or None
+        `Jacobian.scaled_cotangents` of c, where they are known.
     """
 
     c: np.ndarray
     ridge: float
     model_residual: np.ndarray
+    cotangents: list | None = None
 
 
 @dataclass
@@ -84,6 +87,29 @@ class AcceptedStep:
     solution: Solution
     undo: object
     point: Point
+
+
+class _DampedSystem:
+    """The operator ``J J^T + ridge I``; of a solution that is a sum of directions it adds up the cotangents as well."""
+
+    def __init__(self, jacobian, ridge):
+        self._jacobian, self._ridge = jacobian, ridge
+        self._of_direction = self.cotangents = None
+
+    def __call__(self, C):
+        self._of_direction = self._jacobian.scaled_cotangents(C)
+        return self._jacobian.gram_matvec(C, self._of_direction) + C.dtype.type(self._ridge) * C
+
+    def advance(self, length):
+        """The solution has moved by so many times the last direction."""
+        if self._of_direction is None:
+            return
+        moved = [u.scaled(length) for u in self._of_direction]
+        if self.cotangents is not None:
+            for mine, u in zip(self.cotangents, moved, strict=True):
+                mine.values += u.values
+        else:
+            self.cotangents = moved
 
 
 class LevenbergMarquardt:
@@ -246,7 +272,7 @@ class LevenbergMarquardt:
                 solution = self._inner_solve()
             if solution is not None:
                 with self._stopwatch.phase("update"):
-                    undo = self._network.apply(self.jacobian.Jt(solution.c))
+                    undo = self._network.apply(self.jacobian.Jt(solution.c, solution.cotangents))
                 point = self.evaluate(trial)
                 predicted = modelled_before - self._half_square(solution.model_residual[rows])
                 actual = loss_before - point.loss
@@ -283,7 +309,7 @@ class LevenbergMarquardt:
         if ridge == 0:
             # It underflows; the damping is raised until it does not.
             return None
-        rhs = self._residual
+        rhs, system = self._residual, _DampedSystem(self.jacobian, ridge)
         try:
             self._preconditioner.factor(ridge)
             if self._preconditioner.exact:
@@ -291,12 +317,13 @@ class LevenbergMarquardt:
                 self.n_cg_iter[-1] += 1
             else:
                 inner = pcg(
-                    lambda C: self.jacobian.gram_matvec(C) + C.dtype.type(ridge) * C,
+                    system,
                     rhs,
                     self._preconditioner.apply,
                     tol=self._options.cg_tol,
                     max_iter=self._options.max_cg_iter,
                     flexible=self._preconditioner.varies,
+                    advance=system.advance,
                 )
                 c, remainder = inner.solution, inner.residual
                 self.n_cg_iter[-1] += inner.n_iter
@@ -308,7 +335,7 @@ class LevenbergMarquardt:
         if not np.all(np.isfinite(c)):
             return None
         # J J^T c = r - remainder - ridge * c, so that the model needs no other product with J.
-        return Solution(c, ridge, ridge * c.astype(np.float64) + remainder)
+        return Solution(c, ridge, ridge * c.astype(np.float64) + remainder, system.cotangents)
 
     @staticmethod
     def _half_square(residual):

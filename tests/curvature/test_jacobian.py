@@ -93,6 +93,16 @@ class TestOperator:
             assert u.dtype == at.case.dtype
             assert g is previous
 
+    @pytest.mark.parametrize("regime", REGIMES)
+    def test_cotangents_that_are_known_are_used(self, at, regime, monkeypatch):
+        force(regime, monkeypatch)
+        jacobian, C = at.jacobian(), at.draw(5)
+        U = jacobian.scaled_cotangents(C)
+        image, step = jacobian.gram_matvec(C), as_vector(jacobian.Jt(C), at.network)
+        monkeypatch.setattr(Jacobian, "scaled_cotangents", None)
+        np.testing.assert_array_equal(jacobian.gram_matvec(C, U), image)
+        np.testing.assert_array_equal(as_vector(jacobian.Jt(C, U), at.network), step)
+
     def test_J_equals_the_dense_product(self, at):
         jacobian = at.jacobian()
         # Not a combination of the Jacobian's own rows: the dense parts are arbitrary.
@@ -318,9 +328,9 @@ def test_gram_matrices_of_the_layers_are_computed_once(monkeypatch):
     at = Linearised(some_case(n_layers=3))
     calls, row_gram_columns = [], gram_module.row_gram_columns
 
-    def counting(rows, first, last):
+    def counting(rows, *where):
         calls.append(rows)
-        return row_gram_columns(rows, first, last)
+        return row_gram_columns(rows, *where)
 
     # All rows are in one panel.
     monkeypatch.setattr(gram_module, "row_gram_columns", counting)

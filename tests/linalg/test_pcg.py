@@ -184,3 +184,20 @@ def test_flexible_iterations_bear_a_preconditioner_that_changes():
     assert flexible.converged
     # Every solution to a tenth leaves about a tenth of the residual.
     assert flexible.n_iter <= 10
+
+
+@pytest.mark.parametrize("flexible", [False, True])
+@pytest.mark.parametrize("max_iter", [0, 1, 3, 100])
+def test_who_follows_the_solution_can_add_it_up(max_iter, flexible):
+    A, rhs = definite_matrix(12, 20), right_hand_side(12, 2)
+    directions, solution = [], np.zeros_like(rhs)
+
+    def operator(C):
+        directions.append(C)
+        return A @ C
+
+    def advance(length):
+        solution[...] += length * directions[-1]
+
+    result = pcg(operator, rhs, identity, tol=1e-8, max_iter=max_iter, flexible=flexible, advance=advance)
+    np.testing.assert_array_equal(solution, result.solution)

@@ -65,9 +65,9 @@ def test_blocks_of_rows_give_the_fit_of_all_rows(preconditioner, loss, k, monkey
     blocks = []
     gram_matvec = JacobianBlocks.gram_matvec
 
-    def counting(self, C):
+    def counting(self, *C):
         blocks.append(len(self.blocks))
-        return gram_matvec(self, C)
+        return gram_matvec(self, *C)
 
     monkeypatch.setattr(JacobianBlocks, "gram_matvec", counting)
     in_blocks = estimator(loss, preconditioner=preconditioner).fit(X, y, weights)

@@ -8,6 +8,7 @@ from cases import DenseNetwork, fitting_problem, parameters
 from scipy.special import expit, softmax
 
 from sklearn_subquad._curvature.gram import GramMatrix
+from sklearn_subquad._curvature.jacobian import Jacobian
 from sklearn_subquad._curvature.losses import PoissonDeviance, SquaredError
 from sklearn_subquad._curvature.preconditioners import default_sketch_size
 from sklearn_subquad._solver import damping_schedule, levenberg_marquardt
@@ -230,6 +231,29 @@ def test_inexact_steps_in_both_precisions_are_near_the_exact_one(name, k, dtype,
     assert judged[-1][1] == pytest.approx(beside.model.decrease(change), rel=1e-2)
     assert parameters(network).dtype == np.float64
     assert network.dtype == dtype
+
+
+@pytest.mark.parametrize("max_cg_iter", [1, 3, 50])
+@pytest.mark.parametrize(("name", "k"), [("squared_error", 5), ("log_loss", 1), ("log_loss", 4), ("poisson", 2)])
+def test_a_step_takes_one_backward_pass_for_every_inner_iteration(name, k, max_cg_iter, monkeypatch):
+    network, data, loss = fitting_problem(name, k, n=20, weighted=True)
+    stepper = make_stepper(network, data, loss, damping=0.1, preconditioner="none", max_cg_iter=max_cg_iter)
+    linearise(stepper, data)
+    jacobian, passes, scaled_cotangents = stepper.jacobian, [], Jacobian.scaled_cotangents
+
+    def counting(self, C):
+        passes.append(1)
+        return scaled_cotangents(self, C)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Jacobian, "scaled_cotangents", counting)
+        accepted = stepper.step()
+    assert len(passes) == stepper.n_cg_iter[-1]
+    # Cotangents are those of the weights before the step.
+    network.revert(accepted.undo)
+    for mine, wanted in zip(accepted.solution.cotangents, jacobian.scaled_cotangents(accepted.solution.c), strict=True):
+        assert mine.pattern is wanted.pattern
+        np.testing.assert_allclose(mine.values, wanted.values, atol=1e-12 * np.abs(wanted.values).max())
 
 
 @pytest.mark.parametrize(("name", "k"), [("squared_error", 2), ("log_loss", 3), ("poisson", 1)])
