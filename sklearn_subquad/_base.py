@@ -17,6 +17,7 @@ from sklearn_subquad._fit.data import GivenRows, TrainingSet
 from sklearn_subquad._fit.folds import fit_network
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
+from sklearn_subquad._fit.plan_table import plan_table
 from sklearn_subquad._fit.scoring import Score
 from sklearn_subquad._fit.snapshots import Snapshots
 from sklearn_subquad._fit.train import Trainer
@@ -130,21 +131,23 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         weight_unit = None if start is None or not partial else start.weight_unit
         data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, given, weight_unit)
         context = callback_context(self)
-        plan = FitPlan.resolve(
-            self,
-            architecture,
-            data,
-            check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
-            loss=loss_name,
-            unit_variance_targets=unit_variance_targets,
-            covariance=covariance,
-            validation=validation,
-            score=score,
-            start=start,
-            partial=partial,
-        )
+        # On one thread of BLAS, as in a fit.
+        with worker_threads(1):
+            plan = FitPlan.resolve(
+                self,
+                architecture,
+                data,
+                check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
+                loss=loss_name,
+                unit_variance_targets=unit_variance_targets,
+                covariance=covariance,
+                validation=validation,
+                score=score,
+                start=start,
+                partial=partial,
+            )
         if plan.solver.verbose:
-            print(plan)
+            print(plan_table(plan))
         if score is not None and (given if validation is None else validation.given).sample_weight is not None:
             score.warn_without_weights()
         progress = None if context is None else CallbackProgress(self, context, given)

@@ -127,6 +127,13 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         "learned" makes every fit twice: the second time the features are multiplied by the fourth root of the second
         moments of the first network's gradients by them [2]_. It takes twice the time, and gains where outputs depend
         on few directions that are not those of the features. A fit that goes on from another keeps its metric.
+    n_bins : "auto", int or None, default="auto"
+        Piecewise-linear encoding: beside every feature, ramps that rise from 0 to 1 between two neighbouring ones of
+        `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [3]_.
+        Thresholds and steps in single features are then learned from few rows. Features of one or two values have none.
+        "auto" takes the cube root of the number of rows, at most 256 columns over the number of features, and none
+        where fewer than three bins are left. None leaves features as they are, which suits smooth functions of few
+        features and features that are alike, such as pixels. A fit that goes on from another keeps its ramps.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Without it, features should be centred and of unit scale already.
@@ -228,6 +235,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
        Subquadratic Time", arXiv:2112.07628, ITCS 2024.
     .. [2] A. Radhakrishnan, D. Beaglehole, P. Pandit, M. Belkin, "Mechanism for feature learning in neural networks and
        backpropagation-free machine learning models", Science 383, 2024.
+    .. [3] Y. Gorishniy, I. Rubachev, A. Babenko, "On embeddings for numerical features in tabular deep learning",
+       NeurIPS 2022.
 
     Examples
     --------
@@ -275,6 +284,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
         feature_metric: Literal["learned"] | None = None,
+        n_bins: Literal["auto"] | int | None = "auto",
         standardize: bool = True,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -305,6 +315,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             feature_metric=feature_metric,
+            n_bins=n_bins,
             standardize=standardize,
             n_jobs=n_jobs,
             random_state=random_state,

@@ -43,6 +43,7 @@ class MLPParameters(StampedEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "feature_metric": [StrOptions({"learned"}), None],
+        "n_bins": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left"), None],
         "standardize": ["boolean"],
         "n_jobs": [
             None,
@@ -80,6 +81,7 @@ class MLPParameters(StampedEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
         feature_metric: Literal["learned"] | None = None,
+        n_bins: Literal["auto"] | int | None = "auto",
         standardize: bool = True,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -109,6 +111,7 @@ class MLPParameters(StampedEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.feature_metric = feature_metric
+        self.n_bins = n_bins
         self.standardize = standardize
         self.n_jobs = n_jobs
         self.random_state = random_state

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_subquad._fit.data import CALIBRATION_ROWS
+from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling
 from sklearn_subquad._linalg.packed import PackedMatrix
@@ -74,6 +75,8 @@ class Predictor(MLPParameters):
                 "input_scale": inputs.scale,
                 "input_tolerance": inputs.tolerance,
                 "input_metric": inputs.metric,
+                "knots": None if inputs.encoding is None else inputs.encoding.knots,
+                "knot_counts": None if inputs.encoding is None else inputs.encoding.counts,
                 "target_mean": targets.mean,
                 "target_scale": targets.scale,
                 "laplace": None if laplace is None else laplace.to_state(),
@@ -134,7 +137,10 @@ class Predictor(MLPParameters):
         network = Network.from_state(Architecture(**self._architecture_), state)
         # Models that were stored before constant features were told apart know of none.
         tolerance = state.get("input_tolerance", np.full_like(state["input_mean"], np.nan))
-        inputs = InputScaling(state["input_mean"], state["input_scale"], tolerance, state["input_metric"])
+        encoding = None
+        if state.get("knots") is not None:
+            encoding = PiecewiseLinearEncoding(state["knots"], state["knot_counts"])
+        inputs = InputScaling(state["input_mean"], state["input_scale"], tolerance, state["input_metric"], encoding)
         return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
 
     def _outputs(self, X, return_std=False):

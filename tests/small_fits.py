@@ -20,7 +20,9 @@ OTHER_LOSSES = pytest.mark.parametrize(
 
 
 def small(estimator_class, **parameters):
-    return estimator_class(**{"hidden_layer_sizes": (64, 64), "max_iter": 4, "random_state": 0} | parameters)
+    """A small network on features as they are."""
+    defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 4, "n_bins": None, "random_state": 0}
+    return estimator_class(**defaults | parameters)
 
 
 def fixed_steps(estimator_class, n_steps, **parameters):

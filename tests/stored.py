@@ -3,6 +3,7 @@
 import numpy as np
 
 from sklearn_subquad import SubquadMLPClassifier
+from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
 from sklearn_subquad._fit.scaling import BIAS_FEATURE
 
 
@@ -39,6 +40,8 @@ def rounding_bound(model, X):
     """
     unit = np.finfo(X.dtype).eps / 2
     state = model._state_
+    if state.get("knots") is not None:
+        X = PiecewiseLinearEncoding(state["knots"], state["knot_counts"]).transform(X)
     x = (X.astype(np.float64) - state["input_mean"]) / state["input_scale"] / np.sqrt(X.shape[1])
     # Inputs are computed in double precision, then rounded; by a metric they are multiplied in X's precision.
     input_error = 2 * unit * abs(x)

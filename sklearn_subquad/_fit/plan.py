@@ -18,7 +18,7 @@ from sklearn_subquad._fit.held_out import held_out_part
 from sklearn_subquad._fit.laplace import covariance_sketch_size
 from sklearn_subquad._fit.memory import FitSize
 from sklearn_subquad._fit.scaling import InputScaling, effective_dimension
-from sklearn_subquad._linalg.threads import resolve_n_jobs, worker_threads
+from sklearn_subquad._linalg.threads import resolve_n_jobs
 from sklearn_subquad._memory import require_bytes
 from sklearn_subquad._network.activations import auto_density
 from sklearn_subquad._network.network import Architecture
@@ -51,6 +51,10 @@ _MAX_DIMENSION_ROWS, _MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS = 1024, 64, 1 << 23
 _MAX_PARTS, _MAX_PARTS_OF_INDICATORS = 5, 2
 # A fit in batches to the rest of so many held-out rows is not repeated with all rows: they would add little.
 _ENOUGH_WITHOUT = 1000
+# n_bins="auto": the cube root of the number of rows, as is best for a histogram (D. Freedman, P. Diaconis, "On the
+# histogram as a density estimator: L2 theory", 1981), but no more columns than the products with sparse rows hide, and
+# none where that leaves fewer bins than say more than the feature itself.
+_MAX_AUTO_COLUMNS, _MIN_AUTO_BINS = 256, 3
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
 _MIN_STEP_FOR_THREADS = 400_000
 
@@ -70,6 +74,8 @@ class FitPlan:
         Parts of the rows that are held out, one after the other; 0 without any, 1 for a validation set.
     refits : bool
         True where a last fit takes all rows, with the number of steps that the parts have told.
+    n_bins : int or None
+        Ramps of a feature at most, beside the feature itself; None without any.
     standardize, unit_variance_targets : bool
     learn_metric : bool
         True where every fit is repeated with a metric of the features that the first one has learned.
@@ -92,6 +98,7 @@ class FitPlan:
     validation_fraction: float
     n_parts: int
     refits: bool
+    n_bins: int | None
     standardize: bool
     unit_variance_targets: bool
     learn_metric: bool
@@ -135,9 +142,8 @@ class FitPlan:
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
         in_batches = partial or n_rows > batch_size
         early_stopping = not partial and _early_stopping(parameters, n_rows, in_batches, validation, score, start)
-        fraction = float(parameters.validation_fraction)
         splits = early_stopping == "validation" and validation is None
-        n_held_out = len(held_out_part(data, fraction, seed, 0)[1]) if splits else 0
+        n_held_out = len(held_out_part(data, parameters.validation_fraction, seed, 0)[1]) if splits else 0
         n_parts = _n_parts(data, n_held_out, loss) if splits else int(validation is not None)
         refits = splits and not (in_batches and n_parts * n_held_out >= _ENOUGH_WITHOUT)
         fitted = n_rows if refits or not splits else n_rows - n_held_out
@@ -155,12 +161,13 @@ class FitPlan:
             batch_size=batch_size,
             block_rows=None if forms_gram else MAX_SQUARE_ROWS,
         )
+        n_bins = _n_bins(parameters, *data.X.shape) if start is None else None
         size = FitSize(
             widths=architecture.widths,
             densities=architecture.densities,
             n_rows=n_rows,
             rows_of_a_step=rows_of_a_step,
-            n_inputs=data.X.shape[1] + 1,
+            n_inputs=_n_inputs(data, n_bins, start),
             n_outputs=n_outputs,
             itemsize=data.X.dtype.itemsize,
             topk=architecture.sparsifier == "topk",
@@ -177,9 +184,10 @@ class FitPlan:
             architecture=architecture,
             solver=solver,
             early_stopping=early_stopping,
-            validation_fraction=fraction,
+            validation_fraction=float(parameters.validation_fraction),
             n_parts=n_parts,
             refits=refits,
+            n_bins=n_bins,
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
             # What goes on from a start keeps its metric.
@@ -191,9 +199,7 @@ class FitPlan:
             seed=seed,
         )
         plan._require_memory(parameters)
-        # On one thread of BLAS, as in a fit.
-        with worker_threads(1):
-            return plan.with_metric(data, None)
+        return plan.with_metric(data, None)
 
     @property
     def n_bytes(self):
@@ -205,8 +211,8 @@ class FitPlan:
         """The same plan for features that are multiplied by a metric (d x d), or by none."""
         if self.fixed_init_scale:
             return self
-        inputs = InputScaling.fit(data.X, data.sample_weight, self.standardize, metric)
-        n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // data.X.shape[1]))
+        inputs = InputScaling.fit(data.X, data.sample_weight, self.standardize, metric, self.n_bins)
+        n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // len(inputs.mean)))
         data = data[drawn_rows(len(data), n_wanted, generator(self.seed, Stream.DIMENSION_ROWS))]
         # Without the constant.
         x = inputs.transform(data.X.astype(np.float64))[:, :-1]
@@ -235,31 +241,6 @@ class FitPlan:
             f"hidden_layer_sizes={size.widths} takes {size.weight_bytes:,} bytes of weights and, for {size.n_rows} "
             f"rows, about {size.row_bytes:,} more; {advice}",
         )
-
-    def __str__(self):
-        """A line for every choice, in the terms of the estimators' parameters."""
-        solver, architecture, size = self.solver, self.architecture, self.size
-        held_out = f"{self.n_parts} part(s) held out{', then a fit to all rows' if self.refits else ''}"
-        stopping = {"loo": "leave-one-out errors", "validation": held_out, False: "no row held out"}
-        lines = {
-            "rows": f"{size.n_rows}, in batches of at most {solver.batch_size}" if solver.in_batches else size.n_rows,
-            "loss": self.loss,
-            "layers": ", ".join(
-                f"{width} ({density:.2g} active)"
-                for width, density in zip(architecture.widths, architecture.densities, strict=True)
-            ),
-            "init, init_scale": f"{architecture.init}, {architecture.init_scale:.3g}",
-            "early_stopping": stopping[self.early_stopping],
-            "preconditioner": (
-                f"{solver.preconditioner} of {solver.sketch_size} columns"
-                if solver.preconditioner == "sketch"
-                else solver.preconditioner
-            ),
-            "cg_tol": solver.cg_tol,
-            "damping": "from leave-one-out errors of a first step" if solver.damping is None else solver.damping,
-            "memory": f"{self.n_bytes / 1e6:.0f} MB at most",
-        }
-        return "\n".join(f"{name + ':':<18}{value}" for name, value in lines.items())
 
 
 def resolve_architecture(parameters, start=None):
@@ -344,6 +325,23 @@ def _batch_size(parameters, n_rows, Y):
     else:
         at_once, part = _AUTO_BATCHES if Y.shape[1] == 1 else _AUTO_BATCHES_OF_OUTPUTS
     return n_rows if n_rows <= at_once else part
+
+
+def _n_bins(parameters, n_rows, n_features):
+    """Ramps of a feature at most, or None."""
+    if parameters.n_bins != "auto":
+        return parameters.n_bins
+    n_bins = min(round(n_rows ** (1 / 3)), _MAX_AUTO_COLUMNS // n_features)
+    return n_bins if n_bins >= _MIN_AUTO_BINS else None
+
+
+def _n_inputs(data, n_bins, start):
+    """Network inputs at most, the constant among them."""
+    if start is not None:
+        return len(start.inputs.mean) + 1
+    n_rows, n_features = data.X.shape
+    # There are no more ramps than rows.
+    return n_features * (1 + min(n_bins or 0, n_rows)) + 1
 
 
 def _n_parts(data, n_held_out, loss):

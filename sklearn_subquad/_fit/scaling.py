@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import entr
 from sklearn.utils import gen_batches
 
+from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
 from sklearn_subquad._linalg.threads import blas_threads
 
 # Rows that are scaled, and columns whose moments are taken, at a time: in double precision, whatever X is in.
@@ -65,19 +66,20 @@ def _column_moments(values, sample_weight, rounding):
     return mean * unit, *deviations, np.where(constant, rounding * unit, np.nan)
 
 
-def _standardise(values, mean, scale, out, tolerance=None, metric=None):
+def _standardise(values, mean, scale, out, tolerance=None, metric=None, encoding=None):
     """Write ``(values - mean) / scale`` to `out`, a part of the rows in double precision at a time.
 
-    Deviations up to the tolerance, where there is one for a column, are zero. With a metric the parts are multiplied by
-    it, in the precision of `out`.
+    Where there is an encoding, it comes before. Deviations up to the tolerance, where there is one for a column, are
+    zero. With a metric the parts are multiplied by it, in the precision of `out`.
     """
     n_products = 0
     if metric is not None:
-        n_products, metric = 2 * values.size * len(metric), metric.astype(out.dtype)
+        n_products, metric = 2 * out.size * len(metric), metric.astype(out.dtype)
     columns = [] if tolerance is None else np.flatnonzero(~np.isnan(tolerance))
     with blas_threads(n_products):
         for rows in gen_batches(len(values), _CHUNK_ROWS):
-            part = values[rows] - mean
+            part = values[rows] if encoding is None else encoding.transform(values[rows])
+            part = part - mean
             if len(columns):
                 deviations = part[:, columns]
                 part[:, columns] = np.where(np.abs(deviations) <= tolerance[columns], 0.0, deviations)
@@ -119,33 +121,45 @@ def effective_dimension(x, sample_weight):
 
 @dataclass
 class InputScaling:
-    """The map x -> [(x - mean) / scale @ metric / sqrt(d), bias feature].
+    """The map x -> [(encoding(x) - mean) / scale @ metric / sqrt(d), bias feature].
 
     Features that were constant are zero, but for new rows in which they are something else.
 
     Attributes
     ----------
-    mean, scale : ndarray of shape (n_features,), float64
-    tolerance : ndarray of shape (n_features,), float64
+    mean, scale : ndarray of shape (d,), float64
+        Of the features, and of their ramps where there is an encoding.
+    tolerance : ndarray of shape (d,), float64
         Of features that were constant, how far from the mean counts as rounding, and is zero; nan for others.
-    metric : ndarray of shape (n_features, n_features), float64, or None
+    metric : ndarray of shape (d, d), float64, or None
         None stands for the identity.
+    encoding : PiecewiseLinearEncoding or None
+        None: the features as they are.
     """
 
     mean: np.ndarray
     scale: np.ndarray
     tolerance: np.ndarray
     metric: np.ndarray | None = None
+    encoding: PiecewiseLinearEncoding | None = None
 
     @classmethod
-    def fit(cls, X, sample_weight, standardize, metric=None):
-        """Scaling of these rows. A metric is scaled so that it does not change their mean square."""
+    def fit(cls, X, sample_weight, standardize, metric=None, n_bins=None):
+        """Scaling of these rows, with ramps in so many bins of every feature, or none.
+
+        All ramps of a feature together have its variance, so that they are heard as much as the feature itself, however
+        many they are. A metric is scaled so that it does not change the rows' mean square.
+        """
         mean, deviation, largest, tolerance = _moments(X, sample_weight, _ROUNDING)
         scale = np.maximum(deviation, largest / _MAX_DEVIATION)
-        scaling = cls(mean, scale, tolerance)
-        constant = scaling.constant
+        constant = ~np.isnan(tolerance)
         if not standardize:
-            scaling.mean, scaling.scale = np.where(constant, mean, 0.0), np.ones_like(scale)
+            mean, scale = np.where(constant, mean, 0.0), np.ones_like(scale)
+        scaling = cls(mean, scale, tolerance)
+        if n_bins is not None:
+            scaling._add_ramps(
+                X, sample_weight, PiecewiseLinearEncoding.fit(X, sample_weight, constant, n_bins), deviation
+            )
         if metric is not None:
             measured = dataclasses.replace(scaling, metric=metric)
             before, after = (each._mean_square(X, sample_weight) for each in (scaling, measured))
@@ -153,8 +167,22 @@ class InputScaling:
             if after > 0:
                 scaling.metric = metric * np.sqrt(before / after)
                 # Gradients say nothing of them. Later parts of the data, where they vary, are to learn what they mean.
-                scaling.metric[constant, constant] = 1.0
+                scaling.metric[scaling.constant, scaling.constant] = 1.0
         return scaling
+
+    def _add_ramps(self, X, sample_weight, encoding, deviation):
+        """Let the encoding come before; `deviation` is that of the features as they are."""
+        means, scales = [self.mean], [self.scale]
+        for feature in np.flatnonzero(encoding.counts):
+            ramps = encoding.ramps(feature, X[:, feature])
+            mean, of_ramp, largest, _ = _moments(ramps, sample_weight)
+            # What the feature is multiplied by to have its present scale.
+            unit = self.scale[feature] / deviation[feature]
+            means.append(mean)
+            scales.append(np.maximum(of_ramp, largest / _MAX_DEVIATION) * np.sqrt(ramps.shape[1]) * unit)
+        self.mean, self.scale = np.concatenate(means), np.concatenate(scales)
+        self.tolerance = np.append(self.tolerance, np.full(len(self.mean) - len(self.tolerance), np.nan))
+        self.encoding = encoding if len(encoding.knots) else None
 
     @property
     def constant(self):
@@ -170,9 +198,10 @@ class InputScaling:
         return total / sample_weight.sum()
 
     def transform(self, X):
-        """Network inputs (n x (n_features + 1)) in X's floating dtype."""
-        out = np.empty((X.shape[0], X.shape[1] + 1), dtype=X.dtype)
-        _standardise(X, self.mean, self.scale * np.sqrt(X.shape[1]), out[:, :-1], self.tolerance, self.metric)
+        """Network inputs (n x (d + 1)) in X's floating dtype."""
+        d = len(self.mean)
+        out = np.empty((X.shape[0], d + 1), dtype=X.dtype)
+        _standardise(X, self.mean, self.scale * np.sqrt(d), out[:, :-1], self.tolerance, self.metric, self.encoding)
         out[:, -1] = BIAS_FEATURE
         return out
 

@@ -138,7 +138,7 @@ class Trainer:
         """Scaling of inputs and of targets for these rows."""
         if self._start is not None:
             return self._start.inputs, self._start.targets
-        inputs = InputScaling.fit(rows.X, rows.sample_weight, plan.standardize, metric)
+        inputs = InputScaling.fit(rows.X, rows.sample_weight, plan.standardize, metric, plan.n_bins)
         if self._loss is None:
             return inputs, TargetScaling.fit(rows.Y, rows.sample_weight, plan.unit_variance_targets)
         # The loss adds its baseline, and so do predictions.

@@ -584,7 +584,7 @@ class TestReuse:
 class TestManyOutputs:
     """Fits at the defaults but for narrow layers: inner solves reach their tolerance, in few iterations."""
 
-    OPTIONS = {"hidden_layer_sizes": (64, 64), "random_state": 0}
+    OPTIONS = {"hidden_layer_sizes": (64, 64), "n_bins": None, "random_state": 0}
 
     @pytest.fixture
     def solves(self, monkeypatch):

@@ -232,7 +232,7 @@ def test_every_pass_meets_every_row_once_in_other_batches(monkeypatch):
 
     monkeypatch.setattr(LevenbergMarquardt, "linearise", spy)
     X, y = training(SubquadMLPRegressor)
-    estimator = batched(SubquadMLPRegressor, batch_size=250, max_iter=2, early_stopping=False).fit(X, y)
+    estimator = batched(SubquadMLPRegressor, batch_size=250, max_iter=2, early_stopping=False, n_bins=None).fit(X, y)
     assert [len(batch) for batch in batches] == [200] * 6
     passes = [batches[:3], batches[3:]]
     everything = np.sort((X[:, 0] - estimator._state_["input_mean"][0]) / estimator._state_["input_scale"][0] / 5**0.5)
@@ -354,7 +354,8 @@ def test_short_steps_use_one_thread(batch_size, n_threads, monkeypatch):
     # 400,000 rows times neurons are a step to share.
     parameters = {"hidden_layer_sizes": (2667,), "early_stopping": False, "max_iter": 1, "n_jobs": 4}
     batched(SubquadMLPRegressor, batch_size=batch_size, **parameters).fit(X, y)
-    assert asked == [n_threads]
+    # The plan is made on one.
+    assert asked == [1, n_threads]
 
 
 @EVERY_LOSS
@@ -521,8 +522,8 @@ def test_unusual_data_give_a_finite_model(estimator_class, loss, early_stopping,
     predictions = outputs(estimator, X)
     assert np.isfinite(predictions).all()
     assert np.isfinite(estimator.loss_curve_).all()
-    # Who gets a constant is told so.
-    told = any(warning.category is ConvergenceWarning for warning in caught)
+    # Who gets a constant is told so; by such a damping, some steps are no more exact than rounding lets them be.
+    told = any("the model predicts the mean" in str(warning.message) for warning in caught)
     assert told == (estimator.best_iter_ == 0)
     assert edge == "constant features" or told == np.all(predictions == predictions[0])
 

@@ -29,7 +29,9 @@ def test_width_beyond_memory_is_refused_before_anything_is_allocated(Estimator, 
         y = y > 0
     model = Estimator(hidden_layer_sizes=(50_000, 50_000))
     tracemalloc.start()
-    with pytest.raises(MemoryError, match=r"hidden_layer_sizes=\(50000, 50000\) takes 10,00\d,\d+,\d+ bytes") as caught:
+    with pytest.raises(
+        MemoryError, match=r"hidden_layer_sizes=\(50000, 50000\) takes 10,0\d\d,\d+,\d+ bytes"
+    ) as caught:
         model.fit(X, y)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

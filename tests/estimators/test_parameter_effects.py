@@ -41,6 +41,8 @@ EFFECTS = [
     ("scoring", {"early_stopping": "validation"}, "loss", None, "validation_scores_"),
     ("n_iter_no_change", {"tol": 0.9, "early_stopping": False}, 1, 3, "n_iter_"),
     ("feature_metric", {"early_stopping": "validation"}, "learned", None, "phase_times_"),
+    ("n_bins", {}, "auto", None, "outputs"),
+    ("n_bins", {}, 3, 10, "outputs"),
     ("standardize", {}, True, False, "outputs"),
     ("random_state", {}, 0, 1, "outputs"),
 ]
@@ -62,6 +64,7 @@ PLAN_LINES = [
     "rows",
     "loss",
     "layers",
+    "n_bins",
     "init, init_scale",
     "early_stopping",
     "preconditioner",

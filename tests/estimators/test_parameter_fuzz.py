@@ -33,10 +33,13 @@ class Number:
     low_counts: bool = True
     high_counts: bool = False
     auto: bool = False
+    none: bool = False
 
     def allows(self, value):
         if isinstance(value, str):
             return self.auto and value == "auto"
+        if value is None:
+            return self.none
         if not isinstance(value, self.kind):
             return False
         return (value > self.low or (self.low_counts and value == self.low)) and (
@@ -49,7 +52,7 @@ class Number:
         if self.kind is Real:
             low = self.low if self.low_counts else np.nextafter(self.low, 1)
             high = 1e300 if self.high == np.inf else self.high if self.high_counts else np.nextafter(self.high, 0)
-        return [low, high] + ["auto"] * self.auto
+        return [low, high] + ["auto"] * self.auto + [None] * self.none
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ PARAMETERS = {
     "validation_fraction": Number(Real, 0, 1, low_counts=False),
     "n_iter_no_change": COUNT,
     "feature_metric": Choice(("learned", None)),
+    "n_bins": Number(Integral, 2, auto=True, none=True),
     "standardize": FLAG,
     "n_jobs": Other(
         lambda value: value is None or (isinstance(value, Integral) and value != 0), (None, 1, 2, -1, -HUGE, np.int8(1))

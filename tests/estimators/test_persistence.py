@@ -163,8 +163,10 @@ def test_a_pickle_holds_the_parameters_and_little_else(estimator_class, options,
     parameters = array_bytes(model._state_)
     # Of widths that are multiples of 64 nothing is padded; the rest is the scaling and the covariance.
     dense = array_bytes(model.coefs_ + model.intercepts_)
-    laplace, metric = model._state_["laplace"], model._state_["input_metric"]
-    assert parameters - array_bytes([metric, laplace]) - dense < 1024
+    state = model._state_
+    # A few numbers for every input.
+    scaling = [state[name] for name in ("input_mean", "input_scale", "input_tolerance", "knots", "knot_counts")]
+    assert parameters - array_bytes([state["laplace"], state["input_metric"], scaling]) - dense < 1024
     stored = len(pickle.dumps(model))
     assert parameters < stored < parameters + 4096
     if parameters > 40_960:

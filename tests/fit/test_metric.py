@@ -136,7 +136,8 @@ def one_direction(estimator_class, n=600, d=12):
 
 def model(estimator_class, **parameters):
     return estimator_class(
-        **{"hidden_layer_sizes": (256, 256), "random_state": 0, "max_iter": 10, "feature_metric": "learned"}
+        **{"hidden_layer_sizes": (256, 256), "random_state": 0, "max_iter": 10, "n_bins": None}
+        | {"feature_metric": "learned"}
         | parameters
     )
 

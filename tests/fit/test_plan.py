@@ -8,6 +8,7 @@ import pytest
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
+from sklearn_subquad._fit.plan_table import plan_table
 
 
 def resolved(n, k=1, labels=False, partial=False, **parameters):
@@ -96,9 +97,9 @@ def test_a_last_fit_takes_its_number_of_steps_whatever_the_loss_does():
 
 
 def test_a_plan_prints_every_choice():
-    lines = str(resolved(120)).splitlines()
+    lines = plan_table(resolved(120)).splitlines()
     assert lines[0] == "rows:             120"
     assert "early_stopping:   5 part(s) held out, then a fit to all rows" in lines
-    assert "in batches of at most 60" in str(resolved(120, batch_size=60))
-    assert "auto" not in str(resolved(120))
-    assert "leave-one-out errors" in str(resolved(50))
+    assert "in batches of at most 60" in plan_table(resolved(120, batch_size=60))
+    assert "auto" not in plan_table(resolved(120))
+    assert "leave-one-out errors" in plan_table(resolved(50))

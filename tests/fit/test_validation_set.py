@@ -13,7 +13,7 @@ from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._fit import plan
 from sklearn_subquad._fit.train import Trainer
 
-SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 8, "random_state": 0}
+SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 8, "n_bins": None, "random_state": 0}
 N = 300
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 BATCHES = pytest.mark.parametrize("batch_size", ["auto", 60])

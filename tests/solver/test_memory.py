@@ -101,7 +101,7 @@ def test_class_indicators_are_never_doubles(loss):
     X, y = rng.standard_normal((n, 2), dtype=np.float32), rng.integers(n_classes, size=n)
     parameters = {"preconditioner": "none", "damping": 1e6, "cg_tol": 0.5, "batch_size": 5000, "max_iter": 1}
     model = SubquadMLPClassifier(
-        hidden_layer_sizes=(2,), loss=loss, early_stopping=False, n_jobs=1, random_state=0, **parameters
+        hidden_layer_sizes=(2,), loss=loss, early_stopping=False, n_bins=None, n_jobs=1, random_state=0, **parameters
     )
     _, peak = peak_of(lambda: model.fit(X, y))
     # A byte each, in single precision as targets, and once more as outputs that are zero; batches have an eighth of it.

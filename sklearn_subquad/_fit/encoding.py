@@ -1,0 +1,86 @@
+"""Piecewise-linear encoding of features: ramps between quantiles, beside the features themselves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class PiecewiseLinearEncoding:
+    """The map from x to x and, for every feature, ramps ``clip((x - k_t) / (k_{t+1} - k_t), 0, 1)`` between its knots.
+
+    A ramp rises where rows are dense and is flat elsewhere, so that what a neuron makes of one is local: thresholds and
+    steps, which a smooth function of the feature reaches only with large weights, are near at hand. Beyond the outer
+    knots all ramps are constant; the feature itself goes on.
+
+    Attributes
+    ----------
+    knots : ndarray of shape (n_knots,), float64
+        Those of all features, ascending for each.
+    counts : ndarray of shape (n_features,), int
+        Knots of every feature: none, or at least three.
+
+    References
+    ----------
+    Y. Gorishniy, I. Rubachev, A. Babenko, "On embeddings for numerical features in tabular deep learning", NeurIPS
+    2022, section 3.2.
+    """
+
+    knots: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def fit(cls, X, sample_weight, constant, n_bins):
+        """Knots at weighted quantiles of these rows; a feature of fewer different values has one at each.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, n_features)
+        sample_weight : ndarray of shape (n,), positive
+        constant : ndarray of shape (n_features,), bool
+            Features that do not vary but for rounding. Like those of two values, of which a ramp says no more than the
+            feature itself, they have no knots.
+        n_bins : int
+            Ramps of a feature at most.
+        """
+        knots = [
+            np.empty(0) if is_constant else _knots(x, sample_weight, n_bins)
+            for x, is_constant in zip(X.T, constant, strict=True)
+        ]
+        return cls(np.concatenate(knots), np.array([len(each) for each in knots]))
+
+    @property
+    def n_ramps(self):
+        """Ramps of every feature."""
+        return np.maximum(self.counts - 1, 0)
+
+    @property
+    def n_columns(self):
+        """Of encoded rows."""
+        return len(self.counts) + int(self.n_ramps.sum())
+
+    def ramps(self, feature, x):
+        """Ramps (n x n_ramps[feature]) of that feature's values (n,), in their dtype."""
+        last = self.counts[: feature + 1].sum()
+        knots = self.knots[last - self.counts[feature] : last].astype(x.dtype)
+        # Neighbouring knots may be so close that a quotient leaves the range, and knots in double precision may be the
+        # same number in single: then the ramp is a step.
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            ramps = (x[:, None] - knots[:-1]) / np.diff(knots)
+        return np.clip(np.nan_to_num(ramps, nan=1.0), 0, 1)
+
+    def transform(self, X):
+        """Encoded rows (n x n_columns), features first, in X's dtype."""
+        of_features = [self.ramps(feature, X[:, feature]) for feature in np.flatnonzero(self.counts)]
+        return np.concatenate([X, *of_features], axis=1)
+
+
+def _knots(x, sample_weight, n_bins):
+    """Different values of x at n_bins + 1 levels of its distribution, or all where there are no more; none for two."""
+    values, of_row = np.unique(x, return_inverse=True)
+    if len(values) > n_bins + 1:
+        weight_up_to = np.cumsum(np.bincount(of_row, weights=sample_weight))
+        # Rounding of the sums is not to move a level to the next value.
+        levels = np.linspace(0, weight_up_to[-1], n_bins + 1) * (1 - 1e-9)
+        values = values[np.unique(np.searchsorted(weight_up_to, levels))]
+    return values.astype(np.float64) if len(values) > 2 else np.empty(0)
