@@ -1,5 +1,6 @@
 """Fits of both estimators: validation, the plan, fitted attributes, warnings."""
 
+import dataclasses
 import math
 import time
 import warnings
@@ -11,10 +12,10 @@ from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._compat import CallbackSupportMixin, callback_context, check_sample_weight
 from sklearn_subquad._curvature.losses import loss_with_baseline, make_loss
-from sklearn_subquad._fit.calibration import fitted_inverse_temperature
+from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature
 from sklearn_subquad._fit.callbacks import CallbackProgress
+from sklearn_subquad._fit.committee import fit_committee
 from sklearn_subquad._fit.data import GivenRows, TrainingSet
-from sklearn_subquad._fit.folds import fit_network
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
 from sklearn_subquad._fit.plan_table import plan_table
@@ -24,7 +25,7 @@ from sklearn_subquad._fit.train import Trainer
 from sklearn_subquad._fit.warm_start import WarmStart
 from sklearn_subquad._linalg.threads import worker_threads
 from sklearn_subquad._memory import densified
-from sklearn_subquad._predictor import OUT_ACTIVATIONS, Predictor
+from sklearn_subquad._predictor import OUT_ACTIVATIONS, Predictor, outputs_of
 from sklearn_subquad._solver.stopping import StopReason
 from sklearn_subquad._utils.missing import named_errors
 
@@ -55,9 +56,13 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         """The fitted model as a `WarmStart`, or None where there is none."""
         if not self.__sklearn_is_fitted__():
             return None
-        _, inputs, targets = self._model()
-        fixed = {name: value for name, value in self._architecture_.items() if name != "init_scale"}
-        return WarmStart(fixed, self.init_, self.init_scale_, inputs, targets, self._state_)
+        starts = []
+        for attributes in self._networks():
+            architecture, state = attributes["_architecture_"], attributes["_state_"]
+            _, inputs, targets = self._model(architecture, state)
+            fixed = {name: value for name, value in architecture.items() if name != "init_scale"}
+            starts.append(WarmStart(fixed, attributes["init_"], attributes["init_scale_"], inputs, targets, state))
+        return dataclasses.replace(starts[0], others=tuple(starts[1:]))
 
     def _validated_data(self, X, y, start, **checks):
         """Features and targets, in the precision and with the features of a start where there is one."""
@@ -78,11 +83,14 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         added_up = () if start is None else ("n_iter_", "loss_curve_", "n_cg_iter_", "rank_curve_")
         before = {name: getattr(self, name) for name in added_up}
         densities = [] if start is None else [self.density_curve_]
-        temperature = None if start is None else self._state_["sharpness"]
+        temperature = None if start is None else self._state_.get("sharpness")
         self._fit_network(X, Y, sample_weight, start=start, partial=True, **options)
-        found = self.damping_ if np.isfinite(self.damping_) else np.inf
-        least = found if start is None else min(found, start.batch_damping)
-        self._state_ |= {"sharpness": temperature, "batch_damping": least}
+        for number, attributes in enumerate(self._networks()):
+            damping = attributes["damping_"]
+            found = damping if np.isfinite(damping) else np.inf
+            least = found if start is None else min(found, start.networks[number].batch_damping)
+            attributes["_state_"]["batch_damping"] = least
+        self._state_["sharpness"] = temperature
         for name, value in before.items():
             setattr(self, name, value + getattr(self, name))
         self.density_curve_ = np.concatenate([*densities, self.density_curve_])
@@ -153,16 +161,31 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         progress = None if context is None else CallbackProgress(self, context, given)
         snapshots = Snapshots(self, loss_name, calibration, independent_labels)
         trainer = Trainer(data, _loss(plan, data, start), snapshots, start, score, progress)
-        with worker_threads(plan.n_jobs):
-            model = fit_network(trainer, plan, validation)
-            _warn(model.history, plan)
-            laplace = self._laplace(model, plan.seed) if covariance else None
+        histories, out_of_fold = [], np.empty(data.Y.shape if plan.held_out.in_folds else 0)
+
+        def finish(plan_of_it, model, held_out):
+            """What is kept of a network."""
+            histories.append(model.history)
+            laplace = self._laplace(model, plan_of_it.seed) if covariance else None
             temperature = None
-            if model.held_out is not None:
+            if plan.held_out.in_folds:
+                out_of_fold[held_out] = outputs_of(data.X[held_out], model)
+            elif model.held_out is not None:
                 temperature = fitted_inverse_temperature(model.held_out_rows, independent_labels)
             densities = self._measure_densities(model, data.X)
-            self._set_fitted(model, plan, score is not None, densities, laplace, temperature)
-            self._state_["weight_unit"] = weight_unit
+            return self._fitted_attributes(model, plan, score is not None, densities, laplace, temperature)
+
+        with worker_threads(plan.n_jobs):
+            networks = fit_committee(trainer, plan, validation, finish)
+        _warn(histories, plan)
+        self._set_fitted(networks)
+        for attributes in self._networks():
+            attributes["_state_"]["weight_unit"] = weight_unit
+        if plan.held_out.in_folds and len(networks) == plan.n_networks:
+            if calibration:
+                rows = HeldOutRows(out_of_fold, data.Y, data.sample_weight, len(data))
+                self._state_["sharpness"] = fitted_inverse_temperature(rows, independent_labels)
+            self._set_out_of_fold(out_of_fold, data)
         if progress is not None:
             progress.end()
 
@@ -235,8 +258,10 @@ def _loss(plan, data, start):
     return make_loss(plan.loss, data.Y, data.sample_weight)
 
 
-def _warn(history, plan):
+def _warn(histories, plan):
     """Tell the user of a constant model, and of steps that are mostly inexact."""
+    # Of several networks, some may be constant.
+    history = max(histories, key=lambda history: history.best_iter)
     # Where the fit ends before the first step because targets are fitted, they are constant themselves.
     fitted_at_once = history.stop_reason is StopReason.INTERPOLATED and not history.took_steps
     message = None

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_expit, log_softmax
+from scipy.special import log_expit, log_softmax, logsumexp
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import type_of_target
 
@@ -42,7 +42,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
     Parameters
     ----------
-    hidden_layer_sizes : int or sequence of int, default=(1024, 1024)
+    hidden_layer_sizes : int or sequence of int, default=(512, 512)
         Widths of the hidden layers. Wider is usually better and never needs another setting to be changed.
     loss : {"squared_error", "log_loss"}, default="squared_error"
         Loss to minimise: the squared error of class indicators, or the log loss of probabilities (softmax; for two
@@ -107,19 +107,25 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
-        Choice of the number of steps. "loo" follows an approximate leave-one-out error of the squared error and
-        returns the best iterate. "validation" finds the best number of steps on a held-out part (where they are
-        smaller than 100 rows on two of them, for the log loss on up to five) and then fits again on all rows with that
-        number; in batches that leave 1,000 rows or more out, it keeps the best average of iterates, and they stay out.
-        False takes steps until the training loss does not fall any more.
+        Choice of the number of steps. "validation" holds a fold of the rows out of every network (`n_folds`), whose
+        error says which of its iterates is kept. "loo" follows an approximate leave-one-out error of the squared error
+        and returns the best iterate. False takes steps until the training loss does not fall any more.
         "auto" is "validation" for 100 rows or more, in batches and for other losses than the squared error, else "loo".
     scoring : "loss", str, callable or None, default="loss"
         Criterion that says when to stop, on held-out rows or on the validation set: their loss, or a score (higher is
         better). A name is one of :func:`sklearn.metrics.get_scorer_names`; a callable takes ``(estimator, X, y)`` and
         returns a number; None stands for the estimator's own `score`. Where `fit` has weights, it is also passed those
         of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
+    n_folds : "auto" or int, default="auto"
+        Networks that are fitted for ``early_stopping="validation"``, each without one fold of the rows, which says when
+        it stops. Predictions are the mean of their probabilities; what is learned from held-out rows is learned from all.
+        "auto" takes eight up to 1,000 rows, five up to 5,000, and three of more. 1 is a single network: the number of
+        steps is found on a held-out part (where they are smaller than
+        100 rows on two of them, for the log loss on up to five), then all rows are fitted
+        with that number; in batches that leave 1,000 rows or more out, these stay out. A fit that goes on from another
+        has as many networks as that.
     validation_fraction : float, default=0.1
-        Fraction of rows held out for ``early_stopping="validation"``.
+        Fraction of rows that a single network holds out.
     n_iter_no_change : int, default=3
         Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
     feature_metric : "learned" or None, default=None
@@ -156,6 +162,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted.
+    estimators_ : list of SubquadMLPClassifier
+        Fitted estimators of one network each, made at every access. Of several networks, attributes below that describe
+        a fit are those of the one that took most steps, seconds are summed over all, and `coefs_`, `intercepts_`,
+        `shifts_` and `gains_` are there for each of these only.
     coefs_ : list of ndarray
         Weights, as dense arrays built at every access. With skip connections item l has shape
         ``(m_l + n_features_in_, m_{l+1})``, m_0 being 0: first the rows that meet the hidden layer before, then
@@ -206,6 +216,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
         Seconds by phase: init, forward, jacobian, solve, update, flush, stopping, metric.
+    oof_decision_function_ : ndarray of shape (n_samples, n_classes)
+        Out-of-fold probabilities, of every training row by the network that did not see it; nan for rows of weight
+        zero. Only of several networks, as is `oof_score_`.
+    oof_score_ : float
+        Their accuracy, weighted by `sample_weight` and `class_weight`. That of the mean of networks is a little better.
     stop_reason_ : str
         Why the fit (or the search for the number of steps) ended.
     n_layers_ : int
@@ -260,7 +275,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     def __init__(
         self,
         *,
-        hidden_layer_sizes: int | Sequence[int] = (1024, 1024),
+        hidden_layer_sizes: int | Sequence[int] = (512, 512),
         loss: Literal["squared_error", "log_loss"] = "squared_error",
         class_weight: Literal["balanced"] | dict | list[dict] | None = None,
         sparsifier: Literal["shifted_relu", "topk"] = "shifted_relu",
@@ -281,6 +296,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         tol: float = 1e-3,
         early_stopping: Literal["auto", "loo", "validation", False] = "auto",
         scoring: str | Callable[..., float] | None = "loss",
+        n_folds: Literal["auto"] | int = "auto",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
         feature_metric: Literal["learned"] | None = None,
@@ -312,6 +328,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             tol=tol,
             early_stopping=early_stopping,
             scoring=scoring,
+            n_folds=n_folds,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             feature_metric=feature_metric,
@@ -576,7 +593,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         ndarray of shape (n_samples,), or (n_samples, n_labels)
             Classes as in `classes_`, or zeros and ones where `fit` had a matrix of them.
         """
-        values = self._scores(self._outputs(X))
+        return self._labels(self._scores(self._outputs(X)))
+
+    def _labels(self, values):
         if self._multilabel:
             return (values > 0).astype(int)
         chosen = (values[:, 0] > 0).astype(int) if self._independent_labels else values.argmax(axis=1)
@@ -610,7 +629,33 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     @property
     def _inverse_temperature(self):
         """Factor that makes outputs logarithms of probabilities, or None."""
-        return 1.0 if self._uses_log_loss else self._state_["sharpness"]
+        return 1.0 if self._uses_log_loss else self._state_.get("sharpness")
+
+    def _combined(self, outputs):
+        """Outputs that have the mean of the networks' probabilities; where these are not known, the mean of outputs."""
+        factor = self._inverse_temperature
+        if factor is None:
+            return super()._combined(outputs)
+        logits = factor * self._scores(np.array(outputs, dtype=np.float64))
+        if self._independent_labels:
+            logits = logsumexp(log_expit(logits), axis=0) - logsumexp(log_expit(-logits), axis=0)
+            combined = logits if self._uses_log_loss else (logits / factor + 1) / 2
+        else:
+            logits = logsumexp(log_softmax(logits, axis=2), axis=0)
+            # Indicators of all classes have the sum one.
+            combined = logits if self._uses_log_loss else _with_sum_one(logits / factor)
+        return combined.astype(outputs[0].dtype)
+
+    def _set_out_of_fold(self, outputs, data):
+        # Not with the package: it loads a large part of scikit-learn.
+        from sklearn.metrics import accuracy_score
+
+        predicted = self._labels(self._scores(outputs))
+        known = data.Y.astype(int)
+        if not self._multilabel:
+            known = self.classes_[known[:, 0] if self._independent_labels else known.argmax(axis=1)]
+        self.oof_decision_function_ = data.of_given(self._probabilities(outputs))
+        self.oof_score_ = accuracy_score(known, predicted, sample_weight=data.sample_weight)
 
     def _probabilities(self, outputs):
         if self._inverse_temperature is not None:
@@ -647,3 +692,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             return self._log_probabilities(outputs).astype(outputs.dtype, copy=False)
         with np.errstate(divide="ignore"):
             return np.log(self._probabilities(outputs))
+
+
+def _with_sum_one(rows):
+    return rows + (1 - rows.sum(axis=1, keepdims=True)) / rows.shape[1]

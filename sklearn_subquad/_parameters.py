@@ -40,6 +40,7 @@ class MLPParameters(StampedEstimator):
             Off("use 'auto', or 'validation' to hold rows out"),
         ],
         "scoring": [ScoreName(), callable, None],
+        "n_folds": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "feature_metric": [StrOptions({"learned"}), None],
@@ -58,7 +59,7 @@ class MLPParameters(StampedEstimator):
     def __init__(
         self,
         *,
-        hidden_layer_sizes: int | Sequence[int] = (1024, 1024),
+        hidden_layer_sizes: int | Sequence[int] = (512, 512),
         loss: Literal["squared_error", "poisson", "log_loss"] = "squared_error",
         sparsifier: Literal["shifted_relu", "topk"] = "shifted_relu",
         density: Literal["auto"] | float | Sequence[float] = "auto",
@@ -78,6 +79,7 @@ class MLPParameters(StampedEstimator):
         tol: float = 1e-3,
         early_stopping: Literal["auto", "loo", "validation", False] = "auto",
         scoring: str | Callable[..., float] | None = "loss",
+        n_folds: Literal["auto"] | int = "auto",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
         feature_metric: Literal["learned"] | None = None,
@@ -108,6 +110,7 @@ class MLPParameters(StampedEstimator):
         self.tol = tol
         self.early_stopping = early_stopping
         self.scoring = scoring
+        self.n_folds = n_folds
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.feature_metric = feature_metric

@@ -1,5 +1,8 @@
 """The fitted state of both estimators, and predictions from it."""
 
+import copy
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -22,6 +25,11 @@ OUT_ACTIVATIONS = {
     "binary_log_loss": "logistic",
     "poisson": "exp",
 }
+
+
+# Attributes that depend on how the fit was stopped, and those of a single network only.
+_OF_SOME_FITS = ("loo_curve_", "validation_scores_", "oof_prediction_", "oof_decision_function_", "oof_score_")
+_OF_ONE_NETWORK = ("_architecture_", "shifts_", "gains_")
 
 
 class Predictor(MLPParameters):
@@ -86,31 +94,29 @@ class Predictor(MLPParameters):
             },
         }
 
-    def _set_fitted(self, model, plan, scored, densities, laplace, inverse_temperature):
-        """Set all fitted attributes; `scored` is True where a scorer told when to stop."""
-        network, result, early_stopping = model.network, model.history, plan.early_stopping
-        self.densities_ = densities
-        self.n_iter_ = result.n_iter
-        self.best_iter_ = result.best_iter
-        self.n_cg_iter_ = list(result.n_cg_iter)
-        self.damping_ = result.damping
-        self.loss_curve_ = list(result.loss_curve)
-        # Also of no pass at all an array of one column per layer.
-        self.density_curve_ = np.reshape(result.density_curve, (-1, len(network.layers)))
-        self.rank_curve_ = list(result.rank_curve)
-        self.stop_reason_ = result.stop_reason.value
-        self.rank_ = max((weights.max_rank_seen for weights in network.lazy_weights()), default=0)
-        self.phase_times_ = result.phase_times
-        for name in ("loo_curve_", "validation_scores_"):
-            if hasattr(self, name):
-                delattr(self, name)
-        if early_stopping == "loo":
-            self.loo_curve_ = list(result.error_curve)
-        elif early_stopping == "validation":
+    def _fitted_attributes(self, model, plan, scored, densities, laplace, inverse_temperature=None):
+        """All fitted attributes of one network; `scored` is True where a scorer told when to stop."""
+        network, result = model.network, model.history
+        attributes = {
+            "densities_": densities,
+            "n_iter_": result.n_iter,
+            "best_iter_": result.best_iter,
+            "n_cg_iter_": list(result.n_cg_iter),
+            "damping_": result.damping,
+            "loss_curve_": list(result.loss_curve),
+            # Also of no pass at all an array of one column per layer.
+            "density_curve_": np.reshape(result.density_curve, (-1, len(network.layers))),
+            "rank_curve_": list(result.rank_curve),
+            "stop_reason_": result.stop_reason.value,
+            "rank_": max((weights.max_rank_seen for weights in network.lazy_weights()), default=0),
+            "phase_times_": result.phase_times,
+        }
+        if plan.early_stopping == "loo":
+            attributes["loo_curve_"] = list(result.error_curve)
+        elif plan.early_stopping == "validation":
             best = 0.0 if scored else 1.0
-            self.validation_scores_ = [best - error for error in result.error_curve]
-        # The state comes last: an estimator that has one is fitted.
-        attributes = self._model_attributes(
+            attributes["validation_scores_"] = [best - error for error in result.error_curve]
+        return attributes | self._model_attributes(
             network,
             model.inputs,
             model.targets,
@@ -118,8 +124,40 @@ class Predictor(MLPParameters):
             laplace=laplace,
             inverse_temperature=inverse_temperature,
         )
+
+    def _set_fitted(self, networks):
+        """Set the fitted attributes, given the `_fitted_attributes` of every network."""
+        attributes = networks[0]
+        if len(networks) > 1:
+            longest = max(networks, key=lambda network: network["n_iter_"])
+            of_one = {"_architecture_", "shifts_", "gains_", "_state_"}
+            attributes = {name: value for name, value in longest.items() if name not in of_one}
+            attributes["densities_"] = np.mean([network["densities_"] for network in networks], axis=0)
+            attributes["phase_times_"] = _sums([network["phase_times_"] for network in networks])
+            attributes["_state_"] = {"networks": networks}
+        for name in (*_OF_SOME_FITS, *_OF_ONE_NETWORK):
+            self.__dict__.pop(name, None)
+        # The state comes last: an estimator that has one is fitted.
         for name, value in attributes.items():
             setattr(self, name, value)
+
+    @property
+    def estimators_(self) -> list[Any]:
+        """Fitted estimators of one network each, whose outputs are averaged; of a single network, one like this."""
+        check_is_fitted(self)
+        return [self._of_one(attributes) for attributes in self._networks()]
+
+    def _networks(self):
+        """Fitted attributes of every network."""
+        return self._state_.get("networks", [self.__dict__])
+
+    def _of_one(self, attributes):
+        one = copy.copy(self)
+        for name in _OF_SOME_FITS:
+            one.__dict__.pop(name, None)
+        for name, value in attributes.items():
+            setattr(one, name, value)
+        return one
 
     @staticmethod
     def _measure_densities(model, X):
@@ -131,10 +169,17 @@ class Predictor(MLPParameters):
             active += network.forward(model.inputs.transform(X[rows])).n_active
         return network.mean_densities(active, len(X))
 
-    def _model(self):
-        """The fitted network and its scalings, on the stored arrays."""
-        state = self._state_
-        network = Network.from_state(Architecture(**self._architecture_), state)
+    def _models(self):
+        """Every fitted network with its scalings, on the stored arrays, and its covariance of predictions or None."""
+        for attributes in self._networks():
+            state = attributes["_state_"]
+            laplace = None if state.get("laplace") is None else LinearisedLaplace.from_state(state["laplace"])
+            yield *self._model(attributes["_architecture_"], state), laplace
+
+    @staticmethod
+    def _model(architecture, state):
+        """A network and its scalings, on stored arrays."""
+        network = Network.from_state(Architecture(**architecture), state)
         # Models that were stored before constant features were told apart know of none.
         tolerance = state.get("input_tolerance", np.full_like(state["input_mean"], np.nan))
         encoding = None
@@ -151,20 +196,19 @@ class Predictor(MLPParameters):
         check_is_fitted(self)
         with named_errors(X, "X"):
             X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        network, inputs, targets = self._model()
-        out = np.empty((X.shape[0], self.n_outputs_), dtype=targets.resolving(X.dtype))
-        if return_std:
-            laplace, std = LinearisedLaplace.from_state(self._state_["laplace"]), np.empty_like(out)
-            # What has no say in predictions has none in their deviations, whatever its unit makes of a change.
-            unseen = np.flatnonzero(inputs.constant & network.unseen()[:-1])
         with worker_threads(self.n_jobs):
-            for rows in network.row_batches(X.shape[0]):
-                x = inputs.transform(densified(X[rows])).astype(network.dtype, copy=False)
-                out[rows] = targets.inverse_transform(network.forward(x).output)
-                if return_std:
-                    x[:, unseen] = 0
-                    std[rows] = targets.scale * np.sqrt(laplace.variance(network, x))
-        return (out, std) if return_std else out
+            of_networks = [_outputs_of_one(X, *model, return_std) for model in self._models()]
+        if len(of_networks) == 1:
+            return of_networks[0] if return_std else of_networks[0][0]
+        out = self._combined([mean for mean, _ in of_networks])
+        if not return_std:
+            return out
+        # The variance of a mixture: the mean of theirs, and how far they are apart.
+        return out, np.sqrt(np.mean([std**2 + (mean - out) ** 2 for mean, std in of_networks], axis=0))
+
+    def _combined(self, outputs):
+        """Outputs of all networks as those of the estimator."""
+        return np.mean(outputs, axis=0)
 
     @property
     def coefs_(self) -> list[NDArray[np.floating]]:
@@ -187,6 +231,11 @@ class Predictor(MLPParameters):
 
     def _dense_layers(self):
         check_is_fitted(self)
+        if len(self._networks()) > 1:
+            raise AttributeError(
+                f"This {type(self).__name__} has {len(self._networks())} networks: see coefs_ and intercepts_ of each "
+                "of its estimators_, or fit one with n_folds=1."
+            )
         state, widths = self._state_, self._architecture_["widths"]
         metric = state["input_metric"]
         hidden = [
@@ -214,3 +263,29 @@ class Predictor(MLPParameters):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_state_")
+
+
+def outputs_of(X, model):
+    """Outputs of a `FittedModel` for rows (n x k) in the targets' units."""
+    return _outputs_of_one(X, model.network, model.inputs, model.targets, None, False)[0]
+
+
+def _sums(of_networks):
+    """Seconds of every phase, of all networks together."""
+    phases = {phase for seconds in of_networks for phase in seconds}
+    return {phase: sum(seconds.get(phase, 0.0) for seconds in of_networks) for phase in sorted(phases)}
+
+
+def _outputs_of_one(X, network, inputs, targets, laplace, return_std):
+    """Outputs of one network (n x k) in the targets' units, and their deviations if asked for."""
+    out = np.empty((X.shape[0], network.output_weights[0].shape[1]), dtype=targets.resolving(X.dtype))
+    std = np.empty_like(out) if return_std else None
+    # What has no say in predictions has none in their deviations, whatever its unit makes of a change.
+    unseen = np.flatnonzero(inputs.constant & network.unseen()[:-1]) if return_std else []
+    for rows in network.row_batches(X.shape[0]):
+        x = inputs.transform(densified(X[rows])).astype(network.dtype, copy=False)
+        out[rows] = targets.inverse_transform(network.forward(x).output)
+        if return_std:
+            x[:, unseen] = 0
+            std[rows] = targets.scale * np.sqrt(laplace.variance(network, x))
+    return out, std

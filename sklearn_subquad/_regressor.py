@@ -29,7 +29,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
     Parameters
     ----------
-    hidden_layer_sizes : int or sequence of int, default=(1024, 1024)
+    hidden_layer_sizes : int or sequence of int, default=(512, 512)
         Widths of the hidden layers. Wider is usually better and never needs another setting to be changed.
     loss : {"squared_error", "poisson"}, default="squared_error"
         Loss to minimise. "poisson" is half the Poisson deviance with log link, for counts and other targets >= 0:
@@ -89,19 +89,25 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
-        Choice of the number of steps. "loo" follows an approximate leave-one-out error of the squared error and
-        returns the best iterate. "validation" finds the best number of steps on a held-out part (on up to five of them,
-        where they are smaller than 100 rows) and then fits again on all rows with that number; in batches that leave
-        1,000 rows or more out, it keeps the best average of iterates, and they stay out. False takes steps until the
-        training loss does not fall any more.
+        Choice of the number of steps. "validation" holds a fold of the rows out of every network (`n_folds`), whose
+        error says which of its iterates is kept. "loo" follows an approximate leave-one-out error of the squared error
+        and returns the best iterate. False takes steps until the training loss does not fall any more.
         "auto" is "validation" for 100 rows or more, in batches and for other losses than the squared error, else "loo".
     scoring : "loss", str, callable or None, default="loss"
         Criterion that says when to stop, on held-out rows or on the validation set: their loss, or a score (higher is
         better). A name is one of :func:`sklearn.metrics.get_scorer_names`; a callable takes ``(estimator, X, y)`` and
         returns a number; None stands for the estimator's own `score`. Where `fit` has weights, it is also passed those
         of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
+    n_folds : "auto" or int, default="auto"
+        Networks that are fitted for ``early_stopping="validation"``, each without one fold of the rows, which says when
+        it stops. Predictions are the mean of their outputs; what is learned from held-out rows is learned from all.
+        "auto" takes eight up to 1,000 rows, five up to 5,000, and three of more. 1 is a single network: the number of
+        steps is found on a held-out part (on up to five of them, where they
+        are smaller than 100 rows), then all rows are fitted
+        with that number; in batches that leave 1,000 rows or more out, these stay out. A fit that goes on from another
+        has as many networks as that.
     validation_fraction : float, default=0.1
-        Fraction of rows held out for ``early_stopping="validation"``.
+        Fraction of rows that a single network holds out.
     n_iter_no_change : int, default=3
         Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
     feature_metric : "learned" or None, default=None
@@ -136,6 +142,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
     Attributes
     ----------
+    estimators_ : list of SubquadMLPRegressor
+        Fitted estimators of one network each, made at every access. Of several networks, attributes below that describe
+        a fit are those of the one that took most steps, seconds are summed over all, and `coefs_`, `intercepts_`,
+        `shifts_` and `gains_` are there for each of these only.
     coefs_ : list of ndarray
         Weights, as dense arrays built at every access. With skip connections item l has shape
         ``(m_l + n_features_in_, m_{l+1})``, m_0 being 0: first the rows that meet the hidden layer before, then
@@ -185,6 +195,11 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
         Seconds by phase: init, forward, jacobian, solve, update, flush, stopping, metric, covariance.
+    oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_targets)
+        Out-of-fold predictions, of every training row by the network that did not see it; nan for rows of weight zero.
+        Only of several networks, as is `oof_score_`.
+    oof_score_ : float
+        Their coefficient of determination, weighted by `sample_weight`. That of the mean of networks is a little better.
     stop_reason_ : str
         Why the fit (or the search for the number of steps) ended.
     n_layers_ : int
@@ -234,7 +249,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     def __init__(
         self,
         *,
-        hidden_layer_sizes: int | Sequence[int] = (1024, 1024),
+        hidden_layer_sizes: int | Sequence[int] = (512, 512),
         loss: Literal["squared_error", "poisson"] = "squared_error",
         sparsifier: Literal["shifted_relu", "topk"] = "shifted_relu",
         density: Literal["auto"] | float | Sequence[float] = "auto",
@@ -254,6 +269,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         tol: float = 1e-3,
         early_stopping: Literal["auto", "loo", "validation", False] = "auto",
         scoring: str | Callable[..., float] | None = "loss",
+        n_folds: Literal["auto"] | int = "auto",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
         feature_metric: Literal["learned"] | None = None,
@@ -285,6 +301,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             tol=tol,
             early_stopping=early_stopping,
             scoring=scoring,
+            n_folds=n_folds,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             feature_metric=feature_metric,
@@ -502,7 +519,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
                 "return_std=True needs a model of loss='squared_error', whose noise is Gaussian; this one was fitted "
                 "with loss='poisson'."
             )
-        if self._state_["laplace"] is None:
+        if any(laplace is None for *_, laplace in self._models()):
             raise ValueError(
                 "return_std=True needs what `fit` finds at its end, and partial_fit does not keep; call fit."
             )
@@ -530,6 +547,14 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             For missing or infinite values and other targets that `fit` refuses.
         """
         return super().score(X, self._scored_targets(numeric_targets(y, "y")), sample_weight)
+
+    def _set_out_of_fold(self, outputs, data):
+        # Not with the package: it loads a large part of scikit-learn.
+        from sklearn.metrics import r2_score
+
+        predicted, known = self._predictions(outputs), data.Y[:, 0] if self._single_output else data.Y
+        self.oof_prediction_ = data.of_given(predicted)
+        self.oof_score_ = r2_score(known, predicted, sample_weight=data.sample_weight)
 
     def _predictions(self, outputs):
         if self.out_activation_ == "exp":

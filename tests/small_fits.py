@@ -20,8 +20,8 @@ OTHER_LOSSES = pytest.mark.parametrize(
 
 
 def small(estimator_class, **parameters):
-    """A small network on features as they are."""
-    defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 4, "n_bins": None, "random_state": 0}
+    """One small network on features as they are."""
+    defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 4, "n_bins": None, "n_folds": 1, "random_state": 0}
     return estimator_class(**defaults | parameters)
 
 

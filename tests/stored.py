@@ -17,7 +17,7 @@ def problem(estimator_class, n=150, dtype=np.float64, n_outputs=1):
 
 
 def fitted(estimator_class, dtype=np.float64, n_outputs=1, **options):
-    options = {"hidden_layer_sizes": (64, 64), "max_iter": 2, "random_state": 0} | options
+    options = {"hidden_layer_sizes": (64, 64), "max_iter": 2, "n_folds": 1, "random_state": 0} | options
     X, y = problem(estimator_class, dtype=dtype, n_outputs=n_outputs)
     return estimator_class(**options).fit(X, y), X
 

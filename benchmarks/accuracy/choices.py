@@ -65,7 +65,7 @@ changed alone, with `random_state=0`.
   what another draw of the initial weights would change.
 - Relative seconds: geometric means of the ratios to the defaults' processor seconds.
 """
-PARTS = ("_fit.plan._MAX_PARTS", "_fit.plan._MAX_PARTS_OF_INDICATORS")
+PARTS = ("_fit.held_out._MAX_PARTS", "_fit.held_out._MAX_PARTS_OF_INDICATORS")
 CONSTANT_INPUT = ("_fit.scaling.BIAS_FEATURE", "_predictor.BIAS_FEATURE")
 DAMPING = "_solver.damping_schedule."
 GROUPS = {

@@ -112,6 +112,16 @@ class TrainingSet:
             self.X[rows], self.Y[rows], self.sample_weight[rows], self.given, self.groups, self.numbers[rows]
         )
 
+    def of_given(self, values):
+        """An array with a number, or several, for every one of these rows as one for every row as it was passed.
+
+        Of those that are no part of these it is not a number.
+        """
+        out = np.full((len(self.groups), *values.shape[1:]), np.nan)
+        counted = self.groups >= 0
+        out[counted] = values[self.groups[counted]]
+        return out
+
     def as_given(self, rows):
         """All that the caller passed of some of these rows, a slice or indices, as `GivenRows`."""
         return self.given[np.flatnonzero(np.isin(self.groups, self.numbers[rows]))]

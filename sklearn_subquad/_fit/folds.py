@@ -33,8 +33,8 @@ def fit_network(trainer, plan, validation=None):
         one unless the last fit took fewer steps than it was meant to. Seconds are summed over all.
     """
     if plan.early_stopping != "validation":
-        return _fit(trainer, plan)[0]
-    histories, paths, moments = ([None] * plan.n_parts for _ in range(3))
+        return fit_once(trainer, plan)[0]
+    histories, paths, moments = ([None] * plan.held_out.n_parts for _ in range(3))
 
     def fit_part(part):
         # Of the model nothing else is needed, and it is free.
@@ -42,21 +42,21 @@ def fit_network(trainer, plan, validation=None):
         histories[part], paths[part] = model.history, model.held_out
         return model
 
-    if trainer.is_watched or plan.solver.verbose or not plan.refits:
+    if trainer.is_watched or plan.solver.verbose or not plan.held_out.refits:
         # One after the other, as it is told; each may be the last.
-        for part in range(plan.n_parts):
+        for part in range(plan.held_out.n_parts):
             model = fit_part(part)
-            if model.history.stop_reason is StopReason.CALLBACK or not plan.refits:
+            if model.history.stop_reason is StopReason.CALLBACK or not plan.held_out.refits:
                 return _with_seconds_of_all(model, histories[: part + 1])
         del model
     else:
-        for_each_alone(fit_part, plan.n_parts)
+        for_each_alone(fit_part, plan.held_out.n_parts)
     metric = learned_metric(np.mean(moments, axis=0)) if plan.learn_metric else None
     return _with_seconds_of_all(_fit_all_rows(trainer, plan, metric, histories, paths), histories)
 
 
 def _fit_part(trainer, plan, validation, part):
-    """Fit without a held-out part, or to all rows where there is a validation set; returns as `_fit`."""
+    """Fit without a held-out part, or to all rows where there is a validation set; returns as `fit_once`."""
     data = trainer.data
     if validation is None:
         fitting, held_out = held_out_part(data, plan.validation_fraction, plan.seed, part)
@@ -67,10 +67,10 @@ def _fit_part(trainer, plan, validation, part):
         source, n_fitted, n_held_out = validation, len(data), len(validation)
     if plan.solver.verbose:
         print(f"Finding the number of steps: {n_fitted} rows to fit, {n_held_out} held out.")
-    return _fit(trainer, plan, fitting=fitting, held_out=(source, held_out))
+    return fit_once(trainer, plan, fitting=fitting, held_out=(source, held_out))
 
 
-def _fit(trainer, plan, **part):
+def fit_once(trainer, plan, **part):
     """Fit once, or twice where a metric is to be learned; returns the model, and the moments of its metric or None."""
     model = trainer.train(plan, **part)
     if not plan.learn_metric or model.history.stop_reason is StopReason.CALLBACK:

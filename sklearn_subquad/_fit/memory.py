@@ -57,10 +57,21 @@ class FitSize:
     n_validation_rows: int = 0
 
     @property
-    def weight_bytes(self):
-        """Bytes of all copies of the weight matrices."""
+    def _n_weights(self):
+        """Numbers of weights between hidden layers, and of others."""
         hidden = sum(m_in * m_out for m_in, m_out in itertools.pairwise(self.widths))
         dense = sum(self.widths) * self.n_inputs + (self.widths[-1] + self.n_inputs) * self.n_outputs
+        return hidden, dense
+
+    @property
+    def network_bytes(self):
+        """Bytes of a fitted network, and of its covariance of predictions."""
+        return self.itemsize * (sum(self._n_weights) + self.covariance_size**2)
+
+    @property
+    def weight_bytes(self):
+        """Bytes of all copies of the weight matrices."""
+        hidden, dense = self._n_weights
         # J J^T of blocks of rows goes through a dense change of the weights, and a step changes copies of dense parts.
         return self.itemsize * ((self.n_copies + self._in_blocks) * hidden + (1 + self.n_copies) * dense)
 

@@ -14,15 +14,14 @@ from sklearn_subquad._curvature.preconditioners import (
     default_sketch_size,
 )
 from sklearn_subquad._fit.data import drawn_rows
-from sklearn_subquad._fit.held_out import held_out_part
+from sklearn_subquad._fit.held_out import HeldOut
 from sklearn_subquad._fit.laplace import covariance_sketch_size
+from sklearn_subquad._fit.layers import densities_of, widths_of
 from sklearn_subquad._fit.memory import FitSize
 from sklearn_subquad._fit.scaling import InputScaling, effective_dimension
 from sklearn_subquad._linalg.threads import resolve_n_jobs
 from sklearn_subquad._memory import require_bytes
-from sklearn_subquad._network.activations import auto_density
 from sklearn_subquad._network.network import Architecture
-from sklearn_subquad._solver.criteria import HELD_OUT_ROWS
 from sklearn_subquad._solver.options import SolverOptions
 from sklearn_subquad._utils.random_streams import Stream, generator
 
@@ -46,11 +45,10 @@ _SMALL_INIT_SCALE = 0.05 * math.sqrt(2048)
 _FEW_DIMENSIONS, _MANY_DIMENSIONS = 10, 20
 # Rows on which effective dimensions are counted, at most and at least where there are more, and their numbers at most.
 _MAX_DIMENSION_ROWS, _MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS = 1024, 64, 1 << 23
-# Parts are held out until they have `HELD_OUT_ROWS` rows together, or there were so many parts. Of the squared error of
-# indicators, which has no heavy tails, more than two did not help (doc/defaults.md).
-_MAX_PARTS, _MAX_PARTS_OF_INDICATORS = 5, 2
-# A fit in batches to the rest of so many held-out rows is not repeated with all rows: they would add little.
-_ENOUGH_WITHOUT = 1000
+# n_folds="auto": up to so many rows, so many folds. A network lacks one of them, which matters less of many rows.
+_FOLDS = ((1000, 8), (5000, 5), (math.inf, 3))
+# n_bins="auto": up to so many rows, every second network has no ramps, which few rows may suit better.
+_FEW_ROWS = 1000
 # n_bins="auto": the cube root of the number of rows, as is best for a histogram (D. Freedman, P. Diaconis, "On the
 # histogram as a density estimator: L2 theory", 1981), but no more columns than the products with sparse rows hide, and
 # none where that leaves fewer bins than say more than the feature itself.
@@ -70,12 +68,14 @@ class FitPlan:
     solver : SolverOptions
     early_stopping : {"loo", "validation"} or False
     validation_fraction : float
-    n_parts : int
-        Parts of the rows that are held out, one after the other; 0 without any, 1 for a validation set.
-    refits : bool
-        True where a last fit takes all rows, with the number of steps that the parts have told.
+    n_networks : int
+        Networks whose outputs are averaged.
+    held_out : HeldOut
+        Which rows say when to stop.
     n_bins : int or None
         Ramps of a feature at most, beside the feature itself; None without any.
+    alternates : bool
+        True where every second network has none.
     standardize, unit_variance_targets : bool
     learn_metric : bool
         True where every fit is repeated with a metric of the features that the first one has learned.
@@ -96,9 +96,10 @@ class FitPlan:
     solver: SolverOptions
     early_stopping: str | bool
     validation_fraction: float
-    n_parts: int
-    refits: bool
+    n_networks: int
+    held_out: HeldOut
     n_bins: int | None
+    alternates: bool
     standardize: bool
     unit_variance_targets: bool
     learn_metric: bool
@@ -142,13 +143,13 @@ class FitPlan:
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
         in_batches = partial or n_rows > batch_size
         early_stopping = not partial and _early_stopping(parameters, n_rows, in_batches, validation, score, start)
-        splits = early_stopping == "validation" and validation is None
-        n_held_out = len(held_out_part(data, parameters.validation_fraction, seed, 0)[1]) if splits else 0
-        n_parts = _n_parts(data, n_held_out, loss) if splits else int(validation is not None)
-        refits = splits and not (in_batches and n_parts * n_held_out >= _ENOUGH_WITHOUT)
-        fitted = n_rows if refits or not splits else n_rows - n_held_out
+        n_networks = _n_networks(parameters, n_rows, early_stopping, validation, start, partial)
+        held_out = HeldOut.resolve(
+            data, parameters.validation_fraction, seed, early_stopping, validation, loss, in_batches, n_networks
+        )  # fmt: skip
+        fitted = n_rows if held_out.refits else n_rows - held_out.n_rows
         # What batches really have may be half of the most that they are allowed, for a part more than for all rows.
-        rows_of_a_step = max(math.ceil(n / math.ceil(n / batch_size)) for n in {fitted, n_rows - n_held_out})
+        rows_of_a_step = max(math.ceil(n / math.ceil(n / batch_size)) for n in {fitted, n_rows - held_out.n_rows})
         n_curvatures = 1 if loss == "squared_error" else n_outputs
         sizes = (rows_of_a_step, n_outputs, n_curvatures)
         preconditioner = _preconditioner(parameters, architecture, *sizes, early_stopping)
@@ -185,9 +186,10 @@ class FitPlan:
             solver=solver,
             early_stopping=early_stopping,
             validation_fraction=float(parameters.validation_fraction),
-            n_parts=n_parts,
-            refits=refits,
+            n_networks=n_networks,
+            held_out=held_out,
             n_bins=n_bins,
+            alternates=held_out.in_folds and parameters.n_bins == "auto" and n_bins is not None and n_rows <= _FEW_ROWS,
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
             # What goes on from a start keeps its metric.
@@ -198,14 +200,15 @@ class FitPlan:
             size=size,
             seed=seed,
         )
-        plan._require_memory(parameters)
-        return plan.with_metric(data, None)
+        return plan._within_memory(parameters).with_metric(data, None)
 
     @property
     def n_bytes(self):
-        """Bytes of all fits that run at once: those without held-out parts run side by side."""
-        n_fits = min(self.n_parts, resolve_n_jobs(self.n_jobs)) if self.refits else 1
-        return n_fits * (self.size.weight_bytes + self.size.row_bytes)
+        """Bytes of all fits that run at once, side by side, and of the networks that are kept."""
+        n_fits = self.held_out.n_parts if self.held_out.refits else self.n_networks
+        n_at_once = min(n_fits, resolve_n_jobs(self.n_jobs))
+        kept = (self.n_networks - n_at_once) * self.size.network_bytes if self.n_networks > 1 else 0
+        return n_at_once * (self.size.weight_bytes + self.size.row_bytes) + kept
 
     def with_metric(self, data, metric):
         """The same plan for features that are multiplied by a metric (d x d), or by none."""
@@ -227,8 +230,8 @@ class FitPlan:
         solver = dataclasses.replace(self.solver, max_iter=n_steps, tol=0.0, n_iter_no_change=sys.maxsize)
         return dataclasses.replace(self, solver=solver, early_stopping=False)
 
-    def _require_memory(self, parameters):
-        """Raise MemoryError where the machine has less than the fit takes."""
+    def _within_memory(self, parameters):
+        """The plan itself; MemoryError where the machine has less than the fit takes."""
         size = self.size
         advice = "use narrower layers, a smaller batch_size, fewer rows or X in single precision."
         if size.forms_gram and size.rows_of_a_step > MAX_SQUARE_ROWS:
@@ -241,6 +244,7 @@ class FitPlan:
             f"hidden_layer_sizes={size.widths} takes {size.weight_bytes:,} bytes of weights and, for {size.n_rows} "
             f"rows, about {size.row_bytes:,} more; {advice}",
         )
+        return self
 
 
 def resolve_architecture(parameters, start=None):
@@ -256,11 +260,11 @@ def resolve_architecture(parameters, start=None):
     ValueError
         For widths or densities that are none, or that are not those of the start.
     """
-    widths = _widths(parameters.hidden_layer_sizes)
+    widths = widths_of(parameters.hidden_layer_sizes)
     init_scale = parameters.init_scale
     architecture = Architecture(
         widths=widths,
-        densities=_densities(parameters.density, widths),
+        densities=densities_of(parameters.density, widths),
         sparsifier=parameters.sparsifier,
         skip_connections=parameters.skip_connections,
         init=parameters.init,
@@ -278,40 +282,6 @@ def resolve_architecture(parameters, start=None):
             "on from it; use warm_start=False, or fit a new estimator."
         )
     return dataclasses.replace(architecture, init=start.init, init_scale=start.init_scale)
-
-
-def _widths(hidden_layer_sizes):
-    try:
-        widths = np.atleast_1d(np.asarray(hidden_layer_sizes))
-    except ValueError:
-        # Sequences of different lengths within the sequence.
-        widths = np.empty(0)
-    integral = widths.dtype.kind in "iu"
-    if widths.ndim != 1 or not len(widths) or not integral or widths.min() < 1:
-        raise ValueError(
-            "hidden_layer_sizes must be a positive integer or a non-empty sequence of them, one per hidden "
-            f"layer; got {hidden_layer_sizes!r}."
-        )
-    return tuple(int(width) for width in widths)
-
-
-def _densities(density, widths):
-    if isinstance(density, str):
-        return tuple(auto_density(width) for width in widths)
-    try:
-        densities = np.asarray(density)
-        # Strings and complex numbers would be converted as well.
-        densities = densities.astype(np.float64) if densities.dtype.kind in "iufO" else np.empty(0)
-        if densities.ndim == 0:
-            densities = np.full(len(widths), densities)
-    except (TypeError, ValueError):
-        densities = np.empty(0)
-    if densities.shape != (len(widths),) or not np.all((densities > 0) & (densities <= 0.5)):
-        raise ValueError(
-            "density must be 'auto', a number in (0, 0.5], or one such number per hidden layer "
-            f"({len(widths)} here); got {density!r}."
-        )
-    return tuple(float(each) for each in densities)
 
 
 def _batch_size(parameters, n_rows, Y):
@@ -335,6 +305,32 @@ def _n_bins(parameters, n_rows, n_features):
     return n_bins if n_bins >= _MIN_AUTO_BINS else None
 
 
+def _n_networks(parameters, n_rows, early_stopping, validation, start, partial):
+    """Networks whose outputs are averaged: one for every fold, or as many as a start has."""
+    asked = None if parameters.n_folds == "auto" else int(parameters.n_folds)
+    if start is not None:
+        n_networks = len(start.networks)
+        if asked not in (None, n_networks):
+            raise ValueError(
+                f"n_folds={asked}, but the model that the fit goes on from has {n_networks} network(s); use "
+                f"n_folds={n_networks} or 'auto', or warm_start=False."
+            )
+        return n_networks
+    if partial or asked == 1:
+        return 1
+    in_folds = early_stopping == "validation" and validation is None
+    if asked is None:
+        return min(n_rows, next(n_folds for most, n_folds in _FOLDS if n_rows <= most)) if in_folds else 1
+    if not in_folds:
+        why = (
+            "a validation set takes the place of folds" if validation is not None else f"{early_stopping=} has no folds"
+        )
+        raise ValueError(f"n_folds={asked}, but {why}; use n_folds=1 or 'auto'.")
+    if asked > n_rows:
+        raise ValueError(f"n_folds={asked} is more than the {n_rows} rows that differ; use fewer folds, or 'auto'.")
+    return asked
+
+
 def _n_inputs(data, n_bins, start):
     """Network inputs at most, the constant among them."""
     if start is not None:
@@ -342,13 +338,6 @@ def _n_inputs(data, n_bins, start):
     n_rows, n_features = data.X.shape
     # There are no more ramps than rows.
     return n_features * (1 + min(n_bins or 0, n_rows)) + 1
-
-
-def _n_parts(data, n_held_out, loss):
-    """Parts that are held out, one after the other, where each has so many rows."""
-    bounded = data.Y.dtype == bool and loss == "squared_error"
-    most = _MAX_PARTS_OF_INDICATORS if bounded else _MAX_PARTS
-    return min(most, math.ceil(HELD_OUT_ROWS / n_held_out))
 
 
 def _early_stopping(parameters, n_rows, in_batches, validation, score, start):
@@ -369,6 +358,7 @@ def _early_stopping(parameters, n_rows, in_batches, validation, score, start):
         early_stopping = "validation"
     if early_stopping == "auto":
         few = parameters.loss == "squared_error" and not in_batches and n_rows < _MIN_ROWS_FOR_VALIDATION
+        few &= parameters.n_folds in ("auto", 1)
         early_stopping = "loo" if few and start is None else "validation" if n_rows > 1 else False
     if early_stopping == "loo" and start is not None:
         raise ValueError(

@@ -4,7 +4,9 @@
 def plan_table(plan):
     """A line for every choice, in the terms of the estimators' parameters."""
     solver, architecture, size = plan.solver, plan.architecture, plan.size
-    held_out = f"{plan.n_parts} part(s) held out{', then a fit to all rows' if plan.refits else ''}"
+    held_out = f"{plan.held_out.n_parts} part(s) held out{', then a fit to all rows' if plan.held_out.refits else ''}"
+    if plan.held_out.in_folds:
+        held_out = f"{plan.n_networks} networks, each without one fold"
     stopping = {"loo": "leave-one-out errors", "validation": held_out, False: "no row held out"}
     lines = {
         "rows": f"{size.n_rows}, in batches of at most {solver.batch_size}" if solver.in_batches else size.n_rows,
@@ -13,7 +15,11 @@ def plan_table(plan):
             f"{width} ({density:.2g} active)"
             for width, density in zip(architecture.widths, architecture.densities, strict=True)
         ),
-        "n_bins": "features as they are" if plan.n_bins is None else plan.n_bins,
+        "n_bins": (
+            "features as they are"
+            if plan.n_bins is None
+            else f"{plan.n_bins}{', none in every second network' if plan.alternates else ''}"
+        ),
         "init, init_scale": f"{architecture.init}, {architecture.init_scale:.3g}",
         "early_stopping": stopping[plan.early_stopping],
         "preconditioner": (

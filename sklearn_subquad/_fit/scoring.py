@@ -79,7 +79,8 @@ class Score:
     def _undefined(self, source, absent, reason):
         return ValueError(
             f"scoring={self._scoring!r} is undefined on {source}, which has no row of class {absent}{reason} Pass "
-            "X_val and y_val with rows of every class, leave out classes of a single row, or use scoring='loss'."
+            "X_val and y_val with rows of every class, leave out classes of few rows, ask for fewer n_folds, or use "
+            "scoring='loss'."
         )
 
 

@@ -64,7 +64,11 @@ class Trainer:
 
     def __init__(self, data, loss, snapshots, start=None, score=None, progress=None):
         self.data, self._loss, self._snapshots = data, loss, snapshots
-        self._start, self._score, self._progress = start, score, progress
+        self.start, self._score, self._progress = start, score, progress
+
+    def from_start(self, start):
+        """The same for fits that go on from another model, or from none."""
+        return Trainer(self.data, self._loss, self._snapshots, start, self._score, self._progress)
 
     @property
     def is_watched(self):
@@ -97,7 +101,7 @@ class Trainer:
         # Of the rows as they come, there is no copy while the solver works.
         del rows
         source, indices = (data, fitting) if held_out is None else held_out
-        network = _initial_network(batch, plan, self._start)
+        network = _initial_network(batch, plan, self.start)
         keeps = self._snapshots.calibrates and bool(plan.early_stopping)
         unfinished = FitInProgress(
             self._snapshots, network, inputs, targets, source, indices, len(data), keeps, path
@@ -136,8 +140,8 @@ class Trainer:
 
     def _scalings(self, rows, plan, metric):
         """Scaling of inputs and of targets for these rows."""
-        if self._start is not None:
-            return self._start.inputs, self._start.targets
+        if self.start is not None:
+            return self.start.inputs, self.start.targets
         inputs = InputScaling.fit(rows.X, rows.sample_weight, plan.standardize, metric, plan.n_bins)
         if self._loss is None:
             return inputs, TargetScaling.fit(rows.Y, rows.sample_weight, plan.unit_variance_targets)

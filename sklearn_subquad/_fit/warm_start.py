@@ -22,6 +22,8 @@ class WarmStart:
         For other losses than the squared error, its mean is the baseline.
     state : dict
         `Network.to_state`, and what else an estimator keeps; never changed.
+    others : tuple of WarmStart
+        The other networks of the model, where it has several.
     """
 
     architecture: dict
@@ -30,6 +32,12 @@ class WarmStart:
     inputs: InputScaling
     targets: TargetScaling
     state: dict
+    others: tuple = ()
+
+    @property
+    def networks(self):
+        """One for every network of the model."""
+        return (self, *self.others)
 
     @property
     def batch_damping(self):

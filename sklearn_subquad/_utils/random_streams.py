@@ -24,6 +24,8 @@ class Stream(IntEnum):
     STEP_SKETCH = 8
     HELD_OUT_ROWS = 9
     UNSEEN_FEATURES = 10
+    NETWORKS = 11
+    FOLDS = 12
 
 
 def generator(seed, stream, *numbers):

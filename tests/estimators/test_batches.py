@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base
-from sklearn_subquad._fit import plan
+from sklearn_subquad._fit import held_out
 from sklearn_subquad._solver.gauss_newton import GaussNewton
 from sklearn_subquad._solver.levenberg_marquardt import LevenbergMarquardt
 
@@ -31,11 +31,11 @@ N, N_TEST = 600, 400
 def kept_parts(monkeypatch):
     """One part is held out, and what was fitted without it is the result, as where there are many rows."""
     for limit in ("HELD_OUT_ROWS", "_ENOUGH_WITHOUT"):
-        monkeypatch.setattr(plan, limit, 1)
+        monkeypatch.setattr(held_out, limit, 1)
 
 
 def batched(estimator_class, **parameters):
-    defaults = {"hidden_layer_sizes": (64, 64), "batch_size": 100, "max_iter": 3, "random_state": 0}
+    defaults = {"hidden_layer_sizes": (64, 64), "batch_size": 100, "max_iter": 3, "n_folds": 1, "random_state": 0}
     return estimator_class(**defaults | parameters)
 
 

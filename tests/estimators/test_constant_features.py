@@ -11,7 +11,7 @@ from sklearn_subquad._fit.metric import learned_metric
 from sklearn_subquad._fit.scaling import InputScaling
 from sklearn_subquad._network.network import Architecture, Network
 
-NARROW = {"hidden_layer_sizes": (32, 32), "max_iter": 4, "random_state": 0}
+NARROW = {"hidden_layer_sizes": (32, 32), "max_iter": 4, "n_folds": 1, "random_state": 0}
 CONSTANTS = {"year": 2023.0, "zero": 0.0, "small": 1e-300, "large": -1e12, "tenth": 0.1}
 # What a feature was plus this.
 CHANGES = (1.0, -2023.0, 1e6, 1e-3)
@@ -140,7 +140,7 @@ def test_later_parts_teach_what_a_feature_means(parts, init):
     X = rng.standard_normal((600, 3))
     X[:100, 1] = 1.0
     y = X[:, 0] + np.sin(2 * X[:, 1]) * (1 + X[:, 2] > 0)
-    model = SubquadMLPRegressor(hidden_layer_sizes=(64, 64), init=init, random_state=0)
+    model = SubquadMLPRegressor(hidden_layer_sizes=(64, 64), init=init, n_folds=1, random_state=0)
     for part in PARTS[parts]:
         model.partial_fit(X[part], y[part])
     assert model.score(X[300:], y[300:]) > 0.85
@@ -152,7 +152,7 @@ def test_parts_after_a_fit_teach_what_a_feature_means(feature_metric):
     X = rng.standard_normal((600, 3))
     X[:150, 1] = 7.0
     y = np.sin(2 * X[:, 0]) * X[:, 2] + X[:, 1]
-    model = SubquadMLPRegressor(hidden_layer_sizes=(64, 64), feature_metric=feature_metric, random_state=0)
+    model = SubquadMLPRegressor(hidden_layer_sizes=(64, 64), feature_metric=feature_metric, n_folds=1, random_state=0)
     model.fit(X[:150], y[:150])
     assert (model._state_["input_metric"] is None) == (feature_metric is None)
     assert model.score(X[300:], y[300:]) < 0

@@ -61,7 +61,7 @@ def fault_at(number, error):
 
 
 def make(estimator_class, way):
-    return estimator_class(hidden_layer_sizes=(8, 8), max_iter=2, random_state=0, n_jobs=1, **WAYS[way])
+    return estimator_class(hidden_layer_sizes=(8, 8), max_iter=2, n_folds=1, random_state=0, n_jobs=1, **WAYS[way])
 
 
 def targets(estimator_class):

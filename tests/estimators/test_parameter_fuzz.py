@@ -20,7 +20,7 @@ HUGE = 10**30
 
 
 def small(estimator_class, **parameters):
-    return estimator_class(**{"hidden_layer_sizes": (4,), "max_iter": 1, "random_state": 0} | parameters)
+    return estimator_class(**{"hidden_layer_sizes": (4,), "max_iter": 1, "n_folds": 1, "random_state": 0} | parameters)
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,7 @@ PARAMETERS = {
     "validation_fraction": Number(Real, 0, 1, low_counts=False),
     "n_iter_no_change": COUNT,
     "feature_metric": Choice(("learned", None)),
+    "n_folds": Number(Integral, 1, auto=True),
     "n_bins": Number(Integral, 2, auto=True, none=True),
     "standardize": FLAG,
     "n_jobs": Other(
@@ -188,8 +189,8 @@ EDGES = [
     for estimator_class in LOSSES
     for name, rule in rules(estimator_class).items()
     for i, value in enumerate(rule.edges)
-    # As many columns as this have no room.
-    if not (name == "sketch_size" and value == HUGE)
+    # As many columns as this have no room, and as many folds no rows.
+    if not (name in ("sketch_size", "n_folds") and value == HUGE)
 ]
 
 

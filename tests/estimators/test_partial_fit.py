@@ -16,7 +16,7 @@ from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._fit.train import Trainer
 from sklearn_subquad._network.network import Network
 
-SETTINGS = {"hidden_layer_sizes": (64, 64), "random_state": 0}
+SETTINGS = {"hidden_layer_sizes": (64, 64), "n_folds": 1, "random_state": 0}
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 
 
@@ -77,7 +77,7 @@ def test_a_first_call_is_a_pass_of_a_fit(estimator_class, loss):
 def test_later_calls_take_one_step_a_batch_from_the_present_weights(estimator_class, loss, monkeypatch):
     X, y = data(estimator_class)
     model = passes(estimator_class(loss=loss, batch_size=70, damping=1.0, **SETTINGS), X, y, n_parts=6, n_passes=1)
-    inputs = model._model()[1]
+    [(_, inputs, *_)] = model._models()
     before = outputs(model, X)
     applied, apply = [], Network.apply
     monkeypatch.setattr(Network, "apply", lambda self, step: applied.append(self) or apply(self, step))

@@ -8,7 +8,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _memory, _predictor
 from sklearn_subquad._network.network import Network
 
-SETTINGS = {"hidden_layer_sizes": (32, 32), "max_iter": 3, "random_state": 0}
+SETTINGS = {"hidden_layer_sizes": (32, 32), "max_iter": 3, "n_folds": 1, "random_state": 0}
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 KINDS = [sparse.csr_array, sparse.csr_matrix, sparse.csc_array, sparse.coo_matrix, sparse.lil_array]
 

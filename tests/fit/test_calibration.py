@@ -18,7 +18,7 @@ from sklearn_subquad._fit.snapshots import FitInProgress, Snapshots
 from sklearn_subquad._solver.criteria import Judgement
 from sklearn_subquad._solver.history import History
 
-SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 4, "random_state": 0}
+SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 4, "n_folds": 1, "random_state": 0}
 # The interval in which the factor is searched is closed to about this, relatively.
 SEARCH_TOLERANCE = 1e-4
 

@@ -28,7 +28,7 @@ def data_for(estimator_class, n=160):
 
 
 def small(estimator_class, **parameters):
-    defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 5, "random_state": 0, "n_jobs": 1, "tol": 0.0}
+    defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 5, "n_folds": 1, "random_state": 0, "n_jobs": 1, "tol": 0.0}
     return estimator_class(**defaults | {"init": "axis_aligned"} | parameters)
 
 

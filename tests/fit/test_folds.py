@@ -26,7 +26,7 @@ def test_fits_side_by_side_equal_those_that_take_turns(estimator_class, feature_
     monkeypatch.setattr(folds, "for_each_alone", counting)
     fitted = [
         estimator_class(
-            hidden_layer_sizes=(64, 64), max_iter=4, feature_metric=feature_metric, random_state=0, **options
+            hidden_layer_sizes=(64, 64), max_iter=4, feature_metric=feature_metric, n_folds=1, random_state=0, **options
         ).fit(X, y)
         for options in ({"n_jobs": 2}, {"n_jobs": 1}, {"n_jobs": 2, "verbose": 1})
     ]

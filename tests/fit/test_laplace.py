@@ -13,7 +13,7 @@ from sklearn_subquad._fit import laplace as laplace_module
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._network.network import Network
 
-OPTIONS = {"hidden_layer_sizes": (48, 40), "max_iter": 4, "random_state": 0}
+OPTIONS = {"hidden_layer_sizes": (48, 40), "max_iter": 4, "n_folds": 1, "random_state": 0}
 
 
 def linear_problem(n=40, n_features=6, n_outputs=2):
@@ -235,7 +235,7 @@ def test_deviations_do_not_depend_on_the_parts_of_the_rows():
     model = SubquadMLPRegressor(**OPTIONS).fit(X, y)
     _, expected = model.predict(X, return_std=True)
     with config_context(working_memory=1e-2):
-        network, *_ = model._model()
+        [(network, *_)] = model._models()
         assert len(list(network.row_batches(len(X)))) > 5
         _, in_parts = model.predict(X, return_std=True)
     np.testing.assert_allclose(in_parts, expected, rtol=1e-12)
@@ -277,7 +277,7 @@ def test_intervals_cover_what_they_should(n, batch_size, early_stopping):
     X, y = toy_data(n=n, noise=noise)
     X_new, y_new = toy_data(n=4000, noise=noise, seed=1)
     model = SubquadMLPRegressor(
-        hidden_layer_sizes=(128, 128), random_state=0, batch_size=batch_size, early_stopping=early_stopping
+        hidden_layer_sizes=(128, 128), n_folds=1, random_state=0, batch_size=batch_size, early_stopping=early_stopping
     )
     mean, std = model.fit(X, y).predict(X_new, return_std=True)
     # A variance from so many squares has the relative error sqrt(2 / n), its root half of that; moving the ends of the

@@ -136,7 +136,7 @@ def one_direction(estimator_class, n=600, d=12):
 
 def model(estimator_class, **parameters):
     return estimator_class(
-        **{"hidden_layer_sizes": (256, 256), "random_state": 0, "max_iter": 10, "n_bins": None}
+        **{"hidden_layer_sizes": (256, 256), "random_state": 0, "max_iter": 10, "n_bins": None, "n_folds": 1}
         | {"feature_metric": "learned"}
         | parameters
     )

@@ -30,7 +30,7 @@ def data_for(estimator_class, n=160, n_classes=2):
 
 
 def small(estimator_class, **parameters):
-    defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 6, "random_state": 0}
+    defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 6, "n_folds": 1, "random_state": 0}
     return estimator_class(**defaults | {"n_jobs": 1} | parameters)
 
 

@@ -10,10 +10,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._fit import plan
+from sklearn_subquad._fit import held_out as held_out_module
 from sklearn_subquad._fit.train import Trainer
 
-SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 8, "n_bins": None, "random_state": 0}
+SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 8, "n_bins": None, "n_folds": 1, "random_state": 0}
 N = 300
 BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 BATCHES = pytest.mark.parametrize("batch_size", ["auto", 60])
@@ -56,7 +56,7 @@ def test_scores_are_those_of_the_validation_set(estimator_class, loss, batch_siz
 @BATCHES
 def test_a_validation_set_is_a_held_out_part_that_was_chosen_by_hand(estimator_class, batch_size, monkeypatch):
     # One part, which stays out: the same as with `validation_fraction` where there are many rows.
-    monkeypatch.setattr(plan, "HELD_OUT_ROWS", 1)
+    monkeypatch.setattr(held_out_module, "HELD_OUT_ROWS", 1)
     X, y = data(estimator_class)
     model = estimator_class(batch_size=batch_size, **SETTINGS)
     fitted, held_out = first_split(model, y, 0.1)

@@ -40,6 +40,7 @@ def estimator(loss, **options):
         "damping": 1.0,
         "cg_tol": 1e-8,
         "max_cg_iter": 300,
+        "n_folds": 1,
         "random_state": 0,
     }
     Estimator = SubquadMLPClassifier if loss == "log_loss" else SubquadMLPRegressor

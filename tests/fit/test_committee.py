@@ -1,0 +1,342 @@
+"""Several networks, each fitted without one fold of the rows."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone, is_classifier
+from sklearn.metrics import accuracy_score, r2_score
+from small_fits import BOTH, classification_data, data_for, regression_data
+
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._fit import plan as plan_module
+from sklearn_subquad._fit.data import TrainingSet
+from sklearn_subquad._fit.held_out import folds
+from sklearn_subquad._fit.train import Trainer
+
+SMALL = {"hidden_layer_sizes": (32, 32), "max_iter": 3, "early_stopping": "validation", "random_state": 0}
+LOSSES = pytest.mark.parametrize(
+    ("estimator_class", "loss", "k"),
+    [
+        (SubquadMLPRegressor, "squared_error", None),
+        (SubquadMLPRegressor, "squared_error", 2),
+        (SubquadMLPRegressor, "poisson", None),
+        (SubquadMLPClassifier, "squared_error", 2),
+        (SubquadMLPClassifier, "squared_error", 3),
+        (SubquadMLPClassifier, "log_loss", 2),
+        (SubquadMLPClassifier, "log_loss", 3),
+    ],
+)
+
+
+def problem(estimator_class, loss, k, n=80):
+    if estimator_class is SubquadMLPClassifier:
+        return classification_data(n, n_classes=k)
+    X, y = regression_data(n, n_outputs=k)
+    return X, np.round(np.exp(y)) if loss == "poisson" else y
+
+
+def training_set(X, Y, sample_weight=None):
+    return TrainingSet.of_distinct_rows(X, Y, np.ones(len(X)) if sample_weight is None else sample_weight, None)[0]
+
+
+# ---- folds ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 8, 50])
+def test_folds_are_of_equal_size_and_hold_their_share_of_every_class(n_folds):
+    rng = np.random.default_rng(0)
+    codes = rng.choice(4, 203, p=[0.6, 0.3, 0.08, 0.02])
+    for Y in (codes[:, None].astype(float), np.eye(4, dtype=bool)[codes], codes[:, None] == 0):
+        numbers = folds(training_set(rng.standard_normal((203, 2)), Y), n_folds, 0)
+        assert np.ptp(np.bincount(numbers, minlength=n_folds)) <= 1
+        if Y.dtype == bool:
+            for label in Y.T:
+                # What lies between two classes may add one more at either end.
+                assert np.ptp(np.bincount(numbers[label], minlength=n_folds)) <= 2
+
+
+def test_folds_of_several_labels_share_out_their_combinations():
+    rng = np.random.default_rng(0)
+    Y = rng.random((120, 9)) < 0.5
+    Y[:60] = Y[0]
+    numbers = folds(training_set(rng.standard_normal((120, 2)), Y), 5, 0)
+    assert (np.bincount(numbers[:60]) >= 11).all()
+
+
+def test_the_seed_decides_on_the_folds():
+    data = training_set(np.arange(60.0)[:, None], np.arange(60.0)[:, None])
+    np.testing.assert_array_equal(folds(data, 4, 1), folds(data, 4, 1))
+    assert (folds(data, 4, 1) != folds(data, 4, 2)).any()
+
+
+# ---- what a committee predicts ----------------------------------------------------------------------------------
+
+
+@LOSSES
+def test_predictions_are_the_mean_of_the_networks(estimator_class, loss, k):
+    X, y = problem(estimator_class, loss, k)
+    model = estimator_class(loss=loss, n_folds=3, **SMALL).fit(X, y)
+    members = model.estimators_
+    assert len(members) == 3
+    if is_classifier(model):
+        for member in members:
+            # One factor serves all networks.
+            member._state_ = member._state_ | {"sharpness": model._state_.get("sharpness")}
+        p = np.mean([member.predict_proba(X) for member in members], axis=0)
+        np.testing.assert_allclose(model.predict_proba(X), p, rtol=1e-9)
+        np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), p, rtol=1e-9)
+        np.testing.assert_array_equal(model.predict(X), p.argmax(axis=1))
+        decisions = model.decision_function(X)
+        chosen = decisions > 0 if k == 2 else decisions.argmax(axis=1)
+        np.testing.assert_array_equal(chosen, p.argmax(axis=1))
+        if loss == "squared_error" and k == 3:
+            np.testing.assert_allclose(decisions.sum(axis=1), 1)
+    else:
+        # Of counts, the mean is that of their logarithms.
+        link = np.log if loss == "poisson" else np.asarray
+        mean = np.mean([link(member.predict(X)) for member in members], axis=0)
+        np.testing.assert_allclose(link(model.predict(X)), mean, rtol=1e-9)
+
+
+def test_deviations_are_those_of_the_mixture():
+    X, y = regression_data()
+    model = SubquadMLPRegressor(n_folds=3, **SMALL).fit(X, y)
+    mean, std = model.predict(X, return_std=True)
+    means, stds = zip(*(member.predict(X, return_std=True) for member in model.estimators_), strict=True)
+    second_moment = np.mean(np.square(stds) + np.square(means), axis=0)
+    np.testing.assert_allclose(std, np.sqrt(second_moment - mean**2), rtol=1e-9)
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_predictions_have_the_dtype_of_the_rows(estimator_class, dtype):
+    X, y = data_for(estimator_class)
+    model = estimator_class(n_folds=2, **SMALL).fit(X.astype(dtype), y)
+    predicted = model.predict_proba(X.astype(dtype)) if is_classifier(model) else model.predict(X.astype(dtype))
+    assert predicted.dtype == dtype
+
+
+# ---- rows that were held out ------------------------------------------------------------------------------------
+
+
+@LOSSES
+def test_every_row_has_the_output_of_the_network_that_did_not_see_it(estimator_class, loss, k, monkeypatch):
+    X, y = problem(estimator_class, loss, k)
+    weights = np.random.default_rng(2).uniform(0.5, 2, len(X))
+    parts, train = [], Trainer.train
+
+    def recording(self, plan, fitting, held_out):
+        parts.append((fitting, held_out[1]))
+        return train(self, plan, fitting, held_out)
+
+    monkeypatch.setattr(Trainer, "train", recording)
+    model = estimator_class(loss=loss, n_folds=4, n_jobs=1, **SMALL).fit(X, y, sample_weight=weights)
+    found = model.oof_decision_function_ if is_classifier(model) else model.oof_prediction_
+    for (fitting, held_out), member in zip(parts, model.estimators_, strict=True):
+        np.testing.assert_array_equal(np.sort(np.concatenate([fitting, held_out])), np.arange(len(X)))
+        member._state_ = (
+            member._state_ | {"sharpness": model._state_.get("sharpness")} if is_classifier(model) else member._state_
+        )
+        predict = member.predict_proba if is_classifier(model) else member.predict
+        np.testing.assert_allclose(found[held_out], predict(X[held_out]), rtol=1e-9)
+    np.testing.assert_array_equal(np.sort(np.concatenate([held_out for _, held_out in parts])), np.arange(len(X)))
+    if is_classifier(model):
+        assert model.oof_score_ == pytest.approx(accuracy_score(y, found.argmax(axis=1), sample_weight=weights))
+    else:
+        assert model.oof_score_ == pytest.approx(r2_score(y, found, sample_weight=weights))
+
+
+def test_copies_share_a_network_and_rows_without_weight_have_no_output():
+    X, y = regression_data(40)
+    X, y = np.concatenate([X, X, X[:5] + 1]), np.concatenate([y, y, y[:5]])
+    model = SubquadMLPRegressor(n_folds=3, **SMALL).fit(X, y, sample_weight=np.repeat([1.0, 0.0], [80, 5]))
+    found = model.oof_prediction_
+    np.testing.assert_array_equal(found[:40], found[40:80])
+    assert np.isfinite(found[:80]).all()
+    assert np.isnan(found[80:]).all()
+
+
+def test_a_single_network_has_no_such_outputs():
+    X, y = regression_data()
+    model = SubquadMLPRegressor(n_folds=2, **SMALL).fit(X, y)
+    assert hasattr(model, "oof_score_")
+    model.set_params(n_folds=1).fit(X, y)
+    assert not hasattr(model, "oof_score_")
+    assert not hasattr(model, "oof_prediction_")
+
+
+# ---- how it is fitted -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "n_networks"),
+    [
+        (99, {}, 1),
+        (100, {}, 8),
+        (1000, {}, 8),
+        (1001, {}, 5),
+        (5001, {}, 3),
+        (99, {"n_folds": 4}, 4),
+        (200, {"early_stopping": False}, 1),
+        (200, {"n_folds": np.int8(2)}, 2),
+        (60, {"loss": "poisson"}, 8),
+        (5, {"loss": "poisson"}, 5),
+    ],
+)
+def test_auto_goes_by_the_rows(n, options, n_networks):
+    X = np.random.default_rng(0).standard_normal((n, 2)).astype(np.float32)
+    model = SubquadMLPRegressor(**{"hidden_layer_sizes": (2,), "max_iter": 1, "random_state": 0} | options)
+    assert len(model.fit(X, np.exp(X[:, 0])).estimators_) == n_networks
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"early_stopping": False}, "n_folds=3, but early_stopping=False has no folds"),
+        ({"early_stopping": "loo"}, "n_folds=3, but early_stopping='loo' has no folds"),
+        ({"n_folds": 81}, "n_folds=81 is more than the 80 rows"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused_by_name(options, message):
+    X, y = regression_data()
+    with pytest.raises(ValueError, match=message):
+        SubquadMLPRegressor(**SMALL | {"n_folds": 3} | options).fit(X, y)
+
+
+def test_a_validation_set_takes_the_place_of_folds():
+    X, y = regression_data()
+    with pytest.raises(ValueError, match="n_folds=3, but a validation set takes the place of folds"):
+        SubquadMLPRegressor(**SMALL, n_folds=3).fit(X, y, X_val=X, y_val=y)
+    assert len(SubquadMLPRegressor(**SMALL).fit(X, y, X_val=X, y_val=y).estimators_) == 1
+
+
+@pytest.mark.parametrize(("n_bins", "with_ramps"), [("auto", [1, 0, 1, 0]), (5, [1, 1, 1, 1]), (None, [0, 0, 0, 0])])
+def test_of_few_rows_every_second_network_has_no_ramps_unless_they_are_asked_for(n_bins, with_ramps, monkeypatch):
+    X, y = regression_data(120)
+    for limit, wanted in ((1000, with_ramps), (100, [int(n_bins is not None)] * 4)):
+        monkeypatch.setattr(plan_module, "_FEW_ROWS", limit)
+        model = SubquadMLPRegressor(n_folds=4, n_bins=n_bins, **SMALL).fit(X, y)
+        assert [int(member._state_["knots"] is not None) for member in model.estimators_] == wanted
+
+
+@LOSSES
+def test_networks_side_by_side_equal_those_that_take_turns(estimator_class, loss, k, monkeypatch):
+    monkeypatch.setattr(plan_module, "_MIN_STEP_FOR_THREADS", 0)
+    X, y = problem(estimator_class, loss, k)
+    models = [estimator_class(loss=loss, n_folds=3, n_jobs=n_jobs, **SMALL).fit(X, y) for n_jobs in (1, 2, 3)]
+    for other in models[1:]:
+        assert other.predict(X).tobytes() == models[0].predict(X).tobytes()
+        assert other.oof_score_ == models[0].oof_score_
+
+
+@BOTH
+def test_a_weight_is_a_row_repeated(estimator_class):
+    X, y = data_for(estimator_class)
+    weights = np.random.default_rng(1).integers(1, 4, len(X))
+    weighted = estimator_class(n_folds=3, **SMALL).fit(X, y, sample_weight=weights)
+    repeated = estimator_class(n_folds=3, **SMALL).fit(np.repeat(X, weights, axis=0), np.repeat(y, weights))
+    for one, other in zip(weighted.estimators_, repeated.estimators_, strict=True):
+        np.testing.assert_allclose(one.loss_curve_, other.loss_curve_, rtol=1e-6)
+
+
+@BOTH
+def test_verbose_names_the_networks(estimator_class, capsys):
+    X, y = data_for(estimator_class)
+    estimator_class(n_folds=3, verbose=1, **SMALL).fit(X, y)
+    printed = capsys.readouterr().out
+    assert "3 networks, each without one fold" in printed
+    assert [f"Network {number} of 3:" in printed for number in (1, 2, 3)] == [True] * 3
+
+
+# ---- attributes and files ---------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_attributes_are_those_of_the_networks(estimator_class):
+    X, y = data_for(estimator_class)
+    model = estimator_class(n_folds=3, **SMALL).fit(X, y)
+    members = model.estimators_
+    assert model.n_iter_ == max(member.n_iter_ for member in members)
+    longest = next(member for member in members if member.n_iter_ == model.n_iter_)
+    assert model.loss_curve_ == longest.loss_curve_
+    assert model.stop_reason_ == longest.stop_reason_
+    np.testing.assert_allclose(model.densities_, np.mean([member.densities_ for member in members], axis=0))
+    for phase, seconds in model.phase_times_.items():
+        assert seconds == pytest.approx(sum(member.phase_times_.get(phase, 0) for member in members))
+    for name in ("coefs_", "intercepts_", "shifts_", "gains_"):
+        assert not hasattr(model, name)
+        assert all(hasattr(member, name) for member in members)
+    with pytest.raises(AttributeError, match="has 3 networks: see coefs_ and intercepts_ of each of its estimators_"):
+        model.coefs_  # noqa: B018
+
+
+@BOTH
+def test_files_hold_all_networks(estimator_class):
+    X, y = data_for(estimator_class)
+    model = estimator_class(n_folds=3, **SMALL).fit(X, y)
+    loaded = pickle.loads(pickle.dumps(model))
+    assert loaded.predict(X).tobytes() == model.predict(X).tobytes()
+    assert len(loaded.estimators_) == 3
+
+
+@BOTH
+def test_a_fit_after_another_leaves_nothing_of_it(estimator_class):
+    X, y = data_for(estimator_class)
+    model = estimator_class(n_folds=3, **SMALL).fit(X, y)
+    one = clone(model).set_params(n_folds=1).fit(X, y)
+    assert vars(model.set_params(n_folds=1).fit(X, y)).keys() == vars(one).keys()
+    assert vars(model.set_params(n_folds=3).fit(X, y)).keys() == vars(clone(model).fit(X, y)).keys()
+
+
+# ---- fits that go on --------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_parts_teach_every_network(estimator_class):
+    X, y = data_for(estimator_class)
+    model = estimator_class(n_folds=3, **SMALL).fit(X, y)
+    n_iter, before = model.n_iter_, [member.coefs_[-1] for member in model.estimators_]
+    model.partial_fit(X[:40], y[:40])
+    after = [member.coefs_[-1] for member in model.estimators_]
+    assert model.n_iter_ == n_iter + 1
+    assert [np.array_equal(*pair) for pair in zip(before, after, strict=True)] == [False] * 3
+    assert np.isfinite(model.predict(X).astype(float)).all()
+
+
+@BOTH
+def test_warm_starts_go_on_with_every_network(estimator_class):
+    X, y = data_for(estimator_class)
+    model = estimator_class(n_folds=3, warm_start=True, **SMALL).fit(X, y)
+    first = model.estimators_
+    model.fit(X, y)
+    # Where a fit goes on, its first loss is the last one of the fit before.
+    for one, other in zip(first, model.estimators_, strict=True):
+        assert other.loss_curve_[0] <= one.loss_curve_[0]
+    with pytest.raises(ValueError, match="n_folds=2, but the model that the fit goes on from has 3 network"):
+        model.set_params(n_folds=2).fit(X, y)
+    model.set_params(n_folds="auto").fit(X, y)
+    assert len(model.estimators_) == 3
+
+
+def test_a_callback_that_stops_a_network_leaves_out_those_that_follow():
+    X, y = regression_data()
+    told = []
+
+    class Stops:
+        def setup(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context, **rest):
+            told.append(context.task_name)
+
+        def on_fit_task_end(self, estimator, context, **rest):
+            return context.task_name == "step" and told.count("fit without held-out rows") == 2
+
+        def teardown(self, estimator, context):
+            pass
+
+    model = SubquadMLPRegressor(n_folds=4, **SMALL).set_callbacks(Stops()).fit(X, y)
+    assert len(model.estimators_) == 2
+    assert model.estimators_[1].n_iter_ == 1
+    assert not hasattr(model, "oof_score_")
