@@ -118,12 +118,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
     n_folds : "auto" or int, default="auto"
         Networks that are fitted for ``early_stopping="validation"``, each without one fold of the rows, which says when
-        it stops. Predictions are the mean of their probabilities; what is learned from held-out rows is learned from all.
-        "auto" takes eight up to 1,000 rows, five up to 5,000, and three of more. 1 is a single network: the number of
-        steps is found on a held-out part (where they are smaller than
-        100 rows on two of them, for the log loss on up to five), then all rows are fitted
-        with that number; in batches that leave 1,000 rows or more out, these stay out. A fit that goes on from another
-        has as many networks as that.
+        it stops. Predictions have the mean of their probabilities, calibrated by what each says of its own fold. "auto"
+        takes eight up to 1,000 rows, five up to 5,000, and three of more. 1 is a single network: the number of steps is
+        found on a held-out part (where they are smaller than 100 rows on two of them, for the log loss on up to five),
+        then all rows are fitted with that number; in batches that leave 1,000 rows or more out, these stay out. A fit
+        that goes on from another has as many networks as that.
     validation_fraction : float, default=0.1
         Fraction of rows that a single network holds out.
     n_iter_no_change : int, default=3
@@ -265,6 +264,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
     # Set by `fit`.
     classes_: NDArray[Any]
+    oof_decision_function_: NDArray[np.floating]
     _multilabel: bool
 
     _parameter_constraints = BaseSubquadMLP._parameter_constraints | {

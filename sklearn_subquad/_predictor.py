@@ -50,6 +50,7 @@ class Predictor(MLPParameters):
     rank_curve_: list[float]
     loo_curve_: list[float]
     validation_scores_: list[float]
+    oof_score_: float
     rank_: int
     phase_times_: dict[str, float]
     stop_reason_: str

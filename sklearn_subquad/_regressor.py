@@ -100,12 +100,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
     n_folds : "auto" or int, default="auto"
         Networks that are fitted for ``early_stopping="validation"``, each without one fold of the rows, which says when
-        it stops. Predictions are the mean of their outputs; what is learned from held-out rows is learned from all.
-        "auto" takes eight up to 1,000 rows, five up to 5,000, and three of more. 1 is a single network: the number of
-        steps is found on a held-out part (on up to five of them, where they
-        are smaller than 100 rows), then all rows are fitted
-        with that number; in batches that leave 1,000 rows or more out, these stay out. A fit that goes on from another
-        has as many networks as that.
+        it stops. Predictions are the mean of their outputs. "auto" takes eight up to 1,000 rows, five up to 5,000, and
+        three of more. 1 is a single network: the number of steps is found on a held-out part (on up to five of them,
+        where they are smaller than 100 rows), then all rows are fitted with that number; in batches that leave 1,000
+        rows or more out, these stay out. A fit that goes on from another has as many networks as that.
     validation_fraction : float, default=0.1
         Fraction of rows that a single network holds out.
     n_iter_no_change : int, default=3
@@ -199,7 +197,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Out-of-fold predictions, of every training row by the network that did not see it; nan for rows of weight zero.
         Only of several networks, as is `oof_score_`.
     oof_score_ : float
-        Their coefficient of determination, weighted by `sample_weight`. That of the mean of networks is a little better.
+        Their coefficient of determination, weighted by `sample_weight`. The mean of the networks is a little better.
     stop_reason_ : str
         Why the fit (or the search for the number of steps) ended.
     n_layers_ : int
@@ -245,6 +243,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     _parameter_constraints = BaseSubquadMLP._parameter_constraints | {
         "loss": [StrOptions({"squared_error", "poisson"})],
     }
+
+    oof_prediction_: NDArray[np.floating]
 
     def __init__(
         self,

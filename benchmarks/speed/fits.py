@@ -20,10 +20,11 @@ import warnings
 
 import numpy as np
 
-HERE = pathlib.Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from common.sets import REGRESSION, load_splits
+
+HERE = pathlib.Path(__file__).resolve()
 
 SETS = (
     "yacht", "energy", "concrete", "boston", "pima", "car", "digits", "statlog-image", "kin8nm", "power-plant", "magic"

@@ -77,7 +77,7 @@ def test_threads_predict_from_one_estimator(estimator_class):
     with ThreadPoolExecutor(4) as pool:
         for part, predictions in enumerate(pool.map(predict, range(4))):
             for prediction in predictions:
-                # To rounding: BLAS' threads belong to the process, and products with the features may be cut among them.
+                # To rounding: BLAS' threads belong to the process, and products may be cut among them.
                 np.testing.assert_allclose(prediction, expected[part::4], rtol=1e-9)
     assert vars(model).keys() == state.keys()
     assert all(vars(model)[name] is value for name, value in state.items())
