@@ -65,22 +65,35 @@ changed alone, with `random_state=0`.
   what another draw of the initial weights would change.
 - Relative seconds: geometric means of the ratios to the defaults' processor seconds.
 """
-PARTS = ("_fit.held_out._MAX_PARTS", "_fit.held_out._MAX_PARTS_OF_INDICATORS")
 CONSTANT_INPUT = ("_fit.scaling.BIAS_FEATURE", "_predictor.BIAS_FEATURE")
 DAMPING = "_solver.damping_schedule."
 GROUPS = {
-    "Widths and depth (the default: two layers of 1,024)": {
+    "Networks (the default: eight of two layers of 512, each without one fold of the rows)": {
+        "one network": parameters(n_folds=1),
+        "one network, two layers of 1,024": parameters(n_folds=1, hidden_layer_sizes=(1024, 1024)),
+        "three": parameters(n_folds=3),
+        "five": parameters(n_folds=5),
+        "sixteen": parameters(n_folds=16),
+    },
+    "Ramps beside the features (the default: the cube root of the rows, none in every second network)": {
+        "none": parameters(n_bins=None),
+        "in every network": constants({"_fit.plan._FEW_ROWS": 0}),
+        "in every network, 4": parameters(n_bins=4),
+        "in every network, 16": parameters(n_bins=16),
+        "together of four times the variance of the feature": constants({"_fit.scaling._RAMP_SHARE": 4.0}),
+        "together of half of the variance of the feature": constants({"_fit.scaling._RAMP_SHARE": 0.5}),
+    },
+    "Widths and depth (the default: two layers of 512)": {
         "(256, 256)": parameters(hidden_layer_sizes=(256, 256)),
-        "(2048, 2048)": parameters(hidden_layer_sizes=(2048, 2048)),
-        "one layer of 1,024": parameters(hidden_layer_sizes=(1024,)),
-        "three layers of 1,024": parameters(hidden_layer_sizes=(1024,) * 3),
+        "(1024, 1024)": parameters(hidden_layer_sizes=(1024, 1024)),
+        "one layer of 512": parameters(hidden_layer_sizes=(512,)),
+        "three layers of 512": parameters(hidden_layer_sizes=(512,) * 3),
         "no skip connections": parameters(skip_connections=False),
     },
     "How loud hidden layers are (the default: a norm of 0.25)": {
         "norm 0.1": constants({"_network.network.HIDDEN_NORM": 0.1}),
         "norm 0.5": constants({"_network.network.HIDDEN_NORM": 0.5}),
         "norm 1": constants({"_network.network.HIDDEN_NORM": 1.0}),
-        "three layers, norm 1": constants({"_network.network.HIDDEN_NORM": 1.0}, hidden_layer_sizes=(1024,) * 3),
     },
     "init_scale": {
         "0.05": parameters(init_scale=0.05),
@@ -90,21 +103,15 @@ GROUPS = {
     "Initial weights and the metric of the features (the default: one feature, no metric)": {
         "Gaussian weights": parameters(init="gaussian"),
         "a learned metric": parameters(feature_metric="learned"),
-        "Gaussian weights and a learned metric": parameters(init="gaussian", feature_metric="learned"),
-        "a learned metric, power 1/2 of the moments instead of 1/4": constants(
-            {"_fit.metric._POWER": 0.5}, feature_metric="learned"
-        ),
     },
-    "Sparsity (the default: shifted ReLU, density m^(-1/5), that is 0.25)": {
+    "Sparsity (the default: shifted ReLU, density m^(-1/5), that is 0.29)": {
         "density 0.5": parameters(density=0.5),
         "density 0.1": parameters(density=0.1),
         "top-k": parameters(sparsifier="topk"),
     },
-    "The number of steps (the default: held out until there are 100 rows, in at most five parts, of classes two)": {
-        "one held-out part": constants(dict.fromkeys(PARTS, 1)),
-        "up to eight parts": constants(dict.fromkeys(PARTS, 8)),
-        "leave-one-out": parameters(early_stopping="loo"),
-        "none held out": parameters(early_stopping=False),
+    "The number of steps (the default: each network is stopped by its fold)": {
+        "leave-one-out, one network": parameters(early_stopping="loo"),
+        "none held out, one network": parameters(early_stopping=False),
     },
     "Batches (the default: all of these rows at once for targets, batches of 128 for classes)": {
         "batches of 128": parameters(REGRESSION_ONLY, batch_size=128),

@@ -24,6 +24,8 @@ _MAX_COARSENESS = 1e-4
 # A feature is never scaled so that its largest deviation from the mean exceeds this: rare indicators
 # and nearly constant features are not blown up.
 _MAX_DEVIATION = 6.0
+# Variance of all ramps of a feature together, relative to that of the feature.
+_RAMP_SHARE = 1.0
 
 
 def _unit(values, axis=None):
@@ -147,8 +149,7 @@ class InputScaling:
     def fit(cls, X, sample_weight, standardize, metric=None, n_bins=None):
         """Scaling of these rows, with ramps in so many bins of every feature, or none.
 
-        All ramps of a feature together have its variance, so that they are heard as much as the feature itself, however
-        many they are. A metric is scaled so that it does not change the rows' mean square.
+        All ramps of a feature together have its variance: they are heard as much as the feature, however many they are. A metric is scaled so that it does not change the rows' mean square.
         """
         mean, deviation, largest, tolerance = _moments(X, sample_weight, _ROUNDING)
         scale = np.maximum(deviation, largest / _MAX_DEVIATION)
@@ -179,7 +180,8 @@ class InputScaling:
             # What the feature is multiplied by to have its present scale.
             unit = self.scale[feature] / deviation[feature]
             means.append(mean)
-            scales.append(np.maximum(of_ramp, largest / _MAX_DEVIATION) * np.sqrt(ramps.shape[1]) * unit)
+            share = np.sqrt(ramps.shape[1] / _RAMP_SHARE)
+            scales.append(np.maximum(of_ramp, largest / _MAX_DEVIATION) * share * unit)
         self.mean, self.scale = np.concatenate(means), np.concatenate(scales)
         self.tolerance = np.append(self.tolerance, np.full(len(self.mean) - len(self.tolerance), np.nan))
         self.encoding = encoding if len(encoding.knots) else None
