@@ -131,7 +131,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Learn a metric of the features, in which directions count by how much the outputs depend on them.
         "learned" makes every fit twice: the second time the features are multiplied by the fourth root of the second
         moments of the first network's gradients by them [2]_. It takes twice the time, and gains where outputs depend
-        on few directions that are not those of the features. A fit that goes on from another keeps its metric.
+        on few directions that are not those of the features. Features then have no ramps. A fit that goes on from
+        another keeps its metric.
     n_bins : "auto", int or None, default="auto"
         Piecewise-linear encoding: beside every feature, ramps that rise from 0 to 1 between two neighbouring ones of
         `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [3]_.

@@ -299,8 +299,17 @@ def _batch_size(parameters, n_rows, Y):
 
 def _n_bins(parameters, n_rows, n_features):
     """Ramps of a feature at most, or None."""
+    # A metric is learned from one fit for another, whose ramps may be others.
+    learned = parameters.feature_metric == "learned"
     if parameters.n_bins != "auto":
+        if learned and parameters.n_bins is not None:
+            raise ValueError(
+                f"n_bins={parameters.n_bins} does not go with feature_metric='learned', a metric of features as they "
+                "are; use n_bins=None or 'auto', or feature_metric=None."
+            )
         return parameters.n_bins
+    if learned:
+        return None
     n_bins = min(round(n_rows ** (1 / 3)), _MAX_AUTO_COLUMNS // n_features)
     return n_bins if n_bins >= _MIN_AUTO_BINS else None
 

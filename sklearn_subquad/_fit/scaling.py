@@ -149,7 +149,8 @@ class InputScaling:
     def fit(cls, X, sample_weight, standardize, metric=None, n_bins=None):
         """Scaling of these rows, with ramps in so many bins of every feature, or none.
 
-        All ramps of a feature together have its variance: they are heard as much as the feature, however many they are. A metric is scaled so that it does not change the rows' mean square.
+        All ramps of a feature together have its variance: they are heard as much as the feature, however many they are.
+        A metric is scaled so that it does not change the rows' mean square.
         """
         mean, deviation, largest, tolerance = _moments(X, sample_weight, _ROUNDING)
         scale = np.maximum(deviation, largest / _MAX_DEVIATION)
