@@ -14,7 +14,7 @@ from sklearn_subquad._compat import CallbackSupportMixin, callback_context, chec
 from sklearn_subquad._curvature.losses import loss_with_baseline, make_loss
 from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature
 from sklearn_subquad._fit.callbacks import CallbackProgress
-from sklearn_subquad._fit.committee import fit_committee
+from sklearn_subquad._fit.committee import fit_committee, weights_of_networks
 from sklearn_subquad._fit.data import GivenRows, TrainingSet
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
@@ -62,7 +62,8 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             _, inputs, targets = self._model(architecture, state)
             fixed = {name: value for name, value in architecture.items() if name != "init_scale"}
             starts.append(WarmStart(fixed, attributes["init_"], attributes["init_scale_"], inputs, targets, state))
-        return dataclasses.replace(starts[0], others=tuple(starts[1:]))
+        weights = self._state_.get("weights", np.ones(1))
+        return dataclasses.replace(starts[0], others=tuple(starts[1:]), weights=weights)
 
     def _validated_data(self, X, y, start, **checks):
         """Features and targets, in the precision and with the features of a start where there is one."""
@@ -165,7 +166,8 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
 
         def finish(plan_of_it, model, held_out):
             """What is kept of a network."""
-            histories.append(model.history)
+            history = model.history
+            histories.append(history)
             laplace = self._laplace(model, plan_of_it.seed) if covariance else None
             temperature = None
             if plan.held_out.in_folds:
@@ -173,12 +175,15 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             elif model.held_out is not None:
                 temperature = fitted_inverse_temperature(model.held_out_rows, independent_labels)
             densities = self._measure_densities(model, data.X)
-            return self._fitted_attributes(model, plan, score is not None, densities, laplace, temperature)
+            attributes = self._fitted_attributes(model, plan, score is not None, densities, laplace, temperature)
+            loss = history.held_out_losses[history.best_iter] if plan.held_out.in_folds else np.nan
+            return attributes, loss, plan_of_it.n_bins is None
 
         with worker_threads(plan.n_jobs):
-            networks = fit_committee(trainer, plan, validation, finish)
+            networks, losses, kinds = zip(*fit_committee(trainer, plan, validation, finish), strict=True)
         _warn(histories, plan)
-        self._set_fitted(networks)
+        weights = weights_of_networks(losses, kinds) if start is None else start.weights
+        self._set_fitted(networks, weights)
         for attributes in self._networks():
             attributes["_state_"]["weight_unit"] = weight_unit
         if plan.held_out.in_folds and len(networks) == plan.n_networks:

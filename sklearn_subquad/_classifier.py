@@ -638,11 +638,12 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         if factor is None:
             return super()._combined(outputs)
         logits = factor * self._scores(np.array(outputs, dtype=np.float64))
+        weights = self._state_["weights"][:, None, None]
         if self._independent_labels:
-            logits = logsumexp(log_expit(logits), axis=0) - logsumexp(log_expit(-logits), axis=0)
+            logits = logsumexp(log_expit(logits), axis=0, b=weights) - logsumexp(log_expit(-logits), axis=0, b=weights)
             combined = logits if self._uses_log_loss else (logits / factor + 1) / 2
         else:
-            logits = logsumexp(log_softmax(logits, axis=2), axis=0)
+            logits = logsumexp(log_softmax(logits, axis=2), axis=0, b=weights)
             # Indicators of all classes have the sum one.
             combined = logits if self._uses_log_loss else _with_sum_one(logits / factor)
         return combined.astype(outputs[0].dtype)

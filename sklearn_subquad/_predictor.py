@@ -84,6 +84,8 @@ class Predictor(MLPParameters):
                 "input_scale": inputs.scale,
                 "input_tolerance": inputs.tolerance,
                 "input_metric": inputs.metric,
+                "squash_median": None if inputs.squash is None else inputs.squash[0],
+                "squash_limit": None if inputs.squash is None else inputs.squash[1],
                 "knots": None if inputs.encoding is None else inputs.encoding.knots,
                 "knot_counts": None if inputs.encoding is None else inputs.encoding.counts,
                 "target_mean": targets.mean,
@@ -126,8 +128,8 @@ class Predictor(MLPParameters):
             inverse_temperature=inverse_temperature,
         )
 
-    def _set_fitted(self, networks):
-        """Set the fitted attributes, given the `_fitted_attributes` of every network."""
+    def _set_fitted(self, networks, weights):
+        """Set the fitted attributes, given the `_fitted_attributes` of every network and their weights in the mean."""
         attributes = networks[0]
         if len(networks) > 1:
             longest = max(networks, key=lambda network: network["n_iter_"])
@@ -135,7 +137,7 @@ class Predictor(MLPParameters):
             attributes = {name: value for name, value in longest.items() if name not in of_one}
             attributes["densities_"] = np.mean([network["densities_"] for network in networks], axis=0)
             attributes["phase_times_"] = _sums([network["phase_times_"] for network in networks])
-            attributes["_state_"] = {"networks": networks}
+            attributes["_state_"] = {"networks": list(networks), "weights": weights[: len(networks)]}
         for name in (*_OF_SOME_FITS, *_OF_ONE_NETWORK):
             self.__dict__.pop(name, None)
         # The state comes last: an estimator that has one is fitted.
@@ -186,7 +188,12 @@ class Predictor(MLPParameters):
         encoding = None
         if state.get("knots") is not None:
             encoding = PiecewiseLinearEncoding(state["knots"], state["knot_counts"])
-        inputs = InputScaling(state["input_mean"], state["input_scale"], tolerance, state["input_metric"], encoding)
+        squash = None
+        if state.get("squash_median") is not None:
+            squash = state["squash_median"], state["squash_limit"]
+        inputs = InputScaling(
+            state["input_mean"], state["input_scale"], tolerance, state["input_metric"], encoding, squash
+        )  # fmt: skip
         return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
 
     def _outputs(self, X, return_std=False):
@@ -205,11 +212,12 @@ class Predictor(MLPParameters):
         if not return_std:
             return out
         # The variance of a mixture: the mean of theirs, and how far they are apart.
-        return out, np.sqrt(np.mean([std**2 + (mean - out) ** 2 for mean, std in of_networks], axis=0))
+        squares = [std**2 + (mean - out) ** 2 for mean, std in of_networks]
+        return out, np.sqrt(np.average(squares, axis=0, weights=self._state_["weights"])).astype(out.dtype)
 
     def _combined(self, outputs):
         """Outputs of all networks as those of the estimator."""
-        return np.mean(outputs, axis=0)
+        return np.average(outputs, axis=0, weights=self._state_["weights"]).astype(outputs[0].dtype)
 
     @property
     def coefs_(self) -> list[NDArray[np.floating]]:

@@ -65,6 +65,31 @@ def fit_committee(trainer, plan, validation, finish):
     return finished
 
 
+def weights_of_networks(losses, kinds):
+    """What each of several networks counts in their mean, given its mean loss on its own fold.
+
+    Networks of one kind count alike, since their folds differ in how hard they are; a kind counts by the inverse square
+    of its mean loss. Two kinds that are about as good are averaged, and one that fails is all but left out.
+
+    Parameters
+    ----------
+    losses : array-like of shape (n_networks,)
+    kinds : array-like of shape (n_networks,)
+        Equal for networks of one kind.
+
+    Returns
+    -------
+    ndarray of shape (n_networks,), float64, of sum one
+    """
+    losses, kinds = np.asarray(losses, dtype=np.float64), np.asarray(kinds)
+    means = np.array([losses[kinds == kind].mean() for kind in kinds])
+    # Without any loss, or with one that is no number, nothing can be said.
+    if not np.isfinite(means).all() or means.min() <= 0:
+        return np.full(len(means), 1 / len(means))
+    weights = (means.min() / means) ** 2
+    return weights / weights.sum()
+
+
 def plans_of_networks(plan, data):
     """A plan for each of several networks, with a seed of its own; every second one without ramps, if so planned."""
     seeds = generator(plan.seed, Stream.NETWORKS).integers(np.iinfo(np.int32).max, size=plan.n_networks)

@@ -5,6 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def weighted_quantiles(x, sample_weight, levels):
+    """Of the values of x (n,), for every level the least that at least such a share of the weight does not exceed."""
+    values, of_row = np.unique(x, return_inverse=True)
+    weight_up_to = np.cumsum(np.bincount(of_row, weights=sample_weight))
+    # Rounding of the sums is not to move a level to the next value.
+    return values[np.searchsorted(weight_up_to, np.asarray(levels) * weight_up_to[-1] * (1 - 1e-9))]
+
+
 @dataclass
 class PiecewiseLinearEncoding:
     """The map from x to x and, for every feature, ramps ``clip((x - k_t) / (k_{t+1} - k_t), 0, 1)`` between its knots.
@@ -77,10 +85,7 @@ class PiecewiseLinearEncoding:
 
 def _knots(x, sample_weight, n_bins):
     """Different values of x at n_bins + 1 levels of its distribution, or all where there are no more; none for two."""
-    values, of_row = np.unique(x, return_inverse=True)
+    values = np.unique(x)
     if len(values) > n_bins + 1:
-        weight_up_to = np.cumsum(np.bincount(of_row, weights=sample_weight))
-        # Rounding of the sums is not to move a level to the next value.
-        levels = np.linspace(0, weight_up_to[-1], n_bins + 1) * (1 - 1e-9)
-        values = values[np.unique(np.searchsorted(weight_up_to, levels))]
+        values = np.unique(weighted_quantiles(x, sample_weight, np.linspace(0, 1, n_bins + 1)))
     return values.astype(np.float64) if len(values) > 2 else np.empty(0)

@@ -50,9 +50,10 @@ _FOLDS = ((1000, 8), (5000, 5), (math.inf, 3))
 # n_bins="auto": up to so many rows, every second network has no ramps, which few rows may suit better.
 _FEW_ROWS = 1000
 # n_bins="auto": the cube root of the number of rows, as is best for a histogram (D. Freedman, P. Diaconis, "On the
-# histogram as a density estimator: L2 theory", 1981), but no more columns than the products with sparse rows hide, and
-# none where that leaves fewer bins than say more than the feature itself.
-_MAX_AUTO_COLUMNS, _MIN_AUTO_BINS = 256, 3
+# histogram as a density estimator: L2 theory", 1981). So many columns of ramps at least, which few features leave room
+# for, if bins have ten rows each; no more columns than the products with sparse rows hide; and none where that leaves
+# fewer bins than say more than the feature itself.
+_MIN_AUTO_COLUMNS, _MAX_AUTO_COLUMNS, _MIN_AUTO_BINS, _ROWS_OF_A_BIN = 16, 256, 3, 10
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
 _MIN_STEP_FOR_THREADS = 400_000
 
@@ -143,7 +144,7 @@ class FitPlan:
         # Of all rows, once: a part of them may be no larger than a batch, and is to be fitted as the whole is.
         in_batches = partial or n_rows > batch_size
         early_stopping = not partial and _early_stopping(parameters, n_rows, in_batches, validation, score, start)
-        n_networks = _n_networks(parameters, n_rows, early_stopping, validation, start, partial)
+        n_networks = _n_networks(parameters, data, early_stopping, validation, score, start, partial)
         held_out = HeldOut.resolve(
             data, parameters.validation_fraction, seed, early_stopping, validation, loss, in_batches, n_networks
         )  # fmt: skip
@@ -310,11 +311,12 @@ def _n_bins(parameters, n_rows, n_features):
         return parameters.n_bins
     if learned:
         return None
-    n_bins = min(round(n_rows ** (1 / 3)), _MAX_AUTO_COLUMNS // n_features)
+    at_least = min(_MIN_AUTO_COLUMNS // n_features, n_rows // _ROWS_OF_A_BIN)
+    n_bins = min(max(round(n_rows ** (1 / 3)), at_least), _MAX_AUTO_COLUMNS // n_features)
     return n_bins if n_bins >= _MIN_AUTO_BINS else None
 
 
-def _n_networks(parameters, n_rows, early_stopping, validation, start, partial):
+def _n_networks(parameters, data, early_stopping, validation, score, start, partial):
     """Networks whose outputs are averaged: one for every fold, or as many as a start has."""
     asked = None if parameters.n_folds == "auto" else int(parameters.n_folds)
     if start is not None:
@@ -328,8 +330,14 @@ def _n_networks(parameters, n_rows, early_stopping, validation, start, partial):
     if partial or asked == 1:
         return 1
     in_folds = early_stopping == "validation" and validation is None
+    n_rows = len(data)
     if asked is None:
-        return min(n_rows, next(n_folds for most, n_folds in _FOLDS if n_rows <= most)) if in_folds else 1
+        n_folds = min(n_rows, next(n_folds for most, n_folds in _FOLDS if n_rows <= most))
+        if score is not None and data.Y.dtype == bool:
+            # Scores may be undefined where a fold lacks a class.
+            counts = data.Y.sum(axis=0)
+            n_folds = min(n_folds, max(2, min(counts.min(), n_rows - counts.max())))
+        return int(n_folds) if in_folds else 1
     if not in_folds:
         why = (
             "a validation set takes the place of folds" if validation is not None else f"{early_stopping=} has no folds"

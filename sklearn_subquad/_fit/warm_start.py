@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sklearn_subquad._fit.scaling import InputScaling, TargetScaling
 from sklearn_subquad._linalg.packed import PackedMatrix
 from sklearn_subquad._network.network import Network
@@ -24,6 +26,8 @@ class WarmStart:
         `Network.to_state`, and what else an estimator keeps; never changed.
     others : tuple of WarmStart
         The other networks of the model, where it has several.
+    weights : ndarray of shape (n_networks,) or None
+        What each of them counts in their mean.
     """
 
     architecture: dict
@@ -33,6 +37,7 @@ class WarmStart:
     targets: TargetScaling
     state: dict
     others: tuple = ()
+    weights: np.ndarray | None = None
 
     @property
     def networks(self):

@@ -19,6 +19,7 @@ ESTIMATORS = [
         early_stopping=False,
         max_iter=3,
         cg_tol=1e-12,
+        n_bins=None,
         max_cg_iter=1000,
     ),
     SubquadMLPRegressor(batch_size=60, hidden_layer_sizes=(64, 64)),

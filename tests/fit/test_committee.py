@@ -10,6 +10,7 @@ from small_fits import BOTH, classification_data, data_for, regression_data
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._fit import plan as plan_module
+from sklearn_subquad._fit.committee import weights_of_networks
 from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.held_out import folds
 from sklearn_subquad._fit.train import Trainer
@@ -83,7 +84,7 @@ def test_predictions_are_the_mean_of_the_networks(estimator_class, loss, k):
         for member in members:
             # One factor serves all networks.
             member._state_ = member._state_ | {"sharpness": model._state_.get("sharpness")}
-        p = np.mean([member.predict_proba(X) for member in members], axis=0)
+        p = np.average([member.predict_proba(X) for member in members], axis=0, weights=model._state_["weights"])
         np.testing.assert_allclose(model.predict_proba(X), p, rtol=1e-9)
         np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), p, rtol=1e-9)
         np.testing.assert_array_equal(model.predict(X), p.argmax(axis=1))
@@ -95,7 +96,7 @@ def test_predictions_are_the_mean_of_the_networks(estimator_class, loss, k):
     else:
         # Of counts, the mean is that of their logarithms.
         link = np.log if loss == "poisson" else np.asarray
-        mean = np.mean([link(member.predict(X)) for member in members], axis=0)
+        mean = np.average([link(member.predict(X)) for member in members], axis=0, weights=model._state_["weights"])
         np.testing.assert_allclose(link(model.predict(X)), mean, rtol=1e-9)
 
 
@@ -104,7 +105,7 @@ def test_deviations_are_those_of_the_mixture():
     model = SubquadMLPRegressor(n_folds=3, **SMALL).fit(X, y)
     mean, std = model.predict(X, return_std=True)
     means, stds = zip(*(member.predict(X, return_std=True) for member in model.estimators_), strict=True)
-    second_moment = np.mean(np.square(stds) + np.square(means), axis=0)
+    second_moment = np.average(np.square(stds) + np.square(means), axis=0, weights=model._state_["weights"])
     np.testing.assert_allclose(std, np.sqrt(second_moment - mean**2), rtol=1e-9)
 
 
@@ -115,6 +116,35 @@ def test_predictions_have_the_dtype_of_the_rows(estimator_class, dtype):
     model = estimator_class(n_folds=2, **SMALL).fit(X.astype(dtype), y)
     predicted = model.predict_proba(X.astype(dtype)) if is_classifier(model) else model.predict(X.astype(dtype))
     assert predicted.dtype == dtype
+
+
+def test_a_kind_of_network_counts_by_the_inverse_square_of_its_loss():
+    weights = weights_of_networks([1.0, 4.0, 3.0, 4.0], [True, False, True, False])
+    # Means of 2 and 4.
+    np.testing.assert_allclose(weights, np.array([4, 1, 4, 1]) / 10)
+    np.testing.assert_allclose(weights_of_networks([1.0, 5.0, 2.0], [0, 0, 0]), 1 / 3)
+    for losses in ([np.nan] * 3, [0.0, 0.0, 1.0], [np.inf, 1.0, 1.0]):
+        np.testing.assert_allclose(weights_of_networks(losses, [0, 1, 2]), 1 / 3)
+
+
+def test_a_kind_that_fails_is_all_but_left_out():
+    X = np.random.default_rng(0).uniform(-3, 3, (200, 1))
+    model = SubquadMLPRegressor(hidden_layer_sizes=(256, 256), random_state=0).fit(X, np.sin(6 * X[:, 0]))
+    new = np.linspace(-2.9, 2.9, 100)[:, None]
+    errors = [
+        np.sqrt(np.mean((each.predict(new) - np.sin(6 * new[:, 0])) ** 2)) for each in (model, *model.estimators_)
+    ]
+    assert errors[0] < 0.2
+    assert max(errors) > 0.3
+
+
+@pytest.mark.parametrize("scoring", ["loss", "neg_log_loss"])
+def test_with_a_score_every_fold_has_every_class(scoring):
+    X, _ = regression_data(150)
+    y = (X[:, 0] > 0).astype(int)
+    y[np.argsort(X[:, 1])[-3:]] = 2
+    model = SubquadMLPClassifier(scoring=scoring, **SMALL).fit(X, y)
+    assert len(model.estimators_) == (8 if scoring == "loss" else 3)
 
 
 # ---- rows that were held out ------------------------------------------------------------------------------------

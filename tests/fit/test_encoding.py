@@ -153,7 +153,17 @@ class TestScaling:
 
 @pytest.mark.parametrize(
     ("n_rows", "n_features", "expected"),
-    [(10, 1, None), (27, 1, 3), (1000, 1, 10), (1000, 25, 10), (1000, 32, 8), (1000, 85, 3), (1000, 86, None)],
+    [
+        (10, 1, None),
+        (27, 1, 3),
+        (100, 1, 10),
+        (1000, 1, 16),
+        (1000, 2, 10),
+        (1000, 25, 10),
+        (1000, 32, 8),
+        (1000, 85, 3),
+        (1000, 86, None),
+    ],
 )
 def test_auto_is_the_cube_root_of_the_rows_within_the_columns(n_rows, n_features, expected):
     X = np.random.default_rng(0).standard_normal((n_rows, n_features))

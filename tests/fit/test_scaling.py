@@ -343,3 +343,87 @@ def test_other_predictions_have_the_dtype_of_x():
     for loss in ("squared_error", "log_loss"):
         model = SubquadMLPClassifier(loss=loss, **NARROW).fit(X, np.where(signal > 1, 10**9, 10**9 + 1))
         assert model.predict_proba(X).dtype == np.float32
+
+
+# ---- outlying values --------------------------------------------------------------------------------------------
+
+
+def heavy(kind, n=500):
+    """A feature with values far from all others, and its last rows, which are like the first ones."""
+    x = np.random.default_rng(0).standard_normal(n)
+    if kind == "one cell":
+        x[0] = 1e6
+    elif kind == "sentinel":
+        x[:5] = -9999
+    elif kind == "heavy tail":
+        x = np.exp(3 * x)
+    else:
+        # Most values are equal.
+        x[np.arange(n) % 3 > 0] = 0
+        x[:2] = 1e4
+    return x
+
+
+@pytest.mark.parametrize("kind", ["one cell", "sentinel", "heavy tail", "mostly zero"])
+def test_outlying_values_are_squashed_and_the_others_stay_apart(kind):
+    x = heavy(kind)
+    X = np.column_stack([x, np.random.default_rng(1).standard_normal(len(x))])
+    scaling = fit_inputs(X)
+    limits = scaling.squash[1]
+    assert np.isfinite(limits[0])
+    assert np.isinf(limits[1])
+    scaled = scaling.transform(X)[:, 0] * np.sqrt(2)
+    # The order stays, and every value is as far from the mean as is usual.
+    assert (np.diff(scaled[np.argsort(x)]) >= 0).all()
+    assert np.abs(scaled).max() < 8
+    middle = np.abs(x - np.median(x)) <= np.quantile(np.abs(x - np.median(x)), 0.9)
+    assert scaled[middle].std() > 0.3
+
+
+def test_squashed_values_are_those_of_the_formula():
+    x = heavy("heavy tail")
+    median, limit = fit_inputs(x[:, None]).squash
+    q1, q2, q3 = np.quantile(x, [0.25, 0.5, 0.75], method="inverted_cdf")
+    assert median == q2
+    assert limit == pytest.approx(3 * (q3 - q1))
+    z = (x - q2) / (q3 - q1)
+    squashed = q2 + (q3 - q1) * z / np.sqrt(1 + (z / 3) ** 2)
+    wanted = (squashed - squashed.mean()) / squashed.std()
+    np.testing.assert_allclose(fit_inputs(x[:, None]).transform(x[:, None])[:, 0], wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [0.0, 0.0, 0.0, 1.0], [1.0, 2.0, 3.0]])
+def test_indicators_and_few_values_are_not_squashed(values):
+    x = np.tile(values, 50)
+    x[:150] = values[0]
+    assert fit_inputs(x[:, None]).squash is None
+
+
+def test_without_standardisation_nothing_is_squashed():
+    assert fit_inputs(heavy("sentinel")[:, None], standardize=False).squash is None
+
+
+def test_a_weight_squashes_as_a_row_repeated():
+    x, w = heavy("heavy tail"), integer_weights(500)
+    weighted, repeated = fit_inputs(x[:, None], w), fit_inputs(np.repeat(x, w.astype(int))[:, None])
+    np.testing.assert_array_equal(weighted.squash, repeated.squash)
+
+
+@pytest.mark.parametrize("kind", ["one cell", "sentinel", "heavy tail"])
+@pytest.mark.parametrize("n_bins", [None, "auto"])
+def test_models_see_features_with_outlying_values(kind, n_bins):
+    rng = np.random.default_rng(3)
+    X = np.column_stack([heavy(kind), rng.standard_normal((500, 2))])
+    signal = np.random.default_rng(0).standard_normal(500)
+    y = np.sin(2 * signal) + X[:, 1]
+    model = SubquadMLPRegressor(hidden_layer_sizes=(128, 128), n_bins=n_bins, random_state=0).fit(X[100:], y[100:])
+    kept = slice(5, 100)
+    assert model.score(X[kept], y[kept]) > 0.75
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_new_values_however_far_give_finite_predictions(dtype):
+    X = np.column_stack([heavy("heavy tail"), np.random.default_rng(1).standard_normal(500)]).astype(dtype)
+    model = SubquadMLPRegressor(**NARROW).fit(X, X[:, 1])
+    far = np.array([[1e30, 0.0], [-1e30, 0.0]], dtype=dtype)
+    assert np.isfinite(model.predict(far)).all()
