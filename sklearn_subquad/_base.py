@@ -14,7 +14,7 @@ from sklearn_subquad._compat import CallbackSupportMixin, callback_context, chec
 from sklearn_subquad._curvature.losses import loss_with_baseline, make_loss
 from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature
 from sklearn_subquad._fit.callbacks import CallbackProgress
-from sklearn_subquad._fit.committee import fit_committee, weights_of_networks
+from sklearn_subquad._fit.committee import OutOfFold, fit_committee, weights_of_networks
 from sklearn_subquad._fit.data import GivenRows, TrainingSet
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
@@ -81,21 +81,37 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
 
     def _fit_part(self, X, Y, sample_weight, *, start, **options):
         """One pass over a part of the data; what it changes is changed at its end."""
-        added_up = () if start is None else ("n_iter_", "loss_curve_", "n_cg_iter_", "rank_curve_")
-        before = {name: getattr(self, name) for name in added_up}
-        densities = [] if start is None else [self.density_curve_]
+        added_up = ("n_iter_", "loss_curve_", "n_cg_iter_", "rank_curve_")
+        before = [] if start is None else [dict(attributes) for attributes in self._networks()]
         temperature = None if start is None else self._state_.get("sharpness")
         self._fit_network(X, Y, sample_weight, start=start, partial=True, **options)
         for number, attributes in enumerate(self._networks()):
             damping = attributes["damping_"]
             found = damping if np.isfinite(damping) else np.inf
             least = found if start is None else min(found, start.networks[number].batch_damping)
-            attributes["_state_"]["batch_damping"] = least
+            attributes["_state_"] |= {"batch_damping": least, "sharpness": temperature}
+            if before:
+                attributes |= {name: before[number][name] + attributes[name] for name in added_up}
+                curves = before[number]["density_curve_"], attributes["density_curve_"]
+                attributes["density_curve_"] = np.concatenate(curves)
+            attributes["best_iter_"] = attributes["n_iter_"]
         self._state_["sharpness"] = temperature
-        for name, value in before.items():
-            setattr(self, name, value + getattr(self, name))
-        self.density_curve_ = np.concatenate([*densities, self.density_curve_])
-        self.best_iter_ = self.n_iter_
+        self._set_those_of_the_longest()
+
+    def _set_temperature(self, known, independent_labels, calibration):
+        """Let all of several networks have one factor between outputs and logarithms of probabilities.
+
+        It is fitted to what is `known` out of fold; where nothing is, it is the geometric mean of those that they have.
+        """
+        temperatures = [attributes["_state_"]["sharpness"] for attributes in self._networks()]
+        temperature = None
+        if calibration and len(known):
+            rows = HeldOutRows(known.outputs, known.rows.Y, known.rows.sample_weight, len(known))
+            temperature = fitted_inverse_temperature(rows, independent_labels)
+        elif None not in temperatures:
+            temperature = float(np.exp(np.mean(np.log(temperatures))))
+        for state in (self._state_, *(attributes["_state_"] for attributes in self._networks())):
+            state["sharpness"] = temperature
 
     def _forget(self):
         """Make the estimator unfitted, until a fit has set everything else and `_state_` last."""
@@ -162,35 +178,38 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         progress = None if context is None else CallbackProgress(self, context, given)
         snapshots = Snapshots(self, loss_name, calibration, independent_labels)
         trainer = Trainer(data, _loss(plan, data, start), snapshots, start, score, progress)
-        histories, out_of_fold = [], np.empty(data.Y.shape if plan.held_out.in_folds else 0)
+        histories, out_of_fold = [], OutOfFold.of_none(data if plan.held_out.in_folds else data[:0])
 
         def finish(plan_of_it, model, held_out):
             """What is kept of a network."""
-            history = model.history
-            histories.append(history)
+            histories.append(model.history)
             laplace = self._laplace(model, plan_of_it.seed) if covariance else None
             temperature = None
             if plan.held_out.in_folds:
-                out_of_fold[held_out] = outputs_of(data.X[held_out], model)
+                out_of_fold.add(held_out, outputs_of(data.X[held_out], model), kind=plan_of_it.n_bins is None)
             elif model.held_out is not None:
                 temperature = fitted_inverse_temperature(model.held_out_rows, independent_labels)
             densities = self._measure_densities(model, data.X)
             attributes = self._fitted_attributes(model, plan, score is not None, densities, laplace, temperature)
-            loss = history.held_out_losses[history.best_iter] if plan.held_out.in_folds else np.nan
-            return attributes, loss, plan_of_it.n_bins is None
+            return attributes, plan_of_it.n_bins is None
 
         with worker_threads(plan.n_jobs):
-            networks, losses, kinds = zip(*fit_committee(trainer, plan, validation, finish), strict=True)
+            networks, kinds = zip(*fit_committee(trainer, plan, validation, finish), strict=True)
         _warn(histories, plan)
-        weights = weights_of_networks(losses, kinds) if start is None else start.weights
-        self._set_fitted(networks, weights)
+        self._set_fitted(networks)
         for attributes in self._networks():
             attributes["_state_"]["weight_unit"] = weight_unit
-        if plan.held_out.in_folds and len(networks) == plan.n_networks:
-            if calibration:
-                rows = HeldOutRows(out_of_fold, data.Y, data.sample_weight, len(data))
-                self._state_["sharpness"] = fitted_inverse_temperature(rows, independent_labels)
-            self._set_out_of_fold(out_of_fold, data)
+        if len(networks) > 1:
+            known = out_of_fold.known
+            self._set_temperature(known, independent_labels, calibration)
+            if start is not None:
+                # All networks have seen all rows.
+                self._state_["weights"] = start.weights[: len(networks)]
+            elif len(known):
+                squares = np.square((self._expected(known.outputs) - known.rows.Y) / _ranges(data.Y)).sum(axis=1)
+                self._state_["weights"] = weights_of_networks(squares, known.kinds, kinds)
+                if len(known) == len(data):
+                    self._set_out_of_fold(known.outputs, data)
         if progress is not None:
             progress.end()
 
@@ -243,6 +262,12 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         laplace = LinearisedLaplace.fit(model.network, model.batch, model.history.left_out_error, seed)
         model.history.phase_times["covariance"] = time.perf_counter() - start
         return laplace
+
+
+def _ranges(Y):
+    """Of every column of targets, by which errors of all are in one unit; those of indicators are one."""
+    ranges = np.ptp(Y, axis=0) if Y.dtype != bool else np.ones(Y.shape[1])
+    return np.where(ranges > 0, ranges, 1.0)
 
 
 def _require_range(X):

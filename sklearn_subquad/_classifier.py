@@ -168,9 +168,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         `shifts_` and `gains_` are there for each of these only.
     coefs_ : list of ndarray
         Weights, as dense arrays built at every access. With skip connections item l has shape
-        ``(m_l + n_features_in_, m_{l+1})``, m_0 being 0: first the rows that meet the hidden layer before, then
-        those that meet the scaled features, ``(x - mean) / scale / sqrt(n_features_in_)``. Without, item 0 has
-        shape ``(n_features_in_, m_1)``, the others ``(m_l, m_{l+1})``.
+        ``(m_l + d, m_{l+1})``, m_0 being 0: first the rows that meet the hidden layer before, then those that meet the
+        d scaled features and ramps, ``(x - mean) / scale / sqrt(d)``; d is `n_features_in_` with ``n_bins=None``.
+        Without skip connections, item 0 has shape ``(d, m_1)``, the others ``(m_l, m_{l+1})``. Of one network only.
     intercepts_ : list of ndarray of shape (m_{l+1},)
         The constant's share of each layer's pre-activations; zero where nothing meets the features.
     shifts_, gains_ : ndarray of shape (n_hidden_layers,)
@@ -647,6 +647,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             # Indicators of all classes have the sum one.
             combined = logits if self._uses_log_loss else _with_sum_one(logits / factor)
         return combined.astype(outputs[0].dtype)
+
+    def _expected(self, outputs):
+        """Expected indicators (n x k): probabilities."""
+        probabilities = self._probabilities(outputs)
+        return probabilities if probabilities.shape == outputs.shape else probabilities[:, 1:]
 
     def _set_out_of_fold(self, outputs, data):
         # Not with the package: it loads a large part of scikit-learn.

@@ -128,21 +128,27 @@ class Predictor(MLPParameters):
             inverse_temperature=inverse_temperature,
         )
 
-    def _set_fitted(self, networks, weights):
-        """Set the fitted attributes, given the `_fitted_attributes` of every network and their weights in the mean."""
-        attributes = networks[0]
-        if len(networks) > 1:
-            longest = max(networks, key=lambda network: network["n_iter_"])
-            of_one = {"_architecture_", "shifts_", "gains_", "_state_"}
-            attributes = {name: value for name, value in longest.items() if name not in of_one}
-            attributes["densities_"] = np.mean([network["densities_"] for network in networks], axis=0)
-            attributes["phase_times_"] = _sums([network["phase_times_"] for network in networks])
-            attributes["_state_"] = {"networks": list(networks), "weights": weights[: len(networks)]}
+    def _set_fitted(self, networks):
+        """Set the fitted attributes, given the `_fitted_attributes` of every network."""
         for name in (*_OF_SOME_FITS, *_OF_ONE_NETWORK):
             self.__dict__.pop(name, None)
-        # The state comes last: an estimator that has one is fitted.
-        for name, value in attributes.items():
-            setattr(self, name, value)
+        if len(networks) == 1:
+            # The state comes last: an estimator that has one is fitted.
+            for name, value in networks[0].items():
+                setattr(self, name, value)
+            return
+        self.densities_ = np.mean([network["densities_"] for network in networks], axis=0)
+        self.phase_times_ = _sums([network["phase_times_"] for network in networks])
+        self._state_ = {"networks": list(networks), "weights": np.full(len(networks), 1 / len(networks))}
+        self._set_those_of_the_longest()
+
+    def _set_those_of_the_longest(self):
+        """Of several networks, let attributes that describe a fit be those of the one that took most steps."""
+        if len(self._networks()) == 1:
+            return
+        longest = max(self._networks(), key=lambda network: network["n_iter_"])
+        for name in longest.keys() - {*_OF_ONE_NETWORK, "_state_", "densities_", "phase_times_"}:
+            setattr(self, name, longest[name])
 
     @property
     def estimators_(self) -> list[Any]:
@@ -156,6 +162,7 @@ class Predictor(MLPParameters):
 
     def _of_one(self, attributes):
         one = copy.copy(self)
+        one.n_folds = 1
         for name in _OF_SOME_FITS:
             one.__dict__.pop(name, None)
         for name, value in attributes.items():
@@ -212,8 +219,12 @@ class Predictor(MLPParameters):
         if not return_std:
             return out
         # The variance of a mixture: the mean of theirs, and how far they are apart.
-        squares = [std**2 + (mean - out) ** 2 for mean, std in of_networks]
-        return out, np.sqrt(np.average(squares, axis=0, weights=self._state_["weights"])).astype(out.dtype)
+        distances = np.array([np.hypot(std, mean - out) for mean, std in of_networks], dtype=np.float64)
+        # Squares of very large or small numbers leave the range of the type.
+        unit = distances.max(axis=0)
+        relative = np.divide(distances, unit, out=np.ones_like(distances), where=unit > 0)
+        mean_square = np.average(relative**2, axis=0, weights=self._state_["weights"])
+        return out, (unit * np.sqrt(mean_square)).astype(out.dtype)
 
     def _combined(self, outputs):
         """Outputs of all networks as those of the estimator."""
@@ -224,9 +235,14 @@ class Predictor(MLPParameters):
         """Weights in the layout of scikit-learn's MLP, built from the packed tiles at every access.
 
         List of `n_layers_` - 1 arrays. With skip connections, item l has shape
-        ``(m_l + n_features_in_, m_{l+1})``, where m_0 = 0: first the rows for the hidden layer before, then
-        those for the (standardised) features; the last item has `n_outputs_` columns. Without, item 0 has
-        shape ``(n_features_in_, m_1)`` and item l has shape ``(m_l, m_{l+1})``.
+        ``(m_l + d, m_{l+1})``, where m_0 = 0: first the rows for the hidden layer before, then those for the d
+        (standardised) features and their ramps; the last item has `n_outputs_` columns. Without, item 0 has
+        shape ``(d, m_1)`` and item l has shape ``(m_l, m_{l+1})``.
+
+        Raises
+        ------
+        AttributeError
+            Where there are several networks.
         """
         return [hidden_and_features for hidden_and_features, _ in self._dense_layers()]
 

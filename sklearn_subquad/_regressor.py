@@ -147,9 +147,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         `shifts_` and `gains_` are there for each of these only.
     coefs_ : list of ndarray
         Weights, as dense arrays built at every access. With skip connections item l has shape
-        ``(m_l + n_features_in_, m_{l+1})``, m_0 being 0: first the rows that meet the hidden layer before, then
-        those that meet the scaled features, ``(x - mean) / scale / sqrt(n_features_in_)``. Without, item 0 has
-        shape ``(n_features_in_, m_1)``, the others ``(m_l, m_{l+1})``.
+        ``(m_l + d, m_{l+1})``, m_0 being 0: first the rows that meet the hidden layer before, then those that meet the
+        d scaled features and ramps, ``(x - mean) / scale / sqrt(d)``; d is `n_features_in_` with ``n_bins=None``.
+        Without skip connections, item 0 has shape ``(d, m_1)``, the others ``(m_l, m_{l+1})``. Of one network only.
     intercepts_ : list of ndarray of shape (m_{l+1},)
         The constant's share of each layer's pre-activations; zero where nothing meets the features.
     shifts_, gains_ : ndarray of shape (n_hidden_layers,)
@@ -553,9 +553,13 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         # Not with the package: it loads a large part of scikit-learn.
         from sklearn.metrics import r2_score
 
-        predicted, known = self._predictions(outputs), data.Y[:, 0] if self._single_output else data.Y
-        self.oof_prediction_ = data.of_given(predicted)
-        self.oof_score_ = r2_score(known, predicted, sample_weight=data.sample_weight)
+        predicted, unit = self._expected(outputs), np.abs(data.Y).max() or 1.0
+        self.oof_prediction_ = data.of_given(self._predictions(outputs))
+        self.oof_score_ = r2_score(data.Y / unit, predicted / unit, sample_weight=data.sample_weight)
+
+    def _expected(self, outputs):
+        """Expected targets (n x k)."""
+        return self._predictions(outputs).reshape(outputs.shape)
 
     def _predictions(self, outputs):
         if self.out_activation_ == "exp":

@@ -1,14 +1,19 @@
 """Several networks, each of which is fitted without one fold of the rows, and stopped by it."""
 
 import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 
+from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.folds import fit_network, fit_once
 from sklearn_subquad._fit.held_out import folds
 from sklearn_subquad._linalg.threads import for_each_alone
 from sklearn_subquad._solver.stopping import StopReason
 from sklearn_subquad._utils.random_streams import Stream, generator
+
+# Of the rows of a kind, those with the largest errors that do not count where kinds are compared.
+_OUTLYING_SHARE = 0.05
 
 
 def fit_committee(trainer, plan, validation, finish):
@@ -65,29 +70,74 @@ def fit_committee(trainer, plan, validation, finish):
     return finished
 
 
-def weights_of_networks(losses, kinds):
-    """What each of several networks counts in their mean, given its mean loss on its own fold.
+@dataclass
+class OutOfFold:
+    """What networks say of rows that they did not see.
 
-    Networks of one kind count alike, since their folds differ in how hard they are; a kind counts by the inverse square
-    of its mean loss. Two kinds that are about as good are averaged, and one that fails is all but left out.
+    Attributes
+    ----------
+    rows : TrainingSet
+    outputs : ndarray of shape (n, k), float64
+        In the targets' units; not a number where no network has said anything.
+    kinds : ndarray of shape (n,), bool
+        The kind of the network.
+    """
+
+    rows: TrainingSet
+    outputs: np.ndarray
+    kinds: np.ndarray
+
+    @classmethod
+    def of_none(cls, rows):
+        """Of no network so far."""
+        return cls(rows, np.full(rows.Y.shape, np.nan), np.zeros(len(rows), dtype=bool))
+
+    def __len__(self):
+        return len(self.rows)
+
+    def add(self, held_out, outputs, kind):
+        """What a network of that kind says of these rows, given by indices."""
+        self.outputs[held_out], self.kinds[held_out] = outputs, kind
+
+    @property
+    def known(self):
+        """The same of those rows that a network has said something of."""
+        known = ~np.isnan(self.outputs[:, 0])
+        return OutOfFold(self.rows[known], self.outputs[known], self.kinds[known])
+
+
+def weights_of_networks(squares, kinds_of_rows, kinds):
+    """What each of several networks counts in their mean.
+
+    Networks of one kind count alike, since their folds differ in how hard they are. A kind counts by the inverse square
+    of its mean squared error out of fold, without the largest ones, which a single outlier may decide on. Two kinds
+    that are about as good are averaged, and one that fails is all but left out.
 
     Parameters
     ----------
-    losses : array-like of shape (n_networks,)
-    kinds : array-like of shape (n_networks,)
-        Equal for networks of one kind.
+    squares : ndarray of shape (n,)
+        Squared errors of rows out of fold, in one unit for all.
+    kinds_of_rows : ndarray of shape (n,)
+        The kind of the network that did not see the row.
+    kinds : sequence of length n_networks
 
     Returns
     -------
     ndarray of shape (n_networks,), float64, of sum one
     """
-    losses, kinds = np.asarray(losses, dtype=np.float64), np.asarray(kinds)
-    means = np.array([losses[kinds == kind].mean() for kind in kinds])
-    # Without any loss, or with one that is no number, nothing can be said.
-    if not np.isfinite(means).all() or means.min() <= 0:
-        return np.full(len(means), 1 / len(means))
-    weights = (means.min() / means) ** 2
+    errors = {kind: _mean_of_most(squares[kinds_of_rows == kind]) for kind in set(kinds)}
+    least = min(errors.values())
+    if not np.isfinite(max(errors.values())) or least <= 0:
+        # Nothing can be said.
+        return np.full(len(kinds), 1 / len(kinds))
+    weights = np.array([(least / errors[kind]) ** 2 for kind in kinds])
     return weights / weights.sum()
+
+
+def _mean_of_most(squares):
+    """Mean without the largest ones."""
+    counted = len(squares) - int(np.ceil(_OUTLYING_SHARE * len(squares)))
+    return np.sort(squares)[: max(counted, 1)].mean() if len(squares) else np.nan
 
 
 def plans_of_networks(plan, data):

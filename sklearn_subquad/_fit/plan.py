@@ -319,6 +319,7 @@ def _n_bins(parameters, n_rows, n_features):
 def _n_networks(parameters, data, early_stopping, validation, score, start, partial):
     """Networks whose outputs are averaged: one for every fold, or as many as a start has."""
     asked = None if parameters.n_folds == "auto" else int(parameters.n_folds)
+    n_rows, in_folds = len(data), early_stopping == "validation" and validation is None
     if start is not None:
         n_networks = len(start.networks)
         if asked not in (None, n_networks):
@@ -326,25 +327,28 @@ def _n_networks(parameters, data, early_stopping, validation, score, start, part
                 f"n_folds={asked}, but the model that the fit goes on from has {n_networks} network(s); use "
                 f"n_folds={n_networks} or 'auto', or warm_start=False."
             )
+        if in_folds and n_networks > n_rows:
+            raise ValueError(
+                f"The model that the fit goes on from has {n_networks} networks, more folds (n_folds) than the "
+                f"{n_rows} rows that differ; use more rows, early_stopping=False, or warm_start=False."
+            )
         return n_networks
     if partial or asked == 1:
         return 1
-    in_folds = early_stopping == "validation" and validation is None
-    n_rows = len(data)
     if asked is None:
-        n_folds = min(n_rows, next(n_folds for most, n_folds in _FOLDS if n_rows <= most))
-        if score is not None and data.Y.dtype == bool:
-            # Scores may be undefined where a fold lacks a class.
-            counts = data.Y.sum(axis=0)
+        n_folds = next(n_folds for most, n_folds in _FOLDS if n_rows <= most)
+        if score is not None:
+            # Scores may be undefined of a single row, and where a fold lacks a class.
+            counts = data.Y.sum(axis=0) if data.Y.dtype == bool else np.array([n_rows // 2])
             n_folds = min(n_folds, max(2, min(counts.min(), n_rows - counts.max())))
-        return int(n_folds) if in_folds else 1
+        return min(int(n_folds), n_rows) if in_folds else 1
+    if asked > n_rows:
+        raise ValueError(f"n_folds={asked} is more than the {n_rows} row(s) that differ; use fewer folds, or 'auto'.")
     if not in_folds:
         why = (
             "a validation set takes the place of folds" if validation is not None else f"{early_stopping=} has no folds"
         )
         raise ValueError(f"n_folds={asked}, but {why}; use n_folds=1 or 'auto'.")
-    if asked > n_rows:
-        raise ValueError(f"n_folds={asked} is more than the {n_rows} rows that differ; use fewer folds, or 'auto'.")
     return asked
 
 

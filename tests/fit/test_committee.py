@@ -81,9 +81,6 @@ def test_predictions_are_the_mean_of_the_networks(estimator_class, loss, k):
     members = model.estimators_
     assert len(members) == 3
     if is_classifier(model):
-        for member in members:
-            # One factor serves all networks.
-            member._state_ = member._state_ | {"sharpness": model._state_.get("sharpness")}
         p = np.average([member.predict_proba(X) for member in members], axis=0, weights=model._state_["weights"])
         np.testing.assert_allclose(model.predict_proba(X), p, rtol=1e-9)
         np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), p, rtol=1e-9)
@@ -118,13 +115,27 @@ def test_predictions_have_the_dtype_of_the_rows(estimator_class, dtype):
     assert predicted.dtype == dtype
 
 
-def test_a_kind_of_network_counts_by_the_inverse_square_of_its_loss():
-    weights = weights_of_networks([1.0, 4.0, 3.0, 4.0], [True, False, True, False])
-    # Means of 2 and 4.
-    np.testing.assert_allclose(weights, np.array([4, 1, 4, 1]) / 10)
-    np.testing.assert_allclose(weights_of_networks([1.0, 5.0, 2.0], [0, 0, 0]), 1 / 3)
-    for losses in ([np.nan] * 3, [0.0, 0.0, 1.0], [np.inf, 1.0, 1.0]):
-        np.testing.assert_allclose(weights_of_networks(losses, [0, 1, 2]), 1 / 3)
+def test_a_kind_of_network_counts_by_the_inverse_square_of_its_error():
+    squares, of_rows = np.repeat([1.0, 3.0, 4.0], [20, 20, 40]), np.repeat([True, True, False], [20, 20, 40])
+    # The largest twentieth of each kind does not count: means of 18 / 38 and 20 / 38 parts, and 4.
+    mean = (20 * 1.0 + 18 * 3.0) / 38
+    weights = weights_of_networks(squares, of_rows, [True, False, True, False])
+    np.testing.assert_allclose(weights[1] / weights[0], (mean / 4) ** 2)
+    assert weights.sum() == pytest.approx(1)
+    np.testing.assert_array_equal(weights[:2], weights[2:])
+    squares[0] = squares[-1] = 1e9
+    assert weights_of_networks(squares, of_rows, [True, False])[1] == pytest.approx(weights[1] * 2, rel=0.1)
+    np.testing.assert_allclose(weights_of_networks(squares, of_rows, [True] * 3), 1 / 3)
+    for nothing in (np.zeros(80), np.full(80, np.nan)):
+        np.testing.assert_allclose(weights_of_networks(nothing, of_rows, [True, False]), 1 / 2)
+
+
+@pytest.mark.parametrize("n_folds", [4, 8])
+def test_an_outlying_target_does_not_decide_on_the_kind(n_folds):
+    X, y = regression_data(160)
+    y[3] = 1000
+    model = SubquadMLPRegressor(n_folds=n_folds, **SMALL).fit(X, y)
+    assert model._state_["weights"].min() > 0.1 / n_folds
 
 
 def test_a_kind_that_fails_is_all_but_left_out():
@@ -165,9 +176,6 @@ def test_every_row_has_the_output_of_the_network_that_did_not_see_it(estimator_c
     found = model.oof_decision_function_ if is_classifier(model) else model.oof_prediction_
     for (fitting, held_out), member in zip(parts, model.estimators_, strict=True):
         np.testing.assert_array_equal(np.sort(np.concatenate([fitting, held_out])), np.arange(len(X)))
-        member._state_ = (
-            member._state_ | {"sharpness": model._state_.get("sharpness")} if is_classifier(model) else member._state_
-        )
         predict = member.predict_proba if is_classifier(model) else member.predict
         np.testing.assert_allclose(found[held_out], predict(X[held_out]), rtol=1e-9)
     np.testing.assert_array_equal(np.sort(np.concatenate([held_out for _, held_out in parts])), np.arange(len(X)))
@@ -225,7 +233,7 @@ def test_auto_goes_by_the_rows(n, options, n_networks):
     [
         ({"early_stopping": False}, "n_folds=3, but early_stopping=False has no folds"),
         ({"early_stopping": "loo"}, "n_folds=3, but early_stopping='loo' has no folds"),
-        ({"n_folds": 81}, "n_folds=81 is more than the 80 rows"),
+        ({"n_folds": 81}, r"n_folds=81 is more than the 80 row\(s\) that differ"),
     ],
 )
 def test_folds_that_cannot_be_are_refused_by_name(options, message):
@@ -326,12 +334,23 @@ def test_a_fit_after_another_leaves_nothing_of_it(estimator_class):
 def test_parts_teach_every_network(estimator_class):
     X, y = data_for(estimator_class)
     model = estimator_class(n_folds=3, **SMALL).fit(X, y)
-    n_iter, before = model.n_iter_, [member.coefs_[-1] for member in model.estimators_]
+    before = model.estimators_
     model.partial_fit(X[:40], y[:40])
-    after = [member.coefs_[-1] for member in model.estimators_]
-    assert model.n_iter_ == n_iter + 1
-    assert [np.array_equal(*pair) for pair in zip(before, after, strict=True)] == [False] * 3
+    for one, other in zip(before, model.estimators_, strict=True):
+        assert not np.array_equal(one.coefs_[-1], other.coefs_[-1])
+        assert other.n_iter_ == other.best_iter_ == one.n_iter_ + 1
+        assert other.loss_curve_[: len(one.loss_curve_)] == one.loss_curve_
+    assert model.n_iter_ == max(member.n_iter_ for member in model.estimators_)
     assert np.isfinite(model.predict(X).astype(float)).all()
+
+
+@BOTH
+def test_a_network_of_several_goes_on_alone(estimator_class):
+    X, y = data_for(estimator_class)
+    one = estimator_class(n_folds=3, **SMALL).fit(X, y).estimators_[0]
+    assert one.get_params()["n_folds"] == 1
+    n_iter = one.n_iter_
+    assert one.partial_fit(X, y).n_iter_ == n_iter + 1
 
 
 @BOTH
@@ -370,3 +389,51 @@ def test_a_callback_that_stops_a_network_leaves_out_those_that_follow():
     assert len(model.estimators_) == 2
     assert model.estimators_[1].n_iter_ == 1
     assert not hasattr(model, "oof_score_")
+
+
+def test_where_a_fit_goes_on_no_row_is_unseen():
+    X, y = regression_data()
+    model = SubquadMLPRegressor(n_folds=3, warm_start=True, **SMALL).fit(X, y)
+    weights = model._state_["weights"]
+    assert hasattr(model, "oof_score_")
+    model.set_params(random_state=7).fit(X, y)
+    assert not hasattr(model, "oof_score_")
+    assert not hasattr(model, "oof_prediction_")
+    np.testing.assert_array_equal(model._state_["weights"], weights)
+
+
+@pytest.mark.parametrize(("estimator_class", "n"), [(SubquadMLPRegressor, 2), (SubquadMLPClassifier, 2)])
+def test_a_fit_that_goes_on_needs_a_row_for_every_fold(estimator_class, n):
+    X, y = data_for(estimator_class)
+    y = y > np.median(y)
+    model = estimator_class(n_folds=3, warm_start=True, **SMALL).fit(X, y)
+    before, rows = model.predict(X), [int(np.flatnonzero(y)[0]), int(np.flatnonzero(~y)[0])]
+    with pytest.raises(ValueError, match=r"has 3 networks, more folds \(n_folds\) than the 2 rows"):
+        model.fit(X[rows], y[rows])
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+def test_probabilities_stay_calibrated_where_a_validation_set_follows_or_a_callback_stops():
+    X, y = classification_data(150)
+    model = SubquadMLPClassifier(n_folds=3, warm_start=True, **SMALL).fit(X, y)
+    model.fit(X, y, X_val=X[:40], y_val=y[:40])
+    assert len(model.estimators_) == 3
+    assert model._state_["sharpness"] is not None
+    assert (model.predict_proba(X) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("exponent", [-25, 0, 25])
+def test_deviations_are_in_range_in_every_unit(dtype, exponent):
+    X, y = regression_data(dtype=dtype)
+    unit = 10.0**exponent
+    _, std = SubquadMLPRegressor(n_folds=3, **SMALL).fit(X, y * unit).predict(X, return_std=True)
+    _, wanted = SubquadMLPRegressor(n_folds=3, **SMALL).fit(X, y).predict(X, return_std=True)
+    np.testing.assert_allclose(std / unit, wanted, rtol=0.05)
+
+
+def test_with_a_score_folds_of_targets_have_two_rows():
+    X, y = regression_data(8)
+    model = SubquadMLPRegressor(scoring="r2", **SMALL).fit(X, y)
+    assert len(model.estimators_) == 4
+    assert np.isfinite([member.validation_scores_ for member in model.estimators_ if member.best_iter_]).all()
