@@ -113,6 +113,17 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         for state in (self._state_, *(attributes["_state_"] for attributes in self._networks())):
             state["sharpness"] = temperature
 
+    def _weigh(self, known, kinds, data, start):
+        """Say what each of several networks counts, by what is `known` out of fold, which is kept where it is all."""
+        if start is not None:
+            # All networks have seen all rows.
+            self._state_["weights"] = start.weights[: len(kinds)]
+        elif len(known):
+            squares = np.square((self._expected(known.outputs) - known.rows.Y) / _ranges(data.Y)).sum(axis=1)
+            self._state_["weights"] = weights_of_networks(squares, known.kinds, kinds)
+            if len(known) == len(data):
+                self._set_out_of_fold(known.outputs, data)
+
     def _forget(self):
         """Make the estimator unfitted, until a fit has set everything else and `_state_` last."""
         self.__dict__.pop("_state_", None)
@@ -202,14 +213,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if len(networks) > 1:
             known = out_of_fold.known
             self._set_temperature(known, independent_labels, calibration)
-            if start is not None:
-                # All networks have seen all rows.
-                self._state_["weights"] = start.weights[: len(networks)]
-            elif len(known):
-                squares = np.square((self._expected(known.outputs) - known.rows.Y) / _ranges(data.Y)).sum(axis=1)
-                self._state_["weights"] = weights_of_networks(squares, known.kinds, kinds)
-                if len(known) == len(data):
-                    self._set_out_of_fold(known.outputs, data)
+            self._weigh(known, kinds, data, start)
         if progress is not None:
             progress.end()
 
