@@ -198,7 +198,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             temperature = None
             if plan.held_out.in_folds:
                 out_of_fold.add(held_out, outputs_of(data.X[held_out], model), kind=plan_of_it.n_bins is None)
-            elif model.held_out is not None:
+            if model.held_out is not None:
                 temperature = fitted_inverse_temperature(model.held_out_rows, independent_labels)
             densities = self._measure_densities(model, data.X)
             attributes = self._fitted_attributes(model, plan, score is not None, densities, laplace, temperature)

@@ -368,8 +368,9 @@ def test_warm_starts_go_on_with_every_network(estimator_class):
     assert len(model.estimators_) == 3
 
 
-def test_a_callback_that_stops_a_network_leaves_out_those_that_follow():
-    X, y = regression_data()
+@pytest.mark.parametrize("n_networks", [1, 2])
+def test_a_callback_that_stops_a_network_leaves_out_those_that_follow(n_networks):
+    X, y = classification_data()
     told = []
 
     class Stops:
@@ -380,15 +381,17 @@ def test_a_callback_that_stops_a_network_leaves_out_those_that_follow():
             told.append(context.task_name)
 
         def on_fit_task_end(self, estimator, context, **rest):
-            return context.task_name == "step" and told.count("fit without held-out rows") == 2
+            return context.task_name == "step" and told.count("fit without held-out rows") == n_networks
 
         def teardown(self, estimator, context):
             pass
 
-    model = SubquadMLPRegressor(n_folds=4, **SMALL).set_callbacks(Stops()).fit(X, y)
-    assert len(model.estimators_) == 2
-    assert model.estimators_[1].n_iter_ == 1
+    model = SubquadMLPClassifier(n_folds=4, **SMALL).set_callbacks(Stops()).fit(X, y)
+    assert len(model.estimators_) == n_networks
+    assert model.estimators_[-1].n_iter_ == 1
     assert not hasattr(model, "oof_score_")
+    # They are calibrated by what they have held out.
+    assert model._state_["sharpness"] is not None
 
 
 def test_where_a_fit_goes_on_no_row_is_unseen():
