@@ -156,7 +156,8 @@ def uncertainty_of(X, y, X_test, y_test, options):
     z = (y_test - mean) / std
     nll = np.mean(0.5 * np.log(2 * np.pi * std**2) + 0.5 * z**2)
     covered = 100 * np.mean(np.abs(z) <= NINETY)
-    covariance, n_bytes = model.phase_times_["covariance"], len(pickle.dumps(model._state_["laplace"]))
+    covariance = model.phase_times_["covariance"]
+    n_bytes = sum(len(pickle.dumps(network._state_["laplace"])) for network in model.estimators_)
     return nll, covered, rmse(mean, y_test), covariance, seconds, n_bytes
 
 
