@@ -37,7 +37,7 @@ images, labels = load_digits(return_X_y=True)
 images = images - images.mean(axis=0)
 images /= images.std()
 model = SubquadMLPClassifier(
-    hidden_layer_sizes=(512, 512), standardize=False, early_stopping=False, max_iter=5, random_state=0
+    hidden_layer_sizes=(512, 512), n_bins=None, standardize=False, early_stopping=False, max_iter=5, random_state=0
 ).fit(images, labels)
 
 # Twenty rows of every class, class by class.
