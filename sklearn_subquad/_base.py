@@ -1,5 +1,6 @@
 """Fits of both estimators: validation, the plan, fitted attributes, warnings."""
 
+import copy
 import dataclasses
 import math
 import time
@@ -98,15 +99,16 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         self._state_["sharpness"] = temperature
         self._set_those_of_the_longest()
 
-    def _set_temperature(self, known, independent_labels, calibration):
-        """Let all of several networks have one factor between outputs and logarithms of probabilities.
+    def _set_temperature(self, known, n_rows, independent_labels, calibration):
+        """Let all networks have one factor between outputs and logarithms of probabilities.
 
-        It is fitted to what is `known` out of fold; where nothing is, it is the geometric mean of those that they have.
+        It is fitted to what is `known` out of fold, of so many rows in all; where nothing is, it is the geometric mean
+        of those that they have.
         """
         temperatures = [attributes["_state_"]["sharpness"] for attributes in self._networks()]
         temperature = None
         if calibration and len(known):
-            rows = HeldOutRows(known.outputs, known.rows.Y, known.rows.sample_weight, len(known))
+            rows = HeldOutRows(known.outputs, known.rows.Y, known.rows.sample_weight, n_rows)
             temperature = fitted_inverse_temperature(rows, independent_labels)
         elif None not in temperatures:
             temperature = float(np.exp(np.mean(np.log(temperatures))))
@@ -198,7 +200,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             temperature = None
             if plan.held_out.in_folds:
                 out_of_fold.add(held_out, outputs_of(data.X[held_out], model), kind=plan_of_it.n_bins is None)
-            if model.held_out is not None:
+            elif model.held_out is not None:
                 temperature = fitted_inverse_temperature(model.held_out_rows, independent_labels)
             densities = self._measure_densities(model, data.X)
             attributes = self._fitted_attributes(model, plan, score is not None, densities, laplace, temperature)
@@ -207,13 +209,17 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         with worker_threads(plan.n_jobs):
             networks, kinds = zip(*fit_committee(trainer, plan, validation, finish), strict=True)
         _warn(histories, plan)
-        self._set_fitted(networks)
-        for attributes in self._networks():
+        # Whatever fails before the last line leaves the estimator as it is.
+        fitted = copy.copy(self)
+        fitted._set_fitted(networks)
+        for attributes in fitted._networks():
             attributes["_state_"]["weight_unit"] = weight_unit
+        known = out_of_fold.known
+        if plan.held_out.in_folds or len(networks) > 1:
+            fitted._set_temperature(known, len(data), independent_labels, calibration)
         if len(networks) > 1:
-            known = out_of_fold.known
-            self._set_temperature(known, independent_labels, calibration)
-            self._weigh(known, kinds, data, start)
+            fitted._weigh(known, kinds, data, start)
+        self.__dict__ = fitted.__dict__
         if progress is not None:
             progress.end()
 

@@ -137,12 +137,15 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Piecewise-linear encoding: beside every feature, ramps that rise from 0 to 1 between two neighbouring ones of
         `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [3]_.
         Thresholds and steps in single features are then learned from few rows. Features of one or two values have none.
-        "auto" takes the cube root of the number of rows, at most 256 columns over the number of features, and none
-        where fewer than three bins are left. None leaves features as they are, which suits smooth functions of few
-        features and features that are alike, such as pixels. A fit that goes on from another keeps its ramps.
+        "auto" takes the cube root of the number of rows, or what gives 16 columns in all if bins then have ten rows,
+        at most 256 columns over the number of features, and none where fewer than three bins are left; of several
+        networks on up to 1,000 rows every second one has none. None leaves features as they are, which suits smooth
+        functions of few features and features that are alike, such as pixels. A fit that goes on from another keeps
+        its ramps.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
-        mean exceeds 6. Without it, features should be centred and of unit scale already.
+        mean exceeds 6. Features with values beyond five interquartile ranges from the median are squashed to three on
+        either side. Without it, features should be centred and of unit scale already.
     n_jobs : int or None, default=None
         Threads, as in joblib; fits whose steps are too short to share (fewer than 400,000 rows times neurons) use one.
         None follows ``joblib.parallel_config``, is one in the threads of a joblib pool, and else the present thread

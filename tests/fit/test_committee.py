@@ -440,3 +440,25 @@ def test_with_a_score_folds_of_targets_have_two_rows():
     model = SubquadMLPRegressor(scoring="r2", **SMALL).fit(X, y)
     assert len(model.estimators_) == 4
     assert np.isfinite([member.validation_scores_ for member in model.estimators_ if member.best_iter_]).all()
+
+
+@BOTH
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_what_fails_at_the_end_leaves_the_estimator_as_it_was(estimator_class, warm_start, monkeypatch):
+    X, y = data_for(estimator_class)
+    model = estimator_class(n_folds=3, warm_start=warm_start, **SMALL)
+    if warm_start:
+        model.fit(X, y)
+    before = vars(model).copy()
+    failing = "_weigh" if warm_start else "_set_out_of_fold"
+    monkeypatch.setattr(estimator_class, failing, lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(X, y)
+    assert hasattr(model, "estimators_") == warm_start
+    if warm_start:
+        # The classes are those of before, in an array of their own.
+        changed = [name for name, value in before.items() if vars(model).get(name) is not value]
+        assert vars(model).keys() == before.keys()
+        assert set(changed) <= {"classes_"}
+    monkeypatch.undo()
+    assert len(model.fit(X, y).estimators_) == 3
