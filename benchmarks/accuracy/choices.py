@@ -1,6 +1,7 @@
 """What the choices behind the defaults are worth: each changed alone, on splits of real sets.
 
     python benchmarks/accuracy/choices.py measure      # an hour on two cores; adds to results/choices.json
+    python benchmarks/accuracy/choices.py measure --larger --choices three    # five minutes a choice
     python benchmarks/accuracy/choices.py report       # results/choices.md
     python benchmarks/accuracy/choices.py --smoke
 
@@ -23,15 +24,29 @@ from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from common.evaluation import COMPARISONS, evaluate, one_core_each, standard_error
+from common.evaluation import accuracy, calibration, evaluate, one_core_each, rmse, standard_error
 from common.program import command_line, network_options
 from common.provenance import commit, machine
 from common.results import RESULTS, load, save, table
-from common.sets import SMALL, has_data, load_splits
+from common.sets import LARGER, LARGER_REGRESSION, SMALL, has_data, load_splits
+
+
+class Task(NamedTuple):
+    sets: tuple[str, ...]
+    n_splits: int
+    estimator: type
+
 
 REGRESSION = ("boston", "concrete", "energy", "yacht")
-# Both tasks, how many splits of every set are fitted, and the estimator.
-TASKS = {"regression": (REGRESSION, 4, SubquadMLPRegressor), "classification": (SMALL, 1, SubquadMLPClassifier)}
+SMALL_TASKS = {
+    "regression": Task(REGRESSION, 4, SubquadMLPRegressor),
+    "classification": Task(SMALL, 1, SubquadMLPClassifier),
+}
+LARGER_TASKS = {
+    "larger regression": Task(LARGER_REGRESSION, 2, SubquadMLPRegressor),
+    "larger classification": Task(LARGER, 1, SubquadMLPClassifier),
+}
+TASKS = SMALL_TASKS | LARGER_TASKS
 DEFAULT = "the defaults"
 
 
@@ -50,7 +65,7 @@ def constants(values, tasks=tuple(TASKS), **others):
     return Choice(others, values, tasks)
 
 
-REGRESSION_ONLY, CLASSIFICATION_ONLY = ("regression",), ("classification",)
+REGRESSION_ONLY, CLASSIFICATION_ONLY = (tuple(name for name in TASKS if kind in name) for kind in SMALL_TASKS)
 HEAD = """\
 # What the choices behind the defaults are worth
 
@@ -59,8 +74,9 @@ changed alone, with `random_state=0`.
 
 - Regression: test RMSE in units of the targets' standard deviation, means over {regression_splits} splits, and the
   geometric mean over the four sets of its ratio to that of the defaults.
-- Classification: mean test error over {sets} sets of at most 1,100 rows, on {splits} of the four splits of each, and
-  the difference from that of the defaults.
+- Classification: mean test error over {sets} sets of at most 1,100 rows, on {splits} of the four splits of each, its
+  difference from that of the defaults, and the mean log loss.
+- Larger sets: {larger_regression} ({larger_splits} splits each); {larger} of at most 5,000 rows to classify, one split.
 - Standard errors take the splits of all sets as independent draws of the difference from the defaults. They leave out
   what another draw of the initial weights would change.
 - Relative seconds: geometric means of the ratios to the defaults' processor seconds.
@@ -112,6 +128,8 @@ GROUPS = {
     "The number of steps (the default: each network is stopped by its fold)": {
         "leave-one-out, one network": parameters(early_stopping="loo"),
         "none held out, one network": parameters(early_stopping=False),
+        "two steps without progress": parameters(n_iter_no_change=2),
+        "five steps without progress": parameters(n_iter_no_change=5),
     },
     "Batches (the default: all of these rows at once for targets, batches of 128 for classes)": {
         "batches of 128": parameters(REGRESSION_ONLY, batch_size=128),
@@ -126,6 +144,7 @@ GROUPS = {
         "damping starts at 0.1": parameters(damping=0.1),
         "damping starts at 1": parameters(damping=1.0),
         "damping falls to 0.3 of itself instead of half": constants({DAMPING + "_GOOD_FACTOR": 0.3}),
+        "damping starts at 0.1, falls to 0.3": Choice({"damping": 0.1}, {DAMPING + "_GOOD_FACTOR": 0.3}),
     },
     "Features and loss": {
         "constant input 0.2 instead of 0.5": constants(dict.fromkeys(CONSTANT_INPUT, 0.2)),
@@ -138,17 +157,25 @@ CHOICES = {DEFAULT: parameters()} | {name: choice for group in GROUPS.values() f
 
 
 def fit(data, options, task, choice, set_name, number):
-    """Test RMSE in units of the targets' deviation, or errors in percent, and processor seconds of the fit."""
+    """Test RMSE in units of the targets' deviation, or errors in percent and log loss; processor seconds of the fit."""
     split = load_splits(data, set_name)[number]
-    estimator = TASKS[task][2](**{"random_state": 0} | CHOICES[choice].parameters | options)
+    estimator = TASKS[task].estimator(**{"random_state": 0} | CHOICES[choice].parameters | options)
     with contextlib.ExitStack() as stack:
         for name, value in CHOICES[choice].constants.items():
             stack.enter_context(unittest.mock.patch(f"sklearn_subquad.{name}", value))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ConvergenceWarning)
-        score, seconds = evaluate(estimator, split, COMPARISONS[task].scores, clock=time.process_time)
-    error = score / split[1].std() if task == "regression" else 100 - score
-    return [float(f"{error:.5g}"), seconds]
+        *scores, seconds = evaluate(estimator, split, errors_of, clock=time.process_time)
+    if task in REGRESSION_ONLY:
+        scores[0] /= split[1].std()
+    return [*(float(f"{score:.5g}") for score in scores), seconds]
+
+
+def errors_of(model, X, y):
+    """RMSE; or errors in percent, and the log loss."""
+    if isinstance(model, SubquadMLPRegressor):
+        return (rmse(model.predict(X), y),)
+    return 100 - accuracy(model.predict(X), y), calibration(model, X, y)[0]
 
 
 def smoke(data, options):
@@ -158,15 +185,16 @@ def smoke(data, options):
             print(f"{task}/{choice}/{set_name}", *fit(data, options, task, choice, set_name, 0), flush=True)
 
 
-def measure(data, n_jobs, names):
+def measure(data, n_jobs, tasks, names):
     stored = {"heads": [], "results": {}} | load("choices.json")
     heads, results = stored["heads"], stored["results"]
     todo = [
         (task, choice, set_name, number)
         for choice in names
         for task in CHOICES[choice].tasks
-        for set_name in TASKS[task][0]
-        for number in range(TASKS[task][1])
+        if task in tasks
+        for set_name in TASKS[task].sets
+        for number in range(TASKS[task].n_splits)
         if str(number) not in results.get(f"{task}/{choice}/{set_name}", {})
     ]
     if not todo:
@@ -183,7 +211,7 @@ def measure(data, n_jobs, names):
 
 
 def scores(results, task, choice):
-    """Errors and seconds by set, splits and these two; None where the choice was not measured."""
+    """Errors, log loss of classes and seconds by set and split; None where the choice was not measured."""
     sets, n_splits, _ = TASKS[task]
     rows = [results.get(f"{task}/{choice}/{name}", {}) for name in sets]
     if any(len(of_set) < n_splits for of_set in rows):
@@ -191,41 +219,67 @@ def scores(results, task, choice):
     return np.array([[of_set[str(number)] for number in range(n_splits)] for of_set in rows])
 
 
-def regression_cells(results, choice):
-    """RMSE by set, the geometric mean of the ratios to the defaults with its standard error, and relative seconds."""
-    mine, default = scores(results, "regression", choice), scores(results, "regression", DEFAULT)
+def regression_cells(results, task, choice):
+    """RMSE of every set, the geometric mean of the ratios to the defaults with its standard error, relative seconds."""
+    mine, default = scores(results, task, choice), scores(results, task, DEFAULT)
     if mine is None:
-        return [""] * (len(REGRESSION) + 2)
+        return [""] * (len(TASKS[task].sets) + 2)
     ratio = np.log(mine[..., 0] / default[..., 0])
     means = [f"{value:.3f}" for value in mine[..., 0].mean(axis=1)]
     return [*means, f"{np.exp(ratio.mean()):.3f} ± {standard_error(ratio):.3f}", relative_seconds(mine, default)]
 
 
-def classification_cells(results, choice):
-    """Mean error, its difference from that of the defaults with the standard error, and relative seconds."""
-    mine, default = scores(results, "classification", choice), scores(results, "classification", DEFAULT)
+def classification_cells(results, task, choice):
+    """Mean error, its difference from that of the defaults with the standard error, log loss, relative seconds."""
+    mine, default = scores(results, task, choice), scores(results, task, DEFAULT)
     if mine is None:
-        return [""] * 3
+        return [""] * 4
     difference = mine[..., 0] - default[..., 0]
     mean = f"{difference.mean():+.2f} ± {standard_error(difference):.2f}"
-    return [f"{mine[..., 0].mean():.2f}", mean, relative_seconds(mine, default)]
+    return [
+        f"{mine[..., 0].mean():.2f}",
+        mean,
+        f"{mine[..., 1].mean():.3f}",
+        relative_seconds(mine, default),
+    ]
 
 
 def relative_seconds(mine, default):
-    return f"{np.exp(np.log(mine[..., 1] / default[..., 1]).mean()):.2f}"
+    return f"{np.exp(np.log(mine[..., -1] / default[..., -1]).mean()):.2f}"
 
 
 def page(stored):
-    """Tables of the results, one for each group of choices."""
-    columns = ["", *REGRESSION, "RMSE, relative", "seconds, relative", "errors, %", "difference", "seconds, relative"]
-    lines = [HEAD.format(regression_splits=TASKS["regression"][1], sets=len(SMALL), splits=TASKS["classification"][1])]
+    """Tables of the results: for each group of choices one of small sets and, where they were fitted, one of larger."""
+    lines = [
+        HEAD.format(
+            regression_splits=TASKS["regression"].n_splits,
+            sets=len(SMALL),
+            splits=TASKS["classification"].n_splits,
+            larger_regression=", ".join(LARGER_REGRESSION),
+            larger_splits=TASKS["larger regression"].n_splits,
+            larger=len(LARGER),
+        )
+    ]
+    results = stored["results"]
     for group, names in ({"": [DEFAULT]} | GROUPS).items():
         title, _, note = group.partition(" (")
         if title:
             lines += [f"## {title}", "", *([f"{note[0].upper()}{note[1:-1]}.", ""] if note else [])]
-        results = stored["results"]
-        rows = [[name, *regression_cells(results, name), *classification_cells(results, name)] for name in names]
-        lines += [*table(columns, rows), ""]
+        for tasks in (SMALL_TASKS, LARGER_TASKS):
+            regression, classification = tasks
+            columns = [*TASKS[regression].sets, "RMSE, relative", "seconds, relative"]
+            columns += ["errors, %", "difference", "log loss", "seconds, relative"]
+            rows = [
+                [
+                    name,
+                    *regression_cells(results, regression, name),
+                    *classification_cells(results, classification, name),
+                ]
+                for name in names
+                if tasks is SMALL_TASKS or any(scores(results, task, name) is not None for task in tasks)
+            ]
+            if rows:
+                lines += [*table(["" if tasks is SMALL_TASKS else "larger sets", *columns], rows), ""]
     for head in stored["heads"]:
         lines += [f"Measured at commit {head['commit']}, one core a fit. Machine: {head['machine']}.", ""]
     return "\n".join(lines)
@@ -235,6 +289,7 @@ def main():
     parser = command_line(__doc__)
     parser.add_argument("what", nargs="?", choices=["measure", "report"], default="measure")
     parser.add_argument("--choices", nargs="+", choices=CHOICES, default=list(CHOICES), metavar="CHOICE")
+    parser.add_argument("--larger", action="store_true", help="larger sets instead of small ones")
     parser.add_argument("--jobs", type=int, default=-1, help="fits at a time, on one core each")
     arguments = parser.parse_args()
     if arguments.smoke or arguments.what == "report":
@@ -245,7 +300,8 @@ def main():
         if arguments.smoke:
             smoke(arguments.data, network_options(arguments))
         else:
-            measure(arguments.data, arguments.jobs, arguments.choices)
+            tasks = LARGER_TASKS if arguments.larger else SMALL_TASKS
+            measure(arguments.data, arguments.jobs, tasks, arguments.choices)
 
 
 if __name__ == "__main__":
