@@ -1,5 +1,6 @@
 """Facts from the installed distribution: the version they are stored with, the site they link to."""
 
+import inspect
 import warnings
 from importlib.metadata import metadata, version
 from typing import Any
@@ -21,6 +22,8 @@ class InconsistentVersionWarning(UserWarning):
 
 class StampedEstimator(BaseEstimator):
     """Base class that stamps what pickle, joblib, skops and copies store, and looks at the stamp of what they load.
+
+    Parameters that what they load does not have are at their defaults.
 
     scikit-learn does the same for its own modules only, as for the link to the documentation in HTML representations.
     """
@@ -50,4 +53,8 @@ class StampedEstimator(BaseEstimator):
                 InconsistentVersionWarning,
                 stacklevel=2,
             )
+        # Of a version that lacked some parameters. Attributes of parameters that are gone stay: nothing reads them.
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if parameter.default is not parameter.empty:
+                state.setdefault(name, parameter.default)
         super().__setstate__(state)

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import skops.io
+from sklearn.base import clone
 from stored import rounding_bound
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
@@ -61,6 +62,32 @@ def test_a_stored_classifier_predicts_what_it_did(form, expected):
     best, second = np.sort(expected["scores"], axis=1)[:, :-3:-1].T
     assert np.all(best - second > bound.max())
     np.testing.assert_array_equal(model.predict(X), expected["labels"])
+
+
+@STORED
+@FORMATS
+def test_stored_estimators_have_every_parameter(name, form, expected):
+    model = load(name, form)
+    own = vars(model).keys()
+    assert type(model)().get_params().keys() <= own
+    assert model.get_params()["hidden_layer_sizes"] == (8, 8)
+    assert repr(clone(model)) == repr(model)
+    model.set_params(warm_start=True, max_iter=1).fit(expected["X"], model.predict(expected["X"]))
+
+
+@pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+def test_parameters_that_came_later_are_at_their_defaults(estimator_class):
+    defaults = estimator_class().get_params()
+    changed = dict.fromkeys(defaults, "changed")
+    for name, default in defaults.items():
+        state = estimator_class(**changed).__getstate__()
+        del state[name]
+        model = estimator_class.__new__(estimator_class)
+        model.__setstate__(state)
+        assert name not in state
+        for of_it in (model, clone(model)):
+            assert of_it.get_params() == changed | {name: default}
+            assert repr(of_it).startswith(estimator_class.__name__)
 
 
 @STORED
