@@ -116,9 +116,8 @@ GROUPS = {
         "0.3": parameters(init_scale=0.3),
         "1": parameters(init_scale=1.0),
     },
-    "Initial weights and the metric of the features (the default: one feature, no metric)": {
+    "Initial weights (the default: one feature)": {
         "Gaussian weights": parameters(init="gaussian"),
-        "a learned metric": parameters(feature_metric="learned"),
     },
     "Sparsity (the default: shifted ReLU, density m^(-1/5), that is 0.29)": {
         "density 0.5": parameters(density=0.5),

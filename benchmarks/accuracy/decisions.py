@@ -154,7 +154,6 @@ DIFFERENCES = [
     ('density="auto"', {"density": "auto"}),
     ('init_scale="auto"', {"init_scale": "auto"}),
     ('init="axis_aligned": the defaults', {"init": "axis_aligned"}),
-    ('feature_metric="learned"', {"feature_metric": "learned"}),
 ]
 
 
@@ -168,7 +167,6 @@ def the_papers(width):
         "init_scale": 1.0,
         "damping": 1e-6,
         "early_stopping": False,
-        "feature_metric": None,
         "standardize": False,
         "max_iter": 10,
     }
