@@ -43,7 +43,6 @@ class MLPParameters(StampedEstimator):
         "n_folds": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "feature_metric": [StrOptions({"learned"}), None],
         "n_bins": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left"), None],
         "standardize": ["boolean"],
         "n_jobs": [
@@ -82,7 +81,6 @@ class MLPParameters(StampedEstimator):
         n_folds: Literal["auto"] | int = "auto",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
-        feature_metric: Literal["learned"] | None = None,
         n_bins: Literal["auto"] | int | None = "auto",
         standardize: bool = True,
         n_jobs: int | None = None,
@@ -113,7 +111,6 @@ class MLPParameters(StampedEstimator):
         self.n_folds = n_folds
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
-        self.feature_metric = feature_metric
         self.n_bins = n_bins
         self.standardize = standardize
         self.n_jobs = n_jobs

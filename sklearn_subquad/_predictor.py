@@ -83,7 +83,6 @@ class Predictor(MLPParameters):
                 "input_mean": inputs.mean,
                 "input_scale": inputs.scale,
                 "input_tolerance": inputs.tolerance,
-                "input_metric": inputs.metric,
                 "squash_median": None if inputs.squash is None else inputs.squash[0],
                 "squash_limit": None if inputs.squash is None else inputs.squash[1],
                 "knots": None if inputs.encoding is None else inputs.encoding.knots,
@@ -94,7 +93,9 @@ class Predictor(MLPParameters):
                 "sharpness": inverse_temperature,
                 "batch_damping": np.inf,
                 "weight_unit": 1.0,
-            },
+            }
+            # Of a stored model that the fit went on from.
+            | ({} if inputs.metric is None else {"input_metric": inputs.metric}),
         }
 
     def _fitted_attributes(self, model, plan, scored, densities, laplace, inverse_temperature=None):
@@ -199,7 +200,7 @@ class Predictor(MLPParameters):
         if state.get("squash_median") is not None:
             squash = state["squash_median"], state["squash_limit"]
         inputs = InputScaling(
-            state["input_mean"], state["input_scale"], tolerance, state["input_metric"], encoding, squash
+            state["input_mean"], state["input_scale"], tolerance, state.get("input_metric"), encoding, squash
         )  # fmt: skip
         return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
 
@@ -262,7 +263,7 @@ class Predictor(MLPParameters):
                 "of its estimators_, or fit one with n_folds=1."
             )
         state, widths = self._state_, self._architecture_["widths"]
-        metric = state["input_metric"]
+        metric = state.get("input_metric")
         hidden = [
             None,
             *(PackedMatrix(t, m).to_dense().T for t, m in zip(state["tiles"], widths[1:], strict=True)),

@@ -108,15 +108,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Fraction of rows that a single network holds out.
     n_iter_no_change : int, default=3
         Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
-    feature_metric : "learned" or None, default=None
-        Learn a metric of the features, in which directions count by how much the outputs depend on them.
-        "learned" makes every fit twice: the second time the features are multiplied by the fourth root of the second
-        moments of the first network's gradients by them [2]_. It takes twice the time, and gains where outputs depend
-        on few directions that are not those of the features. Features then have no ramps. A fit that goes on from
-        another keeps its metric.
     n_bins : "auto", int or None, default="auto"
         Piecewise-linear encoding: beside every feature, ramps that rise from 0 to 1 between two neighbouring ones of
-        `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [3]_.
+        `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [2]_.
         Thresholds and steps in single features are then learned from few rows. Features of one or two values have none.
         "auto" takes the cube root of the number of rows, or what gives 16 columns in all if bins then have ten rows,
         at most 256 columns over the number of features, and none where fewer than three bins are left; of several
@@ -196,7 +190,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
-        Seconds by phase: init, forward, jacobian, solve, update, flush, stopping, metric, covariance.
+        Seconds by phase: init, forward, jacobian, solve, update, flush, stopping, covariance.
     oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_targets)
         Out-of-fold predictions, of every training row by the network that did not see it; nan for rows of weight zero.
         Only of several networks, as is `oof_score_`.
@@ -229,9 +223,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     ----------
     .. [1] Z. Song, L. Zhang, R. Zhang, "Training Multi-Layer Over-Parametrized Neural Networks in
        Subquadratic Time", arXiv:2112.07628, ITCS 2024.
-    .. [2] A. Radhakrishnan, D. Beaglehole, P. Pandit, M. Belkin, "Mechanism for feature learning in neural networks and
-       backpropagation-free machine learning models", Science 383, 2024.
-    .. [3] Y. Gorishniy, I. Rubachev, A. Babenko, "On embeddings for numerical features in tabular deep learning",
+    .. [2] Y. Gorishniy, I. Rubachev, A. Babenko, "On embeddings for numerical features in tabular deep learning",
        NeurIPS 2022.
 
     Examples
@@ -276,7 +268,6 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         n_folds: Literal["auto"] | int = "auto",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
-        feature_metric: Literal["learned"] | None = None,
         n_bins: Literal["auto"] | int | None = "auto",
         standardize: bool = True,
         n_jobs: int | None = None,
@@ -308,7 +299,6 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             n_folds=n_folds,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
-            feature_metric=feature_metric,
             n_bins=n_bins,
             standardize=standardize,
             n_jobs=n_jobs,

@@ -45,8 +45,8 @@ def rounding_bound(model, X):
     x = (X.astype(np.float64) - state["input_mean"]) / state["input_scale"] / np.sqrt(X.shape[1])
     # Inputs are computed in double precision, then rounded; by a metric they are multiplied in X's precision.
     input_error = 2 * unit * abs(x)
-    if state["input_metric"] is not None:
-        metric = state["input_metric"]
+    metric = state.get("input_metric")
+    if metric is not None:
         input_error = (len(metric) + 2) * unit * (abs(x) @ abs(metric))
         x = x @ metric
     x = np.column_stack([x, np.full(len(x), BIAS_FEATURE)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklearn_subquad._fit.data import TrainingSet
-from sklearn_subquad._fit.folds import fit_network, fit_once
+from sklearn_subquad._fit.folds import fit_network
 from sklearn_subquad._fit.held_out import folds
 from sklearn_subquad._linalg.threads import for_each_alone
 from sklearn_subquad._solver.stopping import StopReason
@@ -57,7 +57,7 @@ def fit_committee(trainer, plan, validation, finish):
                 print(
                     f"Network {number + 1} of {plan.n_networks}: {len(fitting)} rows to fit, {len(held_out)} held out."
                 )
-            model, _ = fit_once(own, plan_of_it, fitting=fitting, held_out=(trainer.data, held_out))
+            model = own.train(plan_of_it, fitting=fitting, held_out=(trainer.data, held_out))
         finished[number] = finish(plan_of_it, model, held_out)
         return model.history.stop_reason
 
@@ -143,5 +143,5 @@ def _mean_of_most(squares):
 def plans_of_networks(plan, data):
     """A plan for each of several networks, with a seed of its own; every second one without ramps, if so planned."""
     seeds = generator(plan.seed, Stream.NETWORKS).integers(np.iinfo(np.int32).max, size=plan.n_networks)
-    plain = dataclasses.replace(plan, n_bins=None).with_metric(data, None) if plan.alternates else plan
+    plain = dataclasses.replace(plan, n_bins=None).with_init_scale(data) if plan.alternates else plan
     return [dataclasses.replace(plain if number % 2 else plan, seed=int(seed)) for number, seed in enumerate(seeds)]

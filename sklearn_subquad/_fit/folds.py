@@ -1,13 +1,9 @@
 """Which rows are held out by which fit: parts of the rows tell how many steps a fit to all of them takes."""
 
-import time
-
 import numpy as np
 
 from sklearn_subquad._fit.calibration import HeldOutPath
-from sklearn_subquad._fit.data import calibration_rows
 from sklearn_subquad._fit.held_out import held_out_part
-from sklearn_subquad._fit.metric import average_gradient_outer_product, learned_metric
 from sklearn_subquad._linalg.threads import for_each_alone
 from sklearn_subquad._solver.stopping import StopReason
 
@@ -33,12 +29,12 @@ def fit_network(trainer, plan, validation=None):
         one unless the last fit took fewer steps than it was meant to. Seconds are summed over all.
     """
     if plan.early_stopping != "validation":
-        return fit_once(trainer, plan)[0]
-    histories, paths, moments = ([None] * plan.held_out.n_parts for _ in range(3))
+        return trainer.train(plan)
+    histories, paths = ([None] * plan.held_out.n_parts for _ in range(2))
 
     def fit_part(part):
         # Of the model nothing else is needed, and it is free.
-        model, moments[part] = _fit_part(trainer, plan, validation, part)
+        model = _fit_part(trainer, plan, validation, part)
         histories[part], paths[part] = model.history, model.held_out
         return model
 
@@ -51,12 +47,11 @@ def fit_network(trainer, plan, validation=None):
         del model
     else:
         for_each_alone(fit_part, plan.held_out.n_parts)
-    metric = learned_metric(np.mean(moments, axis=0)) if plan.learn_metric else None
-    return _with_seconds_of_all(_fit_all_rows(trainer, plan, metric, histories, paths), histories)
+    return _with_seconds_of_all(_fit_all_rows(trainer, plan, histories, paths), histories)
 
 
 def _fit_part(trainer, plan, validation, part):
-    """Fit without a held-out part, or to all rows where there is a validation set; returns as `fit_once`."""
+    """Fit without a held-out part, or to all rows where there is a validation set."""
     data = trainer.data
     if validation is None:
         fitting, held_out = held_out_part(data, plan.validation_fraction, plan.seed, part)
@@ -67,26 +62,7 @@ def _fit_part(trainer, plan, validation, part):
         source, n_fitted, n_held_out = validation, len(data), len(validation)
     if plan.solver.verbose:
         print(f"Finding the number of steps: {n_fitted} rows to fit, {n_held_out} held out.")
-    return fit_once(trainer, plan, fitting=fitting, held_out=(source, held_out))
-
-
-def fit_once(trainer, plan, **part):
-    """Fit once, or twice where a metric is to be learned; returns the model, and the moments of its metric or None."""
-    model = trainer.train(plan, **part)
-    if not plan.learn_metric or model.history.stop_reason is StopReason.CALLBACK:
-        return model, None
-    began = time.perf_counter()
-    batch = calibration_rows(model.batch, plan.seed)
-    moments = average_gradient_outer_product(model.network, batch.x, batch.sample_weight, plan.seed)
-    model.history.phase_times["metric"] = time.perf_counter() - began
-    metric = learned_metric(moments)
-    if metric is None:
-        return model, moments
-    if plan.solver.verbose:
-        print("Fitting again, with the learned metric of the features.")
-    first, model = model.history, None
-    model = trainer.train(plan.with_metric(trainer.data, metric), metric=metric, **part)
-    return _with_seconds_of_all(model, [first]), moments
+    return trainer.train(plan, fitting=fitting, held_out=(source, held_out))
 
 
 def _with_seconds_of_all(model, histories):
@@ -98,17 +74,14 @@ def _with_seconds_of_all(model, histories):
     return model
 
 
-def _fit_all_rows(trainer, plan, metric, histories, paths):
-    """A last fit, with the metric and the number of steps that parts have told."""
+def _fit_all_rows(trainer, plan, histories, paths):
+    """A last fit, with the number of steps that parts have told."""
     curve = _mean_curve([history.error_curve for history in histories])
     n_steps = int(np.argmin(curve))
     if plan.solver.verbose:
         print(f"Fitting all {len(trainer.data)} rows, with that number of steps: {n_steps}.")
-    plan = plan.of_all_rows(n_steps)
-    if metric is not None:
-        plan = plan.with_metric(trainer.data, metric)
     path = None if paths[0] is None else HeldOutPath.concatenate(paths)
-    model = trainer.train(plan, metric=metric, path=path)
+    model = trainer.train(plan.of_all_rows(n_steps), path=path)
     history = model.history
     history.error_curve = curve
     history.held_out_losses = _mean_curve([each.held_out_losses for each in histories])

@@ -78,10 +78,8 @@ class FitPlan:
     alternates : bool
         True where every second network has none.
     standardize, unit_variance_targets : bool
-    learn_metric : bool
-        True where every fit is repeated with a metric of the features that the first one has learned.
     fixed_init_scale : bool
-        False where the scale follows the features, and with them their metric.
+        False where the scale follows the features.
     partial : bool
         True for one pass over a part of the data. It may lack classes that other parts have: the constant model then
         takes all for equally likely.
@@ -103,7 +101,6 @@ class FitPlan:
     alternates: bool
     standardize: bool
     unit_variance_targets: bool
-    learn_metric: bool
     fixed_init_scale: bool
     partial: bool
     n_jobs: int | None
@@ -193,15 +190,13 @@ class FitPlan:
             alternates=held_out.in_folds and parameters.n_bins == "auto" and n_bins is not None and n_rows <= _FEW_ROWS,
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
-            # What goes on from a start keeps its metric.
-            learn_metric=parameters.feature_metric == "learned" and start is None,
             fixed_init_scale=start is not None or parameters.init_scale != "auto",
             partial=partial,
             n_jobs=1 if rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS else parameters.n_jobs,
             size=size,
             seed=seed,
         )
-        return plan._within_memory(parameters).with_metric(data, None)
+        return plan._within_memory(parameters).with_init_scale(data)
 
     @property
     def n_bytes(self):
@@ -211,11 +206,11 @@ class FitPlan:
         kept = (self.n_networks - n_at_once) * self.size.network_bytes if self.n_networks > 1 else 0
         return n_at_once * (self.size.weight_bytes + self.size.row_bytes) + kept
 
-    def with_metric(self, data, metric):
-        """The same plan for features that are multiplied by a metric (d x d), or by none."""
+    def with_init_scale(self, data):
+        """The same plan with the scale of initial weights for these features and their ramps, unless it is fixed."""
         if self.fixed_init_scale:
             return self
-        inputs = InputScaling.fit(data.X, data.sample_weight, self.standardize, metric, self.n_bins)
+        inputs = InputScaling.fit(data.X, data.sample_weight, self.standardize, self.n_bins)
         n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // len(inputs.mean)))
         data = data[drawn_rows(len(data), n_wanted, generator(self.seed, Stream.DIMENSION_ROWS))]
         # Without the constant.
@@ -300,17 +295,8 @@ def _batch_size(parameters, n_rows, Y):
 
 def _n_bins(parameters, n_rows, n_features):
     """Ramps of a feature at most, or None."""
-    # A metric is learned from one fit for another, whose ramps may be others.
-    learned = parameters.feature_metric == "learned"
     if parameters.n_bins != "auto":
-        if learned and parameters.n_bins is not None:
-            raise ValueError(
-                f"n_bins={parameters.n_bins} does not go with feature_metric='learned', a metric of features as they "
-                "are; use n_bins=None or 'auto', or feature_metric=None."
-            )
         return parameters.n_bins
-    if learned:
-        return None
     at_least = min(_MIN_AUTO_COLUMNS // n_features, n_rows // _ROWS_OF_A_BIN)
     n_bins = min(max(round(n_rows ** (1 / 3)), at_least), _MAX_AUTO_COLUMNS // n_features)
     return n_bins if n_bins >= _MIN_AUTO_BINS else None

@@ -1,6 +1,5 @@
 """From features to network inputs, and from targets to what the network is fitted to."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,7 +166,7 @@ class InputScaling:
     tolerance : ndarray of shape (d,), float64
         Of features that were constant, how far from the mean counts as rounding, and is zero; nan for others.
     metric : ndarray of shape (d, d), float64, or None
-        None stands for the identity.
+        Models that were stored by earlier versions may have one. None stands for the identity.
     encoding : PiecewiseLinearEncoding or None
         None: the features as they are.
     squash : tuple (ndarray of shape (n_features,), ndarray of shape (n_features,)), float64, or None
@@ -182,11 +181,10 @@ class InputScaling:
     squash: tuple | None = None
 
     @classmethod
-    def fit(cls, X, sample_weight, standardize, metric=None, n_bins=None):
+    def fit(cls, X, sample_weight, standardize, n_bins=None):
         """Scaling of these rows, with ramps in so many bins of every feature, or none.
 
         All ramps of a feature together have its variance: they are heard as much as the feature, however many they are.
-        A metric is scaled so that it does not change the rows' mean square.
         """
         mean, deviation, largest, tolerance = _moments(X, sample_weight, _ROUNDING)
         constant, squash = ~np.isnan(tolerance), None
@@ -206,14 +204,6 @@ class InputScaling:
             scaling._add_ramps(
                 X, sample_weight, PiecewiseLinearEncoding.fit(X, sample_weight, constant, n_bins), deviation
             )
-        if metric is not None:
-            measured = dataclasses.replace(scaling, metric=metric)
-            before, after = (each._mean_square(X, sample_weight) for each in (scaling, measured))
-            # Rows may lie where the metric is zero, or not vary at all.
-            if after > 0:
-                scaling.metric = metric * np.sqrt(before / after)
-                # Gradients say nothing of them. Later parts of the data, where they vary, are to learn what they mean.
-                scaling.metric[scaling.constant, scaling.constant] = 1.0
         return scaling
 
     def _before(self, X):
@@ -245,14 +235,6 @@ class InputScaling:
     def constant(self):
         """Which features were constant, as an array of bool."""
         return ~np.isnan(self.tolerance)
-
-    def _mean_square(self, X, sample_weight):
-        """Mean square of the scaled features of these rows, in double precision."""
-        total = 0.0
-        for rows in gen_batches(len(X), _CHUNK_ROWS):
-            x = self.transform(X[rows].astype(np.float64))[:, :-1]
-            total += sample_weight[rows] @ np.einsum("ij,ij->i", x, x)
-        return total / sample_weight.sum()
 
     def transform(self, X):
         """Network inputs (n x (d + 1)) in X's floating dtype."""

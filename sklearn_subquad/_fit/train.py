@@ -75,7 +75,7 @@ class Trainer:
         """True where callbacks or scores, which are the user's code, follow the steps of a fit."""
         return self._progress is not None or self._score is not None
 
-    def train(self, plan, fitting=slice(None), held_out=None, metric=None, path=None):
+    def train(self, plan, fitting=slice(None), held_out=None, path=None):
         """Fit a network.
 
         Parameters
@@ -85,8 +85,6 @@ class Trainer:
             Rows to fit.
         held_out : tuple of TrainingSet and slice or ndarray of int, or None
             Rows that say when to stop, as indices of a set.
-        metric : ndarray of shape (d, d) or None
-            Matrix that features are multiplied by.
         path : HeldOutPath or None
             Outputs for rows that were held out from other fits.
 
@@ -96,7 +94,7 @@ class Trainer:
         """
         began = time.perf_counter()
         data, rows = self.data, self.data[fitting]
-        inputs, targets = self._scalings(rows, plan, metric)
+        inputs, targets = self._scalings(rows, plan)
         batch = self._scaled(rows, inputs, targets)
         # Of the rows as they come, there is no copy while the solver works.
         del rows
@@ -138,11 +136,11 @@ class Trainer:
         fit = self._progress.fit(name, plan.solver.max_iter, lambda: data.as_given(fitting), unfinished.attributes)
         return stack.enter_context(fit)
 
-    def _scalings(self, rows, plan, metric):
+    def _scalings(self, rows, plan):
         """Scaling of inputs and of targets for these rows."""
         if self.start is not None:
             return self.start.inputs, self.start.targets
-        inputs = InputScaling.fit(rows.X, rows.sample_weight, plan.standardize, metric, plan.n_bins)
+        inputs = InputScaling.fit(rows.X, rows.sample_weight, plan.standardize, plan.n_bins)
         if self._loss is None:
             return inputs, TargetScaling.fit(rows.Y, rows.sample_weight, plan.unit_variance_targets)
         # The loss adds its baseline, and so do predictions.

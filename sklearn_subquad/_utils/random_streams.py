@@ -18,7 +18,7 @@ class Stream(IntEnum):
     STEP_PROBES = 2
     CALIBRATION_ROWS = 3
     DIMENSION_ROWS = 4
-    METRIC_PROBES = 5
+    # 5 is free: with other numbers fits would be others.
     LEAVE_ONE_OUT_PROBES = 6
     BATCH_ORDER = 7
     STEP_SKETCH = 8

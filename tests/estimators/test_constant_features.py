@@ -7,7 +7,6 @@ import pytest
 from cases import EVERY_LOSS
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._fit.metric import learned_metric
 from sklearn_subquad._fit.scaling import InputScaling
 from sklearn_subquad._network.network import Architecture, Network
 
@@ -55,7 +54,7 @@ OPTIONS = [
 ]
 OPTIONS += [
     {"batch_size": 30},
-    {"batch_size": 30, "feature_metric": None, "init": "gaussian"},
+    {"batch_size": 30, "init": "gaussian"},
     {"early_stopping": "loo", "init": "gaussian"},
     {"early_stopping": False, "init": "gaussian"},
     {"init_scale": 1.0, "init": "gaussian", "hidden_layer_sizes": (33, 33, 33)},
@@ -146,15 +145,13 @@ def test_later_parts_teach_what_a_feature_means(parts, init):
     assert model.score(X[300:], y[300:]) > 0.85
 
 
-@pytest.mark.parametrize("feature_metric", ["learned", None])
-def test_parts_after_a_fit_teach_what_a_feature_means(feature_metric):
+def test_parts_after_a_fit_teach_what_a_feature_means():
     rng = np.random.default_rng(1)
     X = rng.standard_normal((600, 3))
     X[:150, 1] = 7.0
     y = np.sin(2 * X[:, 0]) * X[:, 2] + X[:, 1]
-    model = SubquadMLPRegressor(hidden_layer_sizes=(64, 64), feature_metric=feature_metric, n_folds=1, random_state=0)
+    model = SubquadMLPRegressor(hidden_layer_sizes=(64, 64), n_folds=1, random_state=0)
     model.fit(X[:150], y[:150])
-    assert (model._state_["input_metric"] is None) == (feature_metric is None)
     assert model.score(X[300:], y[300:]) < 0
     for _ in range(6):
         for part in (slice(150, 225), slice(225, 300)):
@@ -167,15 +164,12 @@ def test_parts_after_a_fit_teach_what_a_feature_means(feature_metric):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("standardize", [True, False])
-def test_constant_columns_are_exactly_zero_with_any_metric(standardize, dtype):
+def test_constant_columns_are_exactly_zero(standardize, dtype):
     X = rows(dtype=dtype)[0]
     X[:, 1], X[:, 4] = 2023.0, 1e9
     if dtype == np.float64:
         X[::2, 4] = np.nextafter(1e9, 0)
-    A = np.random.default_rng(1).standard_normal((3, 3))
-    moments = np.zeros((5, 5))
-    moments[np.ix_([0, 2, 3], [0, 2, 3])] = A @ A.T
-    scaling = InputScaling.fit(X, np.ones(len(X)), standardize, learned_metric(moments))
+    scaling = InputScaling.fit(X, np.ones(len(X)), standardize)
     assert scaling.constant.tolist() == [False, True, False, False, True]
     x = scaling.transform(X)
     assert not x[:, [1, 4]].any()
@@ -185,19 +179,6 @@ def test_constant_columns_are_exactly_zero_with_any_metric(standardize, dtype):
     moved = scaling.transform(changed)
     np.testing.assert_array_equal(np.delete(moved, 1, axis=1), np.delete(x, 1, axis=1))
     np.testing.assert_allclose(moved[:, 1], 1 / np.sqrt(5), rtol=1e-6)
-
-
-@pytest.mark.parametrize("rank", [1, 2, 5])
-def test_the_metric_is_exactly_zero_where_moments_are(rank):
-    rng = np.random.default_rng(0)
-    seen = [0, 2, 3, 5, 6]
-    gradients = np.zeros((40, 8))
-    gradients[:, seen] = rng.standard_normal((40, rank)) @ rng.standard_normal((rank, 5))
-    moments = gradients.T @ gradients / 40
-    metric = learned_metric(moments)
-    assert not metric[[1, 4, 7]].any()
-    assert not metric[:, [1, 4, 7]].any()
-    np.testing.assert_array_equal(metric[np.ix_(seen, seen)], learned_metric(moments[np.ix_(seen, seen)]))
 
 
 @pytest.mark.parametrize("init", ["gaussian", "axis_aligned"])

@@ -290,7 +290,6 @@ INVALID = {
     "scoring": [0, True, ["accuracy"], "no such score"],
     "validation_fraction": [0.0, 1.0, -0.1, 5, "auto", None],
     "n_iter_no_change": [0, 1.5, "auto", None],
-    "feature_metric": ["diagonal", True, False, 1],
     "n_folds": ["loo", 0, -1, 2.5, None],
     "n_bins": ["quantile", 1, 0, -3, 2.5, False],
     "standardize": ["yes", 2, None],

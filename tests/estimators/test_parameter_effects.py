@@ -40,7 +40,6 @@ EFFECTS = [
     ("validation_fraction", {"early_stopping": "validation"}, 0.1, 0.4, "validation_scores_"),
     ("scoring", {"early_stopping": "validation"}, "loss", None, "validation_scores_"),
     ("n_iter_no_change", {"tol": 0.9, "early_stopping": False}, 1, 3, "n_iter_"),
-    ("feature_metric", {"early_stopping": "validation"}, "learned", None, "phase_times_"),
     ("n_folds", {"early_stopping": "validation"}, 1, 3, "outputs"),
     ("n_bins", {}, "auto", None, "outputs"),
     ("n_bins", {}, 3, 10, "outputs"),

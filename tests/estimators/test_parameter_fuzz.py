@@ -144,7 +144,6 @@ PARAMETERS = {
     "scoring": Other(is_scoring, ("loss", "r2", "neg_mean_squared_error", None, any_score)),
     "validation_fraction": Number(Real, 0, 1, low_counts=False),
     "n_iter_no_change": COUNT,
-    "feature_metric": Choice(("learned", None)),
     "n_folds": Number(Integral, 1, auto=True),
     "n_bins": Number(Integral, 2, auto=True, none=True),
     "standardize": FLAG,

@@ -338,14 +338,14 @@ def test_what_no_step_improves_stays(estimator_class, batch_size):
 
 
 @BOTH
-def test_a_warm_start_keeps_scalings_weights_and_metric(estimator_class, monkeypatch):
+def test_a_warm_start_keeps_scalings_and_weights(estimator_class, monkeypatch):
     X, y = data(estimator_class)
     model = estimator_class(max_iter=3, warm_start=True, **SETTINGS).fit(X, y)
-    kept = {name: model._state_[name] for name in ("input_mean", "input_scale", "input_metric", "target_mean")}
+    kept = {name: model._state_[name] for name in ("input_mean", "input_scale", "target_mean")}
     fits, fit = [], Trainer.train
     monkeypatch.setattr(Trainer, "train", lambda *args, **kwargs: fits.append(args) or fit(*args, **kwargs))
     model.fit(100 * X + 5, y)
-    # Neither weights nor a metric are chosen again: two parts of 60 rows, and a last fit.
+    # Initial weights are not chosen again: two parts of 60 rows, and a last fit.
     assert len(fits) == 3
     for name, value in kept.items():
         np.testing.assert_array_equal(model._state_[name], value)

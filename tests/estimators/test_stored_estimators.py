@@ -1,5 +1,6 @@
 """Files of an earlier day, which tests/data/make.py wrote: they load, and predict what they did."""
 
+import copy
 import io
 import pathlib
 import pickle
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.base import clone
-from stored import rounding_bound
+from stored import fitted, raw_outputs, rounding_bound
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 
@@ -19,6 +20,7 @@ NAMES = {
     "regressor": "sklearn_subquad._regressor.SubquadMLPRegressor",
     "classifier": "sklearn_subquad._classifier.SubquadMLPClassifier",
 }
+BOTH = pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 STORED = pytest.mark.parametrize("name", NAMES)
 FORMATS = pytest.mark.parametrize("form", ["pickle", "skops"])
 
@@ -75,7 +77,7 @@ def test_stored_estimators_have_every_parameter(name, form, expected):
     model.set_params(warm_start=True, max_iter=1).fit(expected["X"], model.predict(expected["X"]))
 
 
-@pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+@BOTH
 def test_parameters_that_came_later_are_at_their_defaults(estimator_class):
     defaults = estimator_class().get_params()
     changed = dict.fromkeys(defaults, "changed")
@@ -131,3 +133,54 @@ def test_models_of_before_constant_features_were_told_apart(name, expected):
     for key in ("input_tolerance", "weight_unit"):
         del model._state_[key]
     np.testing.assert_array_equal(model.predict(X), wanted)
+
+
+# ---- a metric of the features, which earlier versions learned if they were told to ---------------------------------
+
+
+def with_metric(model, metric):
+    """A copy of a fitted estimator that multiplies its scaled features by a metric."""
+    other = copy.deepcopy(model)
+    other._state_["input_metric"] = metric
+    return other
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("skip_connections", [True, False])
+def test_a_metric_is_the_same_as_other_input_weights(estimator_class, skip_connections, dtype):
+    plain, X = fitted(estimator_class, dtype, n_bins=None, skip_connections=skip_connections)
+    assert "input_metric" not in plain._state_
+    metric = np.random.default_rng(0).standard_normal((6, 6))
+    model, same = with_metric(plain, metric), copy.deepcopy(plain)
+    for W in same._state_["input_weights"]:
+        if W is not None:
+            W[:, :-1] = W[:, :-1] @ metric.T
+    of_outputs = same._state_["output_weights"][1]
+    if of_outputs is not None:
+        of_outputs[:-1] = metric @ of_outputs[:-1]
+    found, expected = raw_outputs(model, X), raw_outputs(same, X)
+    assert found.dtype == dtype
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, atol=200 * np.finfo(dtype).eps * scale)
+    assert np.abs(found - raw_outputs(plain, X)).max() > 0.1 * scale
+    for ours, theirs in zip(model.coefs_ + model.intercepts_, same.coefs_ + same.intercepts_, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=20 * np.finfo(dtype).eps * np.abs(theirs).max())
+
+
+def test_deviations_know_of_a_metric():
+    plain, X = fitted(SubquadMLPRegressor, n_bins=None)
+    model = with_metric(plain, np.eye(6))
+    for found, expected in zip(model.predict(X, return_std=True), plain.predict(X, return_std=True), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert (with_metric(plain, 2 * np.eye(6)).predict(X, return_std=True)[1] != expected).all()
+
+
+@BOTH
+def test_a_fit_that_goes_on_keeps_a_metric(estimator_class):
+    plain, X = fitted(estimator_class, n_bins=None, warm_start=True)
+    y, metric = plain.predict(X), np.eye(6) + 0.1
+    model = with_metric(plain, metric)
+    for go_on in (model.fit, model.partial_fit):
+        np.testing.assert_array_equal(go_on(X, y)._state_["input_metric"], metric)
+    assert "input_metric" not in model.set_params(warm_start=False).fit(X, y)._state_

@@ -210,13 +210,3 @@ def test_predictions_far_beyond_the_knots_are_finite():
     X = columns()
     model = SubquadMLPRegressor(**SMALL).fit(X, X[:, 0])
     assert np.isfinite(model.predict(1e6 * X)).all()
-
-
-@pytest.mark.parametrize("n_folds", [1, 3])
-def test_with_a_learned_metric_features_have_no_ramps(n_folds):
-    X = columns()
-    options = SMALL | {"early_stopping": "validation", "n_folds": n_folds, "feature_metric": "learned"}
-    model = SubquadMLPRegressor(**options).fit(X, X[:, 0])
-    assert all(member._state_["knots"] is None for member in model.estimators_)
-    with pytest.raises(ValueError, match="n_bins=4 does not go with feature_metric='learned'"):
-        SubquadMLPRegressor(n_bins=4, **options).fit(X, X[:, 0])

@@ -7,9 +7,8 @@ from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._fit import folds, plan
 
 
-@pytest.mark.parametrize("feature_metric", [None, "learned"])
 @pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
-def test_fits_side_by_side_equal_those_that_take_turns(estimator_class, feature_metric, monkeypatch, capsys):
+def test_fits_side_by_side_equal_those_that_take_turns(estimator_class, monkeypatch, capsys):
     monkeypatch.setattr(plan, "_MIN_STEP_FOR_THREADS", 0)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((160, 3))
@@ -25,9 +24,7 @@ def test_fits_side_by_side_equal_those_that_take_turns(estimator_class, feature_
     for_each_alone = folds.for_each_alone
     monkeypatch.setattr(folds, "for_each_alone", counting)
     fitted = [
-        estimator_class(
-            hidden_layer_sizes=(64, 64), max_iter=4, feature_metric=feature_metric, n_folds=1, random_state=0, **options
-        ).fit(X, y)
+        estimator_class(hidden_layer_sizes=(64, 64), max_iter=4, n_folds=1, random_state=0, **options).fit(X, y)
         for options in ({"n_jobs": 2}, {"n_jobs": 1}, {"n_jobs": 2, "verbose": 1})
     ]
     assert len(side_by_side) == 2

@@ -37,7 +37,6 @@ def resolved(n, k=1, labels=False, partial=False, **parameters):
         ((500,), {"early_stopping": False}, {"early_stopping": False, "n_parts": 0, "refits": False}),
         ((500,), {"loss": "poisson", "validation_fraction": 0.4}, {"n_parts": 1, "validation_fraction": 0.4}),
         ((80,), {"loss": "poisson"}, {"early_stopping": "validation"}),
-        ((500,), {"feature_metric": "learned"}, {"learn_metric": True}),
     ],
 )
 def test_held_out_parts(data, parameters, expected):

@@ -266,13 +266,6 @@ def test_three_classes_by_a_score_of_probabilities():
     assert max(model.validation_scores_) > 0.8
 
 
-@BOTH
-def test_a_score_and_a_learned_metric(estimator_class):
-    X, y = data_for(estimator_class, 240)
-    model = small(estimator_class, scoring=None, feature_metric="learned").fit(X, y)
-    assert max(model.validation_scores_) > 0.5
-
-
 @pytest.mark.parametrize("early_stopping", ["loo", False])
 def test_a_score_needs_held_out_rows(early_stopping):
     X, y = data_for(SubquadMLPRegressor)
