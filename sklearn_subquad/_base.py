@@ -67,14 +67,14 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         return dataclasses.replace(starts[0], others=tuple(starts[1:]), weights=weights)
 
     def _validated_data(self, X, y, start, **checks):
-        """Features and targets, in the precision and with the features of a start where there is one."""
+        """Features and targets, with the features of a start where there is one."""
         with named_errors(X, "X"):
             return validate_data(
                 self,
                 X,
                 y,
                 accept_sparse="csr",
-                dtype=[np.float64, np.float32] if start is None else start.dtype,
+                dtype=[np.float64, np.float32],
                 multi_output=True,
                 reset=start is None,
                 **checks,

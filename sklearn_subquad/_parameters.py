@@ -45,6 +45,7 @@ class MLPParameters(StampedEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "n_bins": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left"), None],
         "standardize": ["boolean"],
+        "precision": [StrOptions({"single", "double"})],
         "n_jobs": [
             None,
             Interval(Integral, None, -1, closed="right"),
@@ -83,6 +84,7 @@ class MLPParameters(StampedEstimator):
         n_iter_no_change: int = 3,
         n_bins: Literal["auto"] | int | None = "auto",
         standardize: bool = True,
+        precision: Literal["single", "double"] = "single",
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         warm_start: bool = False,
@@ -113,6 +115,7 @@ class MLPParameters(StampedEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.n_bins = n_bins
         self.standardize = standardize
+        self.precision = precision
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.warm_start = warm_start

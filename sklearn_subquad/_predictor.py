@@ -177,7 +177,7 @@ class Predictor(MLPParameters):
         X = X[:: -(-len(X) // CALIBRATION_ROWS)]
         active = np.zeros(len(network.layers))
         for rows in network.row_batches(len(X)):
-            active += network.forward(model.inputs.transform(X[rows])).n_active
+            active += network.forward(model.inputs.transform(X[rows], network.dtype)).n_active
         return network.mean_densities(active, len(X))
 
     def _models(self):
@@ -309,8 +309,8 @@ def _outputs_of_one(X, network, inputs, targets, laplace, return_std):
     # What has no say in predictions has none in their deviations, whatever its unit makes of a change.
     unseen = np.flatnonzero(inputs.constant & network.unseen()[:-1]) if return_std else []
     for rows in network.row_batches(X.shape[0]):
-        x = inputs.transform(densified(X[rows])).astype(network.dtype, copy=False)
-        out[rows] = targets.inverse_transform(network.forward(x).output)
+        x = inputs.transform(densified(X[rows]), network.dtype)
+        out[rows] = targets.inverse_transform(network.forward(x).output.astype(out.dtype, copy=False))
         if return_std:
             x[:, unseen] = 0
             std[rows] = targets.scale * np.sqrt(laplace.variance(network, x))

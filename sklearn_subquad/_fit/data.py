@@ -93,8 +93,8 @@ class TrainingSet:
         if len(first) < len(X):
             X, Y, sample_weight = X[first], Y[first], np.bincount(number, weights=sample_weight)
         unit = float(sample_weight.mean()) if weight_unit is None else weight_unit
-        # Steps work with roots of weights in the precision of X, where small ones may not vanish.
-        weights = np.maximum(sample_weight / unit, float(np.finfo(X.dtype).tiny) ** 2)
+        # Steps work with roots of weights in single precision, where small ones may not vanish.
+        weights = np.maximum(sample_weight / unit, float(np.finfo(np.float32).tiny) ** 2)
         return cls(X, Y, weights, given, groups, np.arange(len(X))), unit
 
     @classmethod

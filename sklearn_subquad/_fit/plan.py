@@ -25,6 +25,7 @@ from sklearn_subquad._network.network import Architecture
 from sklearn_subquad._solver.options import SolverOptions
 from sklearn_subquad._utils.random_streams import Stream, generator
 
+_DTYPES = {"single": np.dtype(np.float32), "double": np.dtype(np.float64)}
 # early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
 _MIN_ROWS_FOR_VALIDATION = 100
 # batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With
@@ -77,6 +78,8 @@ class FitPlan:
         Ramps of a feature at most, beside the feature itself; None without any.
     alternates : bool
         True where every second network has none.
+    dtype : numpy.dtype
+        Of weights, activations and all that the solver computes with them.
     standardize, unit_variance_targets : bool
     fixed_init_scale : bool
         False where the scale follows the features.
@@ -99,6 +102,7 @@ class FitPlan:
     held_out: HeldOut
     n_bins: int | None
     alternates: bool
+    dtype: np.dtype
     standardize: bool
     unit_variance_targets: bool
     fixed_init_scale: bool
@@ -161,6 +165,7 @@ class FitPlan:
             block_rows=None if forms_gram else MAX_SQUARE_ROWS,
         )
         n_bins = _n_bins(parameters, *data.X.shape) if start is None else None
+        dtype = _DTYPES[parameters.precision] if start is None else start.dtype
         size = FitSize(
             widths=architecture.widths,
             densities=architecture.densities,
@@ -168,7 +173,7 @@ class FitPlan:
             rows_of_a_step=rows_of_a_step,
             n_inputs=_n_inputs(data, n_bins, start),
             n_outputs=n_outputs,
-            itemsize=data.X.dtype.itemsize,
+            itemsize=dtype.itemsize,
             topk=architecture.sparsifier == "topk",
             forms_gram=forms_gram,
             block_rows=solver.block_rows,
@@ -188,6 +193,7 @@ class FitPlan:
             held_out=held_out,
             n_bins=n_bins,
             alternates=held_out.in_folds and parameters.n_bins == "auto" and n_bins is not None and n_rows <= _FEW_ROWS,
+            dtype=dtype,
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
             fixed_init_scale=start is not None or parameters.init_scale != "auto",
@@ -214,7 +220,7 @@ class FitPlan:
         n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // len(inputs.mean)))
         data = data[drawn_rows(len(data), n_wanted, generator(self.seed, Stream.DIMENSION_ROWS))]
         # Without the constant.
-        x = inputs.transform(data.X.astype(np.float64))[:, :-1]
+        x = inputs.transform(data.X, np.float64)[:, :-1]
         few, many = math.log(_FEW_DIMENSIONS), math.log(_MANY_DIMENSIONS)
         share = (math.log(effective_dimension(x, data.sample_weight)) - few) / (many - few)
         small = _SMALL_INIT_SCALE / math.sqrt(self.architecture.widths[-1])
@@ -229,7 +235,7 @@ class FitPlan:
     def _within_memory(self, parameters):
         """The plan itself; MemoryError where the machine has less than the fit takes."""
         size = self.size
-        advice = "use narrower layers, a smaller batch_size, fewer rows or X in single precision."
+        advice = "use narrower layers, a smaller batch_size, fewer rows or precision='single'."
         if size.forms_gram and size.rows_of_a_step > MAX_SQUARE_ROWS:
             asked = "early_stopping='loo'" if parameters.early_stopping == "loo" else "preconditioner='gram'"
             advice = f"{asked} takes most of that; leave it at 'auto', or use a smaller batch_size."

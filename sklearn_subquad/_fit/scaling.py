@@ -236,10 +236,10 @@ class InputScaling:
         """Which features were constant, as an array of bool."""
         return ~np.isnan(self.tolerance)
 
-    def transform(self, X):
-        """Network inputs (n x (d + 1)) in X's floating dtype."""
+    def transform(self, X, dtype=None):
+        """Network inputs (n x (d + 1)) of that dtype, or of X's, computed in double precision."""
         d = len(self.mean)
-        out = np.empty((X.shape[0], d + 1), dtype=X.dtype)
+        out = np.empty((X.shape[0], d + 1), dtype=X.dtype if dtype is None else dtype)
         _standardise(X, self.mean, self.scale * np.sqrt(d), out[:, :-1], self.tolerance, self.metric, self._before)
         out[:, -1] = BIAS_FEATURE
         return out

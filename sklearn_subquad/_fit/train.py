@@ -95,7 +95,7 @@ class Trainer:
         began = time.perf_counter()
         data, rows = self.data, self.data[fitting]
         inputs, targets = self._scalings(rows, plan)
-        batch = self._scaled(rows, inputs, targets)
+        batch = self._scaled(rows, inputs, targets, plan.dtype)
         # Of the rows as they come, there is no copy while the solver works.
         del rows
         source, indices = (data, fitting) if held_out is None else held_out
@@ -107,7 +107,7 @@ class Trainer:
         loss = SquaredError(data.Y.shape[1]) if self._loss is None else self._loss
         criterion = None
         if held_out is not None:
-            criterion = HeldOutError(self._scaled(source[indices], inputs, targets), loss, len(data))
+            criterion = HeldOutError(self._scaled(source[indices], inputs, targets, plan.dtype), loss, len(data))
             if self._score is not None:
                 name = "the held-out part of early_stopping" if source is data else "the validation set"
                 criterion = HeldOutScore(criterion, unfinished.scoring(self._score, name))
@@ -146,10 +146,10 @@ class Trainer:
         # The loss adds its baseline, and so do predictions.
         return inputs, TargetScaling(self._loss.baseline, np.ones_like(self._loss.baseline))
 
-    def _scaled(self, rows, inputs, targets):
+    def _scaled(self, rows, inputs, targets, dtype):
         """Rows as network and loss take them: only the squared error's targets are scaled."""
-        Y = targets.transform(rows.Y, rows.X.dtype) if self._loss is None else rows.Y.astype(rows.X.dtype)
-        return Batch(inputs.transform(rows.X), Y, rows.sample_weight)
+        Y = targets.transform(rows.Y, dtype) if self._loss is None else rows.Y.astype(dtype)
+        return Batch(inputs.transform(rows.X, dtype), Y, rows.sample_weight)
 
 
 def _initial_network(batch, plan, start):
