@@ -219,6 +219,9 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             fitted._set_temperature(known, len(data), independent_labels, calibration)
         if len(networks) > 1:
             fitted._weigh(known, kinds, data, start)
+            if covariance:
+                with worker_threads(plan.n_jobs):
+                    fitted._set_deviation_scale(data.X)
         self.__dict__ = fitted.__dict__
         if progress is not None:
             progress.end()

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_subquad._fit.data import CALIBRATION_ROWS
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
 from sklearn_subquad._fit.laplace import LinearisedLaplace
+from sklearn_subquad._fit.mixture import deviation_scale, mixture_deviation
 from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling
 from sklearn_subquad._linalg.packed import PackedMatrix
 from sklearn_subquad._linalg.threads import worker_threads
@@ -26,7 +27,8 @@ OUT_ACTIVATIONS = {
     "poisson": "exp",
 }
 
-
+# Fitted rows whose deviations say how much those of several networks exceed those of their mean, at most.
+_MIXTURE_ROWS = 256
 # Attributes that depend on how the fit was stopped, and those of a single network only.
 _OF_SOME_FITS = ("loo_curve_", "validation_scores_", "oof_prediction_", "oof_decision_function_", "oof_score_")
 _OF_ONE_NETWORK = ("_architecture_", "shifts_", "gains_")
@@ -143,6 +145,12 @@ class Predictor(MLPParameters):
         self._state_ = {"networks": list(networks), "weights": np.full(len(networks), 1 / len(networks))}
         self._set_those_of_the_longest()
 
+    def _set_deviation_scale(self, X):
+        """Let deviations of several networks be those of their mean, by what they say of fitted rows X."""
+        X = X[:: -(-len(X) // _MIXTURE_ROWS)]
+        of_networks = [_outputs_of_one(X, *model, True) for model in self._models()]
+        self._state_["deviation_scale"] = deviation_scale(*zip(*of_networks, strict=True), self._state_["weights"])
+
     def _set_those_of_the_longest(self):
         """Of several networks, let attributes that describe a fit be those of the one that took most steps."""
         if len(self._networks()) == 1:
@@ -219,13 +227,8 @@ class Predictor(MLPParameters):
         out = self._combined([mean for mean, _ in of_networks])
         if not return_std:
             return out
-        # The variance of a mixture: the mean of theirs, and how far they are apart.
-        distances = np.array([np.hypot(std, mean - out) for mean, std in of_networks], dtype=np.float64)
-        # Squares of very large or small numbers leave the range of the type.
-        unit = distances.max(axis=0)
-        relative = np.divide(distances, unit, out=np.ones_like(distances), where=unit > 0)
-        mean_square = np.average(relative**2, axis=0, weights=self._state_["weights"])
-        return out, (unit * np.sqrt(mean_square)).astype(out.dtype)
+        deviation = mixture_deviation(*zip(*of_networks, strict=True), self._state_["weights"])
+        return out, (self._state_.get("deviation_scale", 1.0) * deviation).astype(out.dtype)
 
     def _combined(self, outputs):
         """Outputs of all networks as those of the estimator."""

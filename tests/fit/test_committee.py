@@ -97,13 +97,18 @@ def test_predictions_are_the_mean_of_the_networks(estimator_class, loss, k):
         np.testing.assert_allclose(link(model.predict(X)), mean, rtol=1e-9)
 
 
-def test_deviations_are_those_of_the_mixture():
+def test_deviations_are_those_of_the_mixture_but_for_a_scale():
     X, y = regression_data()
-    model = SubquadMLPRegressor(n_folds=3, **SMALL).fit(X, y)
-    mean, std = model.predict(X, return_std=True)
-    means, stds = zip(*(member.predict(X, return_std=True) for member in model.estimators_), strict=True)
-    second_moment = np.average(np.square(stds) + np.square(means), axis=0, weights=model._state_["weights"])
-    np.testing.assert_allclose(std, np.sqrt(second_moment - mean**2), rtol=1e-9)
+    Y = np.column_stack([y, 1e3 * X[:, 0] ** 2])
+    for targets in (y, Y):
+        model = SubquadMLPRegressor(n_folds=3, **SMALL).fit(X, targets)
+        mean, std = model.predict(X, return_std=True)
+        means, stds = zip(*(member.predict(X, return_std=True) for member in model.estimators_), strict=True)
+        second_moment = np.average(np.square(stds) + np.square(means), axis=0, weights=model._state_["weights"])
+        scale = model._state_["deviation_scale"]
+        np.testing.assert_allclose(std, scale * np.sqrt(second_moment - mean**2), rtol=1e-6)
+        assert scale.shape == (targets.ndim,)
+        assert (scale < 1).all()
 
 
 @BOTH

@@ -1,0 +1,56 @@
+"""Deviations of the mean of several networks, each of which has deviations of its own."""
+
+import numpy as np
+
+# At least so much of the variance of the mixture is left: networks that differ more than each of them doubts itself do
+# not know themselves.
+_LEAST_SHARE = 0.25
+
+
+def mixture_deviation(means, deviations, weights):
+    """Deviation of a mixture of distributions.
+
+    Parameters
+    ----------
+    means, deviations : array-like of shape (n_networks, n, k)
+    weights : ndarray of shape (n_networks,), of sum one
+
+    Returns
+    -------
+    ndarray of shape (n, k), float64
+    """
+    own, spread, unit = _variances(means, deviations, weights)
+    return unit * np.sqrt(own + spread)
+
+
+def deviation_scale(means, deviations, weights):
+    """What deviations of the mixture are multiplied by to be those of its mean, as an ndarray of shape (k,).
+
+    The squared error of a mean of networks is their mean squared error less their spread about the mean. Where V is
+    the variance that a network claims for itself and A that spread, in means over rows, the mean of networks has V - A,
+    and the mixture V + A.
+
+    Parameters
+    ----------
+    means, deviations, weights
+        As `mixture_deviation` takes them, for rows like those to come.
+
+    References
+    ----------
+    A. Krogh, J. Vedelsby, "Neural network ensembles, cross validation, and active learning", NeurIPS 1994.
+    """
+    own, spread, unit = _variances(means, deviations, weights)
+    own, spread = (((unit / unit.max(axis=0)) ** 2 * each).mean(axis=0) for each in (own, spread))
+    share = np.divide(own - spread, own + spread, out=np.ones_like(own), where=own + spread > 0)
+    return np.sqrt(np.maximum(share, _LEAST_SHARE))
+
+
+def _variances(means, deviations, weights):
+    """Mean of the variances and spread of the means, both in squares of a unit (n x k) that makes the larger one 1."""
+    means, deviations = np.asarray(means, dtype=np.float64), np.asarray(deviations, dtype=np.float64)
+    distances = np.abs(means - np.average(means, axis=0, weights=weights))
+    # Squares of very large or small numbers leave the range of the type.
+    unit = np.maximum(distances, deviations).max(axis=0)
+    unit[unit == 0] = 1
+    own, spread = (np.average((each / unit) ** 2, axis=0, weights=weights) for each in (deviations, distances))
+    return own, spread, unit
