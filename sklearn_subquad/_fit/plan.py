@@ -29,9 +29,11 @@ _DTYPES = {"single": np.dtype(np.float32), "double": np.dtype(np.float64)}
 # early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
 _MIN_ROWS_FOR_VALIDATION = 100
 # batch_size="auto": so many rows are fitted at once; more are cut into batches of at most the second number. With
-# several outputs inner solves take many iterations, and smaller batches are as accurate (doc/defaults.md).
+# several outputs inner solves take many iterations.
 _AUTO_BATCHES, _AUTO_BATCHES_OF_OUTPUTS = (4096, 2048), (1024, 1024)
-# By the squared error, classes are learned at least as well from an eighth of the rows at a time, between these limits.
+# The same by the squared error, of which batches learn as much as all rows at once, and sooner (doc/defaults.md).
+_AUTO_BATCHES_OF_TARGETS = (1000, 256)
+# Classes are learned at least as well from an eighth of the rows at a time, between these limits.
 _MIN_BATCH_OF_LABELS, _MAX_BATCH_OF_LABELS = 128, 1024
 # A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly. Where the
 # curvature changes, a step that is not exact may be too long besides.
@@ -290,12 +292,14 @@ def _batch_size(parameters, n_rows, Y):
     """Rows of a batch; all rows where they are one batch."""
     if parameters.batch_size != "auto":
         return min(int(parameters.batch_size), n_rows)
-    if Y.dtype == bool and parameters.loss == "squared_error" and parameters.early_stopping != "loo":
+    if parameters.loss != "squared_error" or parameters.early_stopping == "loo":
+        at_once, part = _AUTO_BATCHES if Y.shape[1] == 1 else _AUTO_BATCHES_OF_OUTPUTS
+    elif Y.dtype == bool:
         # A part of the rows is to be more than one batch where all are.
         at_once = 2 * _MIN_BATCH_OF_LABELS
         part = min(max(_MIN_BATCH_OF_LABELS, math.ceil(n_rows / 8)), _MAX_BATCH_OF_LABELS)
     else:
-        at_once, part = _AUTO_BATCHES if Y.shape[1] == 1 else _AUTO_BATCHES_OF_OUTPUTS
+        at_once, part = _AUTO_BATCHES_OF_TARGETS
     return n_rows if n_rows <= at_once else part
 
 

@@ -249,8 +249,7 @@ class LevenbergMarquardt:
                 return np.inf
 
         with self._stopwatch.phase("solve"):
-            steady = self._in_batches and self._loss.has_constant_curvature
-            return damping_schedule.starting_damping(error, steady)
+            return damping_schedule.starting_damping(error, self._loss.has_constant_curvature)
 
     def step(self):
         """Raise the damping until a step of the last linearisation lowers the loss by enough.
