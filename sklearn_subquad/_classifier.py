@@ -131,8 +131,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Piecewise-linear encoding: beside every feature, ramps that rise from 0 to 1 between two neighbouring ones of
         `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [2]_.
         Thresholds and steps in single features are then learned from few rows. Features of one or two values have none.
-        "auto" takes the cube root of the number of rows, or what gives 16 columns in all if bins then have ten rows,
-        at most 256 columns over the number of features, and none where fewer than three bins are left; of several
+        "auto" takes the cube root of the number of rows up to 8, or what gives 16 columns in all if bins then have ten
+        rows, at most 256 columns over the number of features, and none where fewer than three bins are left; of several
         networks on up to 1,000 rows every second one has none. None leaves features as they are, which suits smooth
         functions of few features and features that are alike, such as pixels. A fit that goes on from another keeps
         its ramps.

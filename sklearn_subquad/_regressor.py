@@ -84,8 +84,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     batch_size : "auto" or int, default="auto"
         Rows that a step uses. Up to so many rows, counted before any are held out, every step uses all; more are
         shuffled and cut into equal batches in every pass, the damping keeps a step from forgetting other batches, and
-        the fitted weights are an average of the iterates. "auto" fits up to 4,096 rows at once and more in batches of
-        at most 2,048; with several outputs both numbers are 1,024.
+        the fitted weights are an average of the iterates. "auto" fits up to 1,000 rows at once and more in batches of
+        at most 256. With ``loss="poisson"`` or ``early_stopping="loo"`` the numbers are 4,096 and 2,048, of several
+        outputs 1,024 and 1,024.
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
@@ -112,8 +113,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Piecewise-linear encoding: beside every feature, ramps that rise from 0 to 1 between two neighbouring ones of
         `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [2]_.
         Thresholds and steps in single features are then learned from few rows. Features of one or two values have none.
-        "auto" takes the cube root of the number of rows, or what gives 16 columns in all if bins then have ten rows,
-        at most 256 columns over the number of features, and none where fewer than three bins are left; of several
+        "auto" takes the cube root of the number of rows up to 8, or what gives 16 columns in all if bins then have ten
+        rows, at most 256 columns over the number of features, and none where fewer than three bins are left; of several
         networks on up to 1,000 rows every second one has none. None leaves features as they are, which suits smooth
         functions of few features and features that are alike, such as pixels. A fit that goes on from another keeps
         its ramps.

@@ -53,10 +53,10 @@ _FOLDS = ((1000, 8), (5000, 5), (math.inf, 3))
 # n_bins="auto": up to so many rows, every second network has no ramps, which few rows may suit better.
 _FEW_ROWS = 1000
 # n_bins="auto": the cube root of the number of rows, as is best for a histogram (D. Freedman, P. Diaconis, "On the
-# histogram as a density estimator: L2 theory", 1981). So many columns of ramps at least, which few features leave room
-# for, if bins have ten rows each; no more columns than the products with sparse rows hide; and none where that leaves
-# fewer bins than say more than the feature itself.
-_MIN_AUTO_COLUMNS, _MAX_AUTO_COLUMNS, _MIN_AUTO_BINS, _ROWS_OF_A_BIN = 16, 256, 3, 10
+# histogram as a density estimator: L2 theory", 1981), up to a number beyond which errors do not fall. So many columns
+# of ramps at least, which few features leave room for, if bins have ten rows each; no more columns than the products
+# with sparse rows hide; and none where that leaves fewer bins than say more than the feature itself.
+_MIN_AUTO_COLUMNS, _MAX_AUTO_COLUMNS, _MIN_AUTO_BINS, _MAX_AUTO_BINS, _ROWS_OF_A_BIN = 16, 256, 3, 8, 10
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
 _MIN_STEP_FOR_THREADS = 400_000
 
@@ -308,7 +308,8 @@ def _n_bins(parameters, n_rows, n_features):
     if parameters.n_bins != "auto":
         return parameters.n_bins
     at_least = min(_MIN_AUTO_COLUMNS // n_features, n_rows // _ROWS_OF_A_BIN)
-    n_bins = min(max(round(n_rows ** (1 / 3)), at_least), _MAX_AUTO_COLUMNS // n_features)
+    n_bins = min(round(n_rows ** (1 / 3)), _MAX_AUTO_BINS)
+    n_bins = min(max(n_bins, at_least), _MAX_AUTO_COLUMNS // n_features)
     return n_bins if n_bins >= _MIN_AUTO_BINS else None
 
 

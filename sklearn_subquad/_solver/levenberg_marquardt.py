@@ -24,7 +24,7 @@ _MAX_DAMPING_ROWS = 4096
 # Where batches are smaller, the first damping is found on so many rows, or all.
 MIN_DAMPING_ROWS = 512
 # Rows on which a step is tried, where a batch has more and is not all rows.
-_TRIAL_ROWS = 512
+_TRIAL_ROWS = 64
 
 
 @dataclass(frozen=True)
