@@ -165,7 +165,6 @@ class FitPlan:
             block_rows=None if forms_gram else MAX_SQUARE_ROWS,
         )
         n_bins = _n_bins(parameters, *data.X.shape) if start is None else None
-        dtype = _DTYPES[parameters.precision] if start is None else start.dtype
         size = FitSize(
             widths=architecture.widths,
             densities=architecture.densities,
@@ -173,7 +172,7 @@ class FitPlan:
             rows_of_a_step=rows_of_a_step,
             n_inputs=_n_inputs(data, n_bins, start),
             n_outputs=n_outputs,
-            itemsize=dtype.itemsize,
+            itemsize=_network_dtype(parameters, start).itemsize,
             topk=architecture.sparsifier == "topk",
             forms_gram=forms_gram,
             block_rows=solver.block_rows,
@@ -193,7 +192,7 @@ class FitPlan:
             held_out=held_out,
             n_bins=n_bins,
             alternates=held_out.in_folds and parameters.n_bins == "auto" and n_bins is not None and n_rows <= _FEW_ROWS,
-            dtype=dtype,
+            dtype=_network_dtype(parameters, start),
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
             fixed_init_scale=start is not None or parameters.init_scale != "auto",
@@ -342,6 +341,11 @@ def _n_networks(parameters, data, early_stopping, validation, score, start, part
         )
         raise ValueError(f"n_folds={asked}, but {why}; use n_folds=1 or 'auto'.")
     return asked
+
+
+def _network_dtype(parameters, start):
+    """Dtype of the start's weights, or the one that `precision` asks for."""
+    return _DTYPES[parameters.precision] if start is None else start.dtype
 
 
 def _n_inputs(data, n_bins, start):
