@@ -122,9 +122,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         mean exceeds 6. Features with values beyond five interquartile ranges from the median are squashed to three on
         either side. Without it, features should be centred and of unit scale already.
     precision : {"single", "double"}, default="single"
-        Of weights and of what is computed with them, whatever the dtype of X, which is scaled in double precision.
-        "double" takes twice the memory and up to twice the time; it is for targets without noise whose errors are to
-        be below a hundred-thousandth of their range. A fit that goes on from another keeps its precision.
+        Of the weights and of what is computed with them, whatever the dtype of X, which is scaled in double precision
+        before. "double" takes twice the memory and up to twice the time. It is for targets without noise, of which
+        errors below a hundred-thousandth of their range are asked for, and for predictions whose small differences
+        count, as in derivatives by finite differences. A fit that goes on from another keeps its precision.
     n_jobs : int or None, default=None
         Threads, as in joblib; fits whose steps are too short to share (fewer than 400,000 rows times neurons) use one.
         None follows ``joblib.parallel_config``, is one in the threads of a joblib pool, and else the present thread
@@ -220,7 +221,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
     Notes
     -----
-    A step on n rows keeps several n x n matrices of doubles.
+    The network computes in `precision`, and predictions have X's dtype. In single precision the prediction of a row
+    changes by some 1e-6 of the targets' range with the rows that are predicted beside it. A step on n rows keeps
+    several n x n matrices of doubles.
 
     References
     ----------
