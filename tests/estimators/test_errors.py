@@ -293,7 +293,7 @@ INVALID = {
     "n_folds": ["loo", 0, -1, 2.5, None],
     "n_bins": ["quantile", 1, 0, -3, 2.5, False],
     "standardize": ["yes", 2, None],
-    "precision": ["half", "float64", "auto", 2, None],
+    "precision": ["half", "float64", 2, None],
     "n_jobs": [1.5, "all"],
     "random_state": [-1, 1.5, "seed"],
     "warm_start": ["yes", 2, None],

@@ -27,7 +27,7 @@ def test_width_beyond_memory_is_refused_before_anything_is_allocated(Estimator, 
     X, y = problem()
     if Estimator is SubquadMLPClassifier:
         y = y > 0
-    model = Estimator(hidden_layer_sizes=(50_000, 50_000))
+    model = Estimator(hidden_layer_sizes=(50_000, 50_000), precision="single")
     tracemalloc.start()
     with pytest.raises(
         MemoryError, match=r"hidden_layer_sizes=\(50000, 50000\) takes 10,0\d\d,\d+,\d+ bytes"

@@ -134,13 +134,13 @@ def test_counts_of_any_unit(unit, precision, tolerance, n_outputs):
 def test_counts_that_single_precision_cannot_hold_are_refused(unit, named, n_outputs):
     X, y = data_for_loss("poisson", n_outputs)
     with pytest.raises(ValueError, match=named):
-        small(SubquadMLPRegressor, loss="poisson").fit(X, y * unit)
+        small(SubquadMLPRegressor, loss="poisson", precision="single").fit(X, y * unit)
     model = small(SubquadMLPRegressor, loss="poisson", precision="double").fit(X, y * unit)
     assert model.score(X, y * unit) > 0.3
     # The network is what it is, whatever is asked of a fit that goes on.
     model.set_params(precision="single").partial_fit(X, y * unit)
     with pytest.raises(ValueError, match="of y_val, or of a column of it"):
-        small(SubquadMLPRegressor, loss="poisson").fit(X, y, X_val=X, y_val=y * unit)
+        small(SubquadMLPRegressor, loss="poisson", precision="single").fit(X, y, X_val=X, y_val=y * unit)
 
 
 @OTHER_LOSSES

@@ -61,7 +61,8 @@ def test_parts_teach_nearly_as_much_as_all_rows_in_batches(estimator_class, loss
 @EVERY_LOSS
 def test_a_first_call_is_a_pass_of_a_fit(estimator_class, loss):
     X, y = data(estimator_class, n=90)
-    model = estimator_class(loss=loss, batch_size=30, max_iter=1, early_stopping=False, **SETTINGS)
+    parameters = {"batch_size": 30, "max_iter": 1, "early_stopping": False, "precision": "single"} | SETTINGS
+    model = estimator_class(loss=loss, **parameters)
     fitted, part = clone(model).fit(X, y), passes(clone(model), X, y, n_parts=1, n_passes=1)
     if loss == "log_loss":
         # Which takes classes for as likely as they are, where a part takes them for equally likely.

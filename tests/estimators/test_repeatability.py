@@ -99,9 +99,17 @@ def test_weights_have_the_precision_asked_for_and_predictions_the_dtype_of_X(
 
 
 @BOTH
-def test_single_precision_is_the_default(estimator_class):
-    X, y = data_for(estimator_class)
-    assert {array.dtype for array in small(estimator_class).fit(X, y).coefs_} == {np.dtype(np.float32)}
+@pytest.mark.parametrize(("n", "method", "weights"), [(99, "fit", "f8"), (100, "fit", "f4"), (99, "partial_fit", "f4")])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_automatic_precision_follows_the_number_of_rows(estimator_class, n, method, weights, dtype):
+    X, y = data_for(estimator_class, n=n, dtype=dtype)
+    classes = {"classes": np.unique(y)} if estimator_class is SubquadMLPClassifier and method == "partial_fit" else {}
+    estimator = getattr(small(estimator_class), method)(X, y, **classes)
+    assert {array.dtype for array in estimator.coefs_} == {np.dtype(weights)}
+    # A fit that goes on has the precision that there is.
+    X, y = data_for(estimator_class, n=199 - n, dtype=dtype)
+    estimator.set_params(warm_start=True).fit(X, y)
+    assert {array.dtype for array in estimator.coefs_} == {np.dtype(weights)}
 
 
 @BOTH

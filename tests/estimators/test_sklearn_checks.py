@@ -46,7 +46,7 @@ def expected_failures(estimator):
 
 
 @parametrize_with_checks(
-    ESTIMATORS + [clone(estimator).set_params(precision="double") for estimator in ESTIMATORS],
+    ESTIMATORS + [clone(estimator).set_params(precision="single") for estimator in ESTIMATORS],
     expected_failed_checks=expected_failures,
 )
 def test_sklearn_compatible(estimator, check):

@@ -103,7 +103,7 @@ def test_units_of_features_do_not_matter(estimator_class, exponents):
 def test_numbers_beyond_the_range_of_the_type_end_in_a_warning():
     X, y = data_for(SubquadMLPRegressor)
     X = X.astype(np.float32) * np.float32(1e30)
-    estimator = small(SubquadMLPRegressor, standardize=False)
+    estimator = small(SubquadMLPRegressor, standardize=False, precision="single")
     with pytest.warns(ConvergenceWarning, match="leave standardize=True"):
         estimator.fit(X, y)
     assert np.isfinite(estimator.predict(X)).all()
