@@ -29,7 +29,12 @@ X, y = make_friedman1(N_ROWS, noise=0.5, random_state=0)
 def hidden_weights(**parameters):
     """Weights from the first hidden layer to the second."""
     model = SubquadMLPRegressor(
-        hidden_layer_sizes=(WIDTH, WIDTH), early_stopping=False, tol=0.0, random_state=0, **parameters
+        hidden_layer_sizes=(WIDTH, WIDTH),
+        early_stopping=False,
+        tol=0.0,
+        precision="double",
+        random_state=0,
+        **parameters,
     ).fit(X, y)
     return model.coefs_[1][:WIDTH]
 

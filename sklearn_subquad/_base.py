@@ -184,6 +184,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
                 start=start,
                 partial=partial,
             )
+        _require_counts(plan, data, validation)
         if plan.solver.verbose:
             print(plan_table(plan))
         if score is not None and (given if validation is None else validation.given).sample_weight is not None:
@@ -288,6 +289,24 @@ def _require_range(X):
     largest, limit = max(X.max(), -X.min()), np.finfo(np.float64).max / (4 * math.sqrt(X.shape[1]))
     if largest > limit:
         raise ValueError(f"X holds {largest:.3g}, but numbers beyond {limit:.3g} cannot be standardised: scale X.")
+
+
+def _require_counts(plan, data, validation):
+    """Counts are fitted in their own unit: refuse those near the end of the range of the network's numbers."""
+    if plan.loss != "poisson":
+        return
+    limits = np.finfo(plan.dtype)
+    low, high = float(limits.tiny / limits.eps**2), float(limits.max * limits.eps**2)
+    for name, rows in (("y", data), ("y_val", validation)):
+        largest = np.zeros(1) if rows is None else rows.Y.max(axis=0)
+        wrong = largest[(largest > high) | ((largest > 0) & (largest < low))]
+        if len(wrong):
+            other = "Use precision='double', or scale" if plan.dtype == np.float32 else "Scale"
+            raise ValueError(
+                f"The largest value of {name}, or of a column of it, is {wrong[0]:.3g}, but where the network is "
+                f"{plan.dtype}, loss='poisson' fits counts up to a largest value from {low:.3g} to {high:.3g}. "
+                f"{other} {name}."
+            )
 
 
 def _loss(plan, data, start):

@@ -45,7 +45,7 @@ class MLPParameters(StampedEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "n_bins": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left"), None],
         "standardize": ["boolean"],
-        "precision": [StrOptions({"single", "double"})],
+        "precision": [StrOptions({"auto", "single", "double"})],
         "n_jobs": [
             None,
             Interval(Integral, None, -1, closed="right"),
@@ -84,7 +84,7 @@ class MLPParameters(StampedEstimator):
         n_iter_no_change: int = 3,
         n_bins: Literal["auto"] | int | None = "auto",
         standardize: bool = True,
-        precision: Literal["single", "double"] = "single",
+        precision: Literal["auto", "single", "double"] = "auto",
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         warm_start: bool = False,

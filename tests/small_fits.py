@@ -19,6 +19,11 @@ OTHER_LOSSES = pytest.mark.parametrize(
 )
 
 
+def precision_of(dtype):
+    """What `precision` is called that makes a network of that dtype."""
+    return {"float32": "single", "float64": "double"}[np.dtype(dtype).name]
+
+
 def small(estimator_class, **parameters):
     """One small network on features as they are."""
     defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 4, "n_bins": None, "n_folds": 1, "random_state": 0}

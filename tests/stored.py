@@ -17,9 +17,11 @@ def problem(estimator_class, n=150, dtype=np.float64, n_outputs=1):
 
 
 def fitted(estimator_class, dtype=np.float64, n_outputs=1, **options):
-    options = {"hidden_layer_sizes": (64, 64), "max_iter": 2, "n_folds": 1, "random_state": 0} | options
+    """Fitted to rows of that dtype, of which the network is as well."""
+    precision = {"float32": "single", "float64": "double"}[np.dtype(dtype).name]
+    defaults = {"hidden_layer_sizes": (64, 64), "max_iter": 2, "n_folds": 1, "precision": precision, "random_state": 0}
     X, y = problem(estimator_class, dtype=dtype, n_outputs=n_outputs)
-    return estimator_class(**options).fit(X, y), X
+    return estimator_class(**defaults | options).fit(X, y), X
 
 
 def rows_of(model):

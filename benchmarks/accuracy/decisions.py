@@ -168,6 +168,7 @@ def the_papers(width):
         "damping": 1e-6,
         "early_stopping": False,
         "standardize": False,
+        "precision": "double",
         "max_iter": 10,
     }
 

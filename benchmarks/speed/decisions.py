@@ -242,11 +242,11 @@ def resident_bytes():
 def fit_once(number, estimator_class, way):
     """Fit, predict, and let another fit fail after its parameters and data have been looked at."""
     rng = np.random.default_rng(number)
-    X = rng.standard_normal((60, 4)).astype(rng.choice([np.float32, np.float64]))
+    X, precision = rng.standard_normal((60, 4)), rng.choice(["single", "double"])
     y = X[:, 0] + rng.standard_normal(60)
     if estimator_class is SubquadMLPClassifier:
         y = y > 0
-    model = estimator_class(**SMALL_FIT, **way, random_state=number).fit(X, y)
+    model = estimator_class(**SMALL_FIT, **way, precision=precision, random_state=number).fit(X, y)
     if not np.isfinite(model.predict(X)).all():
         raise RuntimeError(f"fit {number} predicts numbers that are not finite")
     try:

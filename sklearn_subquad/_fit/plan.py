@@ -25,6 +25,8 @@ from sklearn_subquad._network.network import Architecture
 from sklearn_subquad._solver.options import SolverOptions
 from sklearn_subquad._utils.random_streams import Stream, generator
 
+# precision="auto": from this number of rows on networks are in single precision.
+_MIN_ROWS_FOR_SINGLE = 100
 _DTYPES = {"single": np.dtype(np.float32), "double": np.dtype(np.float64)}
 # early_stopping="auto": from this number of rows on a held-out part is large enough to choose the number of steps.
 _MIN_ROWS_FOR_VALIDATION = 100
@@ -167,7 +169,6 @@ class FitPlan:
             block_rows=None if forms_gram else MAX_SQUARE_ROWS,
         )
         n_bins = _n_bins(parameters, *data.X.shape) if start is None else None
-        dtype = _DTYPES[parameters.precision] if start is None else start.dtype
         size = FitSize(
             widths=architecture.widths,
             densities=architecture.densities,
@@ -175,7 +176,7 @@ class FitPlan:
             rows_of_a_step=rows_of_a_step,
             n_inputs=_n_inputs(data, n_bins, start),
             n_outputs=n_outputs,
-            itemsize=dtype.itemsize,
+            itemsize=_network_dtype(parameters, n_rows, start, partial).itemsize,
             topk=architecture.sparsifier == "topk",
             forms_gram=forms_gram,
             block_rows=solver.block_rows,
@@ -195,7 +196,7 @@ class FitPlan:
             held_out=held_out,
             n_bins=n_bins,
             alternates=held_out.in_folds and parameters.n_bins == "auto" and n_bins is not None and n_rows <= _FEW_ROWS,
-            dtype=dtype,
+            dtype=_network_dtype(parameters, n_rows, start, partial),
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
             fixed_init_scale=start is not None or parameters.init_scale != "auto",
@@ -347,6 +348,17 @@ def _n_networks(parameters, data, early_stopping, validation, score, start, part
         )
         raise ValueError(f"n_folds={asked}, but {why}; use n_folds=1 or 'auto'.")
     return asked
+
+
+def _network_dtype(parameters, n_rows, start, partial):
+    """Dtype of the start's weights, or the one that `precision` asks for."""
+    if start is not None:
+        return start.dtype
+    precision = parameters.precision
+    if precision == "auto":
+        # Fits to few rows gain little time from single precision. The first of many parts may have few.
+        precision = "double" if n_rows < _MIN_ROWS_FOR_SINGLE and not partial else "single"
+    return _DTYPES[precision]
 
 
 def _n_inputs(data, n_bins, start):

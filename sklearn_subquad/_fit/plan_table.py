@@ -1,5 +1,7 @@
 """What `verbose` prints of a plan."""
 
+import numpy as np
+
 
 def plan_table(plan):
     """A line for every choice, in the terms of the estimators' parameters."""
@@ -15,6 +17,7 @@ def plan_table(plan):
             f"{width} ({density:.2g} active)"
             for width, density in zip(architecture.widths, architecture.densities, strict=True)
         ),
+        "precision": "single" if plan.dtype == np.float32 else "double",
         "n_bins": (
             "features as they are"
             if plan.n_bins is None

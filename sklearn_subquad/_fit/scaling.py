@@ -23,6 +23,8 @@ _MAX_COARSENESS = 1e-4
 # A feature is never scaled so that its largest deviation from the mean exceeds this: rare indicators
 # and nearly constant features are not blown up.
 _MAX_DEVIATION = 6.0
+# Scaled numbers beyond are as good as this one: sums of products of larger ones leave the range of single precision.
+_MAX_SINGLE = float(np.finfo(np.float32).max) ** 0.75
 # Features with values beyond so many interquartile ranges from the median are squashed to a bounded range, that of so
 # many on either side. A normal variable of a million values stays within four.
 _OUTLYING, _SQUASHED_RANGES = 5.0, 3.0
@@ -118,6 +120,8 @@ def _standardise(values, mean, scale, out, tolerance=None, metric=None, before=N
                 deviations = part[:, columns]
                 part[:, columns] = np.where(np.abs(deviations) <= tolerance[columns], 0.0, deviations)
             part /= scale
+            if out.dtype != part.dtype:
+                np.clip(part, -_MAX_SINGLE, _MAX_SINGLE, out=part)
             out[rows] = part if metric is None else part.astype(out.dtype) @ metric
 
 

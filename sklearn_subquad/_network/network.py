@@ -197,7 +197,9 @@ class Network:
             layer = Layer(width, density, hidden_weights, input_weights)
             hidden = network._calibrate(layer, hidden, x, sample_weight)
             network.layers.append(layer)
-        A = architecture.init_scale * normal(next(streams), (architecture.widths[-1], n_outputs), x.dtype)
+        # Larger ones are as good as this, whose squares are in the range of the type.
+        init_scale = min(architecture.init_scale, float(np.finfo(x.dtype).max) ** 0.25)
+        A = init_scale * normal(next(streams), (architecture.widths[-1], n_outputs), x.dtype)
         if architecture.mirrored:
             A[1::2] = -A[: len(A) - len(A) % 2 : 2]
             if len(A) % 2:

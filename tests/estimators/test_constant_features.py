@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from cases import EVERY_LOSS
+from small_fits import precision_of
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._fit.scaling import InputScaling
@@ -67,7 +68,7 @@ OPTIONS += [
 def test_constant_features_have_no_say(options, dtype):
     X, y = rows(dtype=dtype)
     X[:, [1, 4]] = 2023.0, -0.1
-    model = SubquadMLPRegressor(**NARROW | options).fit(X, y)
+    model = SubquadMLPRegressor(**NARROW | {"precision": precision_of(dtype)} | options).fit(X, y)
     if options.get("warm_start"):
         model.fit(X, y)
     assert_constants_have_no_say(model, X)

@@ -232,7 +232,7 @@ def test_targets_whose_differences_leave_the_range_of_doubles_are_named():
 # The message is about numbers that overflow on the way to it.
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_features_whose_gradients_have_no_squares_are_named():
-    estimator = small(SubquadMLPRegressor, standardize=False, init_scale=1.0)
+    estimator = small(SubquadMLPRegressor, standardize=False, init_scale=1.0, precision="double")
     with pytest.raises(ValueError, match="leave standardize=True, or scale X"):
         estimator.fit(rows() * 1e300, rows()[:, 0])
     assert not hasattr(estimator, "coefs_")
@@ -293,6 +293,7 @@ INVALID = {
     "n_folds": ["loo", 0, -1, 2.5, None],
     "n_bins": ["quantile", 1, 0, -3, 2.5, False],
     "standardize": ["yes", 2, None],
+    "precision": ["half", "float64", 2, None],
     "n_jobs": [1.5, "all"],
     "random_state": [-1, 1.5, "seed"],
     "warm_start": ["yes", 2, None],
@@ -401,11 +402,16 @@ def test_an_interrupted_refit_leaves_the_estimator_unfitted(estimator_class, int
 
 
 @BOTH
-def test_widths_beyond_the_memory_are_refused_before_anything_is_allocated(estimator_class):
-    # 4 * 10^12 weights of 8 bytes.
-    estimator = small(estimator_class, hidden_layer_sizes=(2_000_000, 2_000_000))
-    with pytest.raises(MemoryError, match=r"hidden_layer_sizes=\(2000000, 2000000\) takes 3[0-9,]+ bytes of weights"):
-        estimator.fit(rows(), targets())
+@pytest.mark.parametrize(("precision", "terabytes"), [("single", 16), ("double", 32)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_widths_beyond_the_memory_are_refused_before_anything_is_allocated(
+    estimator_class, precision, terabytes, dtype
+):
+    # 4 * 10^12 weights of 4 or 8 bytes, whatever X is in.
+    estimator = small(estimator_class, hidden_layer_sizes=(2_000_000, 2_000_000), precision=precision)
+    asked = rf"hidden_layer_sizes=\(2000000, 2000000\) takes {terabytes},[0-9]{{3}},[0-9,]+ bytes of weights"
+    with pytest.raises(MemoryError, match=asked + ".*or precision='single'"):
+        estimator.fit(rows().astype(dtype), targets())
     assert not hasattr(estimator, "coefs_")
 
 

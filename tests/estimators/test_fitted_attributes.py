@@ -114,6 +114,7 @@ def test_attributes_describe_the_network(n_layers, skip_connections, sparsifier,
         sparsifier=sparsifier,
         density=0.2,
         init_scale=0.2,
+        precision="double",
     ).fit(X, y)
     output, densities = forward_pass(estimator, X)
     np.testing.assert_allclose(estimator.predict(X).reshape(len(X), -1), output, atol=1e-10)
@@ -123,7 +124,7 @@ def test_attributes_describe_the_network(n_layers, skip_connections, sparsifier,
 @pytest.mark.parametrize("standardize", [True, False])
 def test_attributes_describe_the_network_of_a_classifier(standardize):
     X, y = classification_data()
-    estimator = small(SubquadMLPClassifier, standardize=standardize, max_iter=2).fit(10 * X + 3, y)
+    estimator = small(SubquadMLPClassifier, standardize=standardize, precision="double", max_iter=2).fit(10 * X + 3, y)
     output, _ = forward_pass(estimator, 10 * X + 3)
     np.testing.assert_allclose(estimator.decision_function(10 * X + 3), output, atol=1e-10)
 
@@ -131,7 +132,8 @@ def test_attributes_describe_the_network_of_a_classifier(standardize):
 @pytest.mark.parametrize("skip_connections", [True, False])
 def test_attributes_describe_the_network_of_counts(skip_connections):
     X, y = data_for_loss("poisson", 3)
-    estimator = fixed_steps(SubquadMLPRegressor, 2, loss="poisson", skip_connections=skip_connections).fit(X, y)
+    parameters = {"loss": "poisson", "skip_connections": skip_connections, "precision": "double"}
+    estimator = fixed_steps(SubquadMLPRegressor, 2, **parameters).fit(X, y)
     output, _ = forward_pass(estimator, X)
     np.testing.assert_allclose(np.log(estimator.predict(X)), output, atol=1e-10)
 

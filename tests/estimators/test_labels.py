@@ -9,6 +9,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics import log_loss
 from sklearn.model_selection import cross_val_score
 from sklearn.multioutput import MultiOutputClassifier
+from small_fits import precision_of
 
 from sklearn_subquad import SubquadMLPClassifier
 from sklearn_subquad._curvature.losses import BinaryLogLoss, make_loss
@@ -80,7 +81,8 @@ def test_several_labels_are_learned_as_well_as_one_by_one(loss, batch_size):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_outputs_of_several_labels_agree(loss, early_stopping, dtype):
     X, Y = labelled(dtype=dtype)
-    model = SubquadMLPClassifier(loss=loss, early_stopping=early_stopping, **SETTINGS).fit(X, Y)
+    parameters = {"loss": loss, "early_stopping": early_stopping, "precision": precision_of(dtype)} | SETTINGS
+    model = SubquadMLPClassifier(**parameters).fit(X, Y)
     decision, probabilities = model.decision_function(X), model.predict_proba(X)
     assert decision.shape == probabilities.shape == Y.shape
     assert decision.dtype == probabilities.dtype == dtype

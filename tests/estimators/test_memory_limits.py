@@ -27,7 +27,7 @@ def test_width_beyond_memory_is_refused_before_anything_is_allocated(Estimator, 
     X, y = problem()
     if Estimator is SubquadMLPClassifier:
         y = y > 0
-    model = Estimator(hidden_layer_sizes=(50_000, 50_000))
+    model = Estimator(hidden_layer_sizes=(50_000, 50_000), precision="single")
     tracemalloc.start()
     with pytest.raises(
         MemoryError, match=r"hidden_layer_sizes=\(50000, 50000\) takes 10,0\d\d,\d+,\d+ bytes"
@@ -227,9 +227,11 @@ def describe(value):
     return "-".join(map(str, value.values())) if isinstance(value, dict) else str(value)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("dtype", "precision"), [(np.float32, "single"), (np.float64, "single"), (np.float64, "double")]
+)
 @pytest.mark.parametrize(("n", "k", "options"), BUDGETS, ids=describe)
-def test_budget_covers_what_a_fit_allocates(n, k, options, dtype, monkeypatch):
+def test_budget_covers_what_a_fit_allocates(n, k, options, dtype, precision, monkeypatch):
     """The bytes that are asked for are at least those that are used, and not many times as many."""
     asked = []
     monkeypatch.setattr(plan, "require_bytes", lambda needed, message: asked.append(needed))
@@ -241,7 +243,7 @@ def test_budget_covers_what_a_fit_allocates(n, k, options, dtype, monkeypatch):
         Estimator, y = SubquadMLPClassifier, signal[:, 0].argsort().argsort() * k // n
     elif options.get("loss") == "poisson":
         y = abs(y)
-    model = Estimator(random_state=0, n_jobs=1, **options)
+    model = Estimator(random_state=0, n_jobs=1, precision=precision, **options)
     tracemalloc.start()
     try:
         model.fit(X, y)

@@ -318,7 +318,9 @@ def test_the_fit_ends_after_as_many_steps_without_change_as_asked_for(estimator_
 @pytest.mark.parametrize("estimator_class", ESTIMATORS)
 def test_with_endless_patience_all_iterations_are_made(estimator_class):
     X, y = task(estimator_class)
-    model = estimator_class(**SMALL, tol=0.999, n_iter_no_change=10**6, max_iter=15, early_stopping=False).fit(X, y)
+    # In single precision rounding may end it before.
+    parameters = {"tol": 0.999, "n_iter_no_change": 10**6, "max_iter": 15, "early_stopping": False}
+    model = estimator_class(**SMALL, **parameters, precision="double").fit(X, y)
     assert model.n_iter_ == 15
     assert model.stop_reason_ == "max_iter was reached"
 
@@ -443,7 +445,8 @@ def test_held_out_scores_of_a_warm_start_are_its_own(estimator_class):
 def test_classes_do_not_depend_on_the_precision(loss):
     X, y = cancer(569)
     doubles, singles = (
-        SubquadMLPClassifier(**SMALL, loss=loss).fit(X[:400].astype(dtype), y[:400]) for dtype in ("f8", "f4")
+        SubquadMLPClassifier(**SMALL, loss=loss, precision=precision).fit(X[:400].astype(dtype), y[:400])
+        for dtype, precision in (("f8", "double"), ("f4", "single"))
     )
     assert np.mean(doubles.predict(X[400:]) == singles.predict(X[400:].astype("f4"))) > 0.98
     difference = doubles.predict_proba(X[400:]) - singles.predict_proba(X[400:].astype("f4"))
@@ -453,18 +456,22 @@ def test_classes_do_not_depend_on_the_precision(loss):
 def test_predictions_do_not_depend_on_the_precision():
     X, y = friedman(300)
     doubles, singles = (
-        SubquadMLPRegressor(**SMALL, early_stopping=False, max_iter=4).fit(X[:200].astype(dtype), y[:200])
-        for dtype in ("f8", "f4")
+        SubquadMLPRegressor(**SMALL, early_stopping=False, max_iter=4, precision=precision).fit(
+            X[:200].astype(dtype), y[:200]
+        )
+        for dtype, precision in (("f8", "double"), ("f4", "single"))
     )
     np.testing.assert_allclose(singles.predict(X[200:].astype("f4")), doubles.predict(X[200:]), rtol=5e-3, atol=5e-3)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("precision", ["single", "double"])
 @pytest.mark.parametrize("estimator_class", ESTIMATORS)
-def test_weights_and_predictions_have_the_precision_of_the_features(estimator_class, dtype):
+def test_weights_have_the_precision_asked_for_and_predictions_that_of_the_features(estimator_class, precision, dtype):
     X, y = task(estimator_class)
-    model = estimator_class(**SMALL).fit(X.astype(dtype), y)
-    assert {array.dtype for array in model.coefs_ + model.intercepts_} == {np.dtype(dtype)}
+    model = estimator_class(**SMALL, precision=precision).fit(X.astype(dtype), y)
+    weights = {"single": np.float32, "double": np.float64}[precision]
+    assert {array.dtype for array in model.coefs_ + model.intercepts_} == {np.dtype(weights)}
     out = (
         model.predict(X.astype(dtype))
         if estimator_class is SubquadMLPRegressor

@@ -7,7 +7,7 @@ import pytest
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.metrics import log_loss, mean_poisson_deviance
-from small_fits import OTHER_LOSSES, data_for_loss, fixed_steps, raw_outputs, small
+from small_fits import OTHER_LOSSES, data_for_loss, fixed_steps, precision_of, raw_outputs, small
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 
@@ -85,29 +85,62 @@ def test_single_and_double_precision_agree_on_other_losses(estimator_class, loss
     X, y = data_for_loss(loss, k)
     single = X.astype(np.float32)
     parameters = {"loss": loss, "damping": 1.0, "cg_tol": 1e-5, "max_cg_iter": 200}
-    in_double = raw_outputs(fixed_steps(estimator_class, 3, **parameters).fit(single.astype(np.float64), y), single)
-    in_single = raw_outputs(fixed_steps(estimator_class, 3, **parameters).fit(single, y), single)
+    in_double, in_single = (
+        raw_outputs(fixed_steps(estimator_class, 3, precision=precision, **parameters).fit(single, y), single)
+        for precision in ("double", "single")
+    )
     assert in_single.dtype == np.float32
     np.testing.assert_allclose(in_single, in_double, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("precision", ["single", "double"])
 @pytest.mark.parametrize("factor", [10, 1e4])
-def test_counts_far_from_the_training_rows_are_positive_and_finite(dtype, factor):
+def test_counts_far_from_the_training_rows_are_positive_and_finite(dtype, precision, factor):
     X, y = data_for_loss("poisson", None, dtype=dtype)
-    predictions = fixed_steps(SubquadMLPRegressor, 3, loss="poisson").fit(X, y).predict(X * dtype(factor))
+    model = fixed_steps(SubquadMLPRegressor, 3, loss="poisson", precision=precision).fit(X, y)
+    predictions = model.predict(X * dtype(factor))
     assert predictions.dtype == dtype
     assert np.all((predictions > 0) & np.isfinite(predictions))
 
 
-@pytest.mark.parametrize("unit", [1e-200, 1e-30, 1e30, 1e200])
+@pytest.mark.parametrize(
+    ("unit", "precision", "tolerance"),
+    [
+        *((unit, "double", 1e-6) for unit in (1e-200, 1e-30, 1e30, 1e200)),
+        *((unit, "single", 1e-4) for unit in (1e-22, 1e22)),
+    ],
+)
 @pytest.mark.parametrize("n_outputs", [None, 3])
-def test_counts_of_any_unit(unit, n_outputs):
+def test_counts_of_any_unit(unit, precision, tolerance, n_outputs):
     X, y = data_for_loss("poisson", n_outputs)
-    parameters = {"loss": "poisson", "cg_tol": 1e-10}
+    parameters = {"loss": "poisson", "precision": precision, "cg_tol": 1e-10 if precision == "double" else 1e-6}
     expected = fixed_steps(SubquadMLPRegressor, 3, **parameters).fit(X, y).predict(X)
     scaled = fixed_steps(SubquadMLPRegressor, 3, **parameters).fit(X, y * unit).predict(X)
-    np.testing.assert_allclose(scaled / unit, expected, rtol=1e-6)
+    np.testing.assert_allclose(scaled / unit, expected, rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("unit", "named"),
+    [
+        (
+            1e40,
+            r"The largest value of y, or of a column of it, is .*e\+41, .*from 8.27e-25 to 4.84e\+24. Use",
+        ),
+        (1e-40, r"is .*e-39, but where the network is float32, loss='poisson' .* Use precision='double', or scale y."),
+    ],
+)
+@pytest.mark.parametrize("n_outputs", [None, 3])
+def test_counts_that_single_precision_cannot_hold_are_refused(unit, named, n_outputs):
+    X, y = data_for_loss("poisson", n_outputs)
+    with pytest.raises(ValueError, match=named):
+        small(SubquadMLPRegressor, loss="poisson", precision="single").fit(X, y * unit)
+    model = small(SubquadMLPRegressor, loss="poisson", precision="double").fit(X, y * unit)
+    assert model.score(X, y * unit) > 0.3
+    # The network is what it is, whatever is asked of a fit that goes on.
+    model.set_params(precision="single").partial_fit(X, y * unit)
+    with pytest.raises(ValueError, match="of y_val, or of a column of it"):
+        small(SubquadMLPRegressor, loss="poisson", precision="single").fit(X, y, X_val=X, y_val=y * unit)
 
 
 @OTHER_LOSSES
@@ -127,7 +160,8 @@ def test_result_of_other_losses_does_not_depend_on_the_preconditioner(
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_other_losses_survive_pickling_and_threads(estimator_class, loss, k, dtype):
     X, y = data_for_loss(loss, k, dtype=dtype)
-    estimator = fixed_steps(estimator_class, 3, loss=loss, n_jobs=1, random_state=5).fit(X, y)
+    parameters = {"precision": precision_of(dtype), "n_jobs": 1, "random_state": 5}
+    estimator = fixed_steps(estimator_class, 3, loss=loss, **parameters).fit(X, y)
     expected = raw_outputs(estimator, X)
     np.testing.assert_array_equal(raw_outputs(pickle.loads(pickle.dumps(estimator)), X), expected)
     np.testing.assert_array_equal(raw_outputs(clone(estimator).set_params(n_jobs=2).fit(X, y), X), expected)

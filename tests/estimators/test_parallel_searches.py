@@ -67,7 +67,7 @@ def test_processes_of_a_search_do_not_take_more_threads_than_processors():
 @pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 def test_threads_predict_from_one_estimator(estimator_class, n_bins):
     X, y = rows()
-    model = estimator_class(n_bins=n_bins, **SETTINGS).fit(X, y)
+    model = estimator_class(n_bins=n_bins, precision="double", **SETTINGS).fit(X, y)
     expected, state = model.predict(X), vars(model).copy()
     barrier = threading.Barrier(4)
 

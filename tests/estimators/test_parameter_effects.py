@@ -44,6 +44,7 @@ EFFECTS = [
     ("n_bins", {}, "auto", None, "outputs"),
     ("n_bins", {}, 3, 10, "outputs"),
     ("standardize", {}, True, False, "outputs"),
+    ("precision", {}, "single", "double", "outputs"),
     ("random_state", {}, 0, 1, "outputs"),
 ]
 
@@ -64,6 +65,7 @@ PLAN_LINES = [
     "rows",
     "loss",
     "layers",
+    "precision",
     "n_bins",
     "init, init_scale",
     "early_stopping",
@@ -85,6 +87,18 @@ def test_verbose_prints_a_line_a_step(estimator_class, verbose, capsys):
     assert [line.split(":")[0] for line in printed[: len(PLAN_LINES)]] == PLAN_LINES[: len(printed)]
 
 
+@BOTH
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_the_plan_says_the_precision(estimator_class, precision, capsys):
+    X, y = data_for(estimator_class)
+    model = small(estimator_class, precision=precision, warm_start=True, verbose=1, max_iter=1).fit(X, y)
+    other = {"single": "double", "double": "single"}[precision]
+    # A fit that goes on keeps the precision.
+    model.set_params(precision=other, early_stopping=False).fit(X, y)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("precision:")]
+    assert [line.split()[1] for line in lines] == [precision] * 2
+
+
 @pytest.mark.parametrize("route", ["auto", "scatter", "blas", "strassen"])
 def test_matmul_chooses_how_weights_are_updated(route, monkeypatch):
     routes, add_product = [], PackedMatrix.add_product
@@ -95,12 +109,13 @@ def test_matmul_chooses_how_weights_are_updated(route, monkeypatch):
 
     monkeypatch.setattr(PackedMatrix, "add_product", spy)
     X, y = regression_data()
-    estimator = small(SubquadMLPRegressor, matmul=route).fit(X, y)
+    estimator = small(SubquadMLPRegressor, matmul=route, precision="double").fit(X, y)
     # "auto" is decided by measured costs.
     assert routes
     assert set(routes) <= (set(ROUTES) if route == "auto" else {route})
     monkeypatch.undo()
-    np.testing.assert_allclose(small(SubquadMLPRegressor).fit(X, y).predict(X), estimator.predict(X), rtol=1e-6)
+    usual = small(SubquadMLPRegressor, precision="double").fit(X, y)
+    np.testing.assert_allclose(usual.predict(X), estimator.predict(X), rtol=1e-6)
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2, 3])
@@ -128,8 +143,9 @@ def test_no_parameter_is_missing_from_these_tests(estimator_class):
 @pytest.mark.parametrize("max_rank", [0, 100, 10_000])
 def test_result_does_not_depend_on_when_weights_are_flushed(estimator_class, max_rank):
     X, y = data_for(estimator_class)
-    lazy = fixed_steps(estimator_class, 3, max_rank=max_rank, cg_tol=1e-6).fit(X, y)
-    usual = fixed_steps(estimator_class, 3, cg_tol=1e-6).fit(X, y)
+    parameters = {"cg_tol": 1e-6, "precision": "double"}
+    lazy = fixed_steps(estimator_class, 3, max_rank=max_rank, **parameters).fit(X, y)
+    usual = fixed_steps(estimator_class, 3, **parameters).fit(X, y)
     np.testing.assert_allclose(outputs(lazy, X), outputs(usual, X), atol=1e-8)
 
 

@@ -147,6 +147,7 @@ PARAMETERS = {
     "n_folds": Number(Integral, 1, auto=True),
     "n_bins": Number(Integral, 2, auto=True, none=True),
     "standardize": FLAG,
+    "precision": Choice(("auto", "single", "double")),
     "n_jobs": Other(
         lambda value: value is None or (isinstance(value, Integral) and value != 0), (None, 1, 2, -1, -HUGE, np.int8(1))
     ),

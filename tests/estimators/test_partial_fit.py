@@ -61,7 +61,8 @@ def test_parts_teach_nearly_as_much_as_all_rows_in_batches(estimator_class, loss
 @EVERY_LOSS
 def test_a_first_call_is_a_pass_of_a_fit(estimator_class, loss):
     X, y = data(estimator_class, n=90)
-    model = estimator_class(loss=loss, batch_size=30, max_iter=1, early_stopping=False, **SETTINGS)
+    parameters = {"batch_size": 30, "max_iter": 1, "early_stopping": False, "precision": "single"} | SETTINGS
+    model = estimator_class(loss=loss, **parameters)
     fitted, part = clone(model).fit(X, y), passes(clone(model), X, y, n_parts=1, n_passes=1)
     if loss == "log_loss":
         # Which takes classes for as likely as they are, where a part takes them for equally likely.
@@ -114,15 +115,26 @@ def test_a_pickle_goes_on_as_the_original(estimator_class):
 
 
 @BOTH
+@pytest.mark.parametrize(("precision", "other"), [("single", "double"), ("double", "single")])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_first_call_decides_on_the_precision(estimator_class, dtype):
-    X, y = data(estimator_class, dtype=dtype)
-    model = passes(estimator_class(**SETTINGS), X, y, n_passes=1)
-    other = {np.float32: np.float64, np.float64: np.float32}[dtype]
-    expected = outputs(pickle.loads(pickle.dumps(model)).partial_fit(X[:100], y[:100]), X)
-    found = outputs(model.partial_fit(X[:100].astype(other), y[:100]), X)
+@pytest.mark.parametrize("goes_on", ["fit", "partial_fit"])
+def test_the_first_call_decides_on_the_precision(estimator_class, precision, other, dtype, goes_on):
+    X, y = data(estimator_class, dtype=np.float32)
+    X = X.astype(dtype)
+    model = estimator_class(precision=precision, warm_start=True, n_bins=None, **SETTINGS)
+    passes(model, X, y, n_passes=1)
+    weights = {"single": np.float32, "double": np.float64}[precision]
+    assert {array.dtype for array in model.coefs_} == {np.dtype(weights)}
+    stored = pickle.loads(pickle.dumps(model))
+    expected = outputs(getattr(stored, goes_on)(X[:100], y[:100]), X)
+    model.set_params(precision=other)
+    # Single precision holds all of these rows.
+    rows = X[:100].astype(np.float64 if dtype == np.float32 else np.float32)
+    found = outputs(getattr(model, goes_on)(rows, y[:100]), X)
+    for each in (stored, model):
+        assert {array.dtype for array in each.coefs_ + each.intercepts_} == {np.dtype(weights)}
     assert found.dtype == dtype
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(found, expected)
 
 
 @BOTH
@@ -322,7 +334,7 @@ def test_a_warm_start_goes_on(estimator_class, loss, batch_size):
 def test_what_no_step_improves_stays(estimator_class, batch_size):
     X, y = data(estimator_class)
     train, valid = slice(400), slice(400, None)
-    parameters = {"batch_size": batch_size, "warm_start": True, "max_iter": 15} | SETTINGS
+    parameters = {"batch_size": batch_size, "warm_start": True, "precision": "double", "max_iter": 15} | SETTINGS
     validation = {"X_val": X[valid], "y_val": y[valid]}
     model = estimator_class(**parameters).fit(X[train], y[train], **validation)
     best, expected = max(model.validation_scores_), outputs(model, X)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn import config_context
 from sklearn.base import is_classifier
-from small_fits import BOTH, data_for, outputs, small
+from small_fits import BOTH, data_for, outputs, precision_of, small
 
 from sklearn_subquad._network.network import Network
 
@@ -30,7 +30,8 @@ def test_prediction_does_not_depend_on_row_batches(
     estimator_class, sparsifier, dtype, working_memory, n_calls, monkeypatch
 ):
     X, y = data_for(estimator_class, dtype=dtype)
-    estimator = small(estimator_class, hidden_layer_sizes=(64, 20_000), sparsifier=sparsifier, max_iter=1).fit(X, y)
+    parameters = {"sparsifier": sparsifier, "precision": precision_of(dtype), "max_iter": 1}
+    estimator = small(estimator_class, hidden_layer_sizes=(64, 20_000), **parameters).fit(X, y)
     expected = outputs(estimator, X)
     sizes, forward = [], Network.forward
 
@@ -49,10 +50,11 @@ def test_prediction_does_not_depend_on_row_batches(
 
 
 @BOTH
-def test_prediction_of_one_row_equals_that_of_many(estimator_class):
+@pytest.mark.parametrize(("precision", "tolerance"), [("single", 1e-5), ("double", 1e-12)])
+def test_prediction_of_one_row_equals_that_of_many(estimator_class, precision, tolerance):
     X, y = data_for(estimator_class)
-    estimator = small(estimator_class).fit(X, y)
-    np.testing.assert_allclose(outputs(estimator, X[7:8]), outputs(estimator, X)[7:8], atol=1e-12)
+    estimator = small(estimator_class, precision=precision).fit(X, y)
+    np.testing.assert_allclose(outputs(estimator, X[7:8]), outputs(estimator, X)[7:8], atol=tolerance)
 
 
 @BOTH

@@ -74,10 +74,17 @@ SCALES = st.sampled_from([1.0, 1e-30, 1e-10, 1e10, 1e30])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @BOTH
 @few
-@given(X=features(), seed=SEEDS, scale=SCALES, dtype=st.sampled_from([np.float32, np.float64]), options=OPTIONS)
-def test_predictions_are_finite_or_the_error_says_why(estimator_class, X, seed, scale, dtype, options):
+@given(
+    X=features(),
+    seed=SEEDS,
+    scale=SCALES,
+    dtype=st.sampled_from([np.float32, np.float64]),
+    precision=st.sampled_from(["single", "double"]),
+    options=OPTIONS,
+)
+def test_predictions_are_finite_or_the_error_says_why(estimator_class, X, seed, scale, dtype, precision, options):
     X = (X * scale).astype(dtype)
-    estimator = make(estimator_class, **options)
+    estimator = make(estimator_class, precision=precision, **options)
     refusal = None
     try:
         estimator.fit(X, targets_for(estimator_class, X / dtype(scale), seed))
@@ -124,7 +131,7 @@ def test_layout_of_features_does_not_matter_to_predictions(estimator_class, X, s
 @given(X=features(), seed=SEEDS, cut=st.integers(1, 13), options=OPTIONS)
 def test_rows_are_predicted_one_by_one(estimator_class, X, seed, cut, options):
     options["sparsifier"] = "shifted_relu"  # top-k decides near-ties by rounding
-    estimator = make(estimator_class, **options).fit(X, targets_for(estimator_class, X, seed))
+    estimator = make(estimator_class, precision="double", **options).fit(X, targets_for(estimator_class, X, seed))
     cut = min(cut, len(X) - 1)
     parts = np.concatenate([outputs(estimator, X[:cut]), outputs(estimator, X[cut:])])
     with config_context(working_memory=0):

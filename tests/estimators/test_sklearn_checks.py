@@ -1,6 +1,7 @@
 """scikit-learn's own checks of estimators."""
 
 import pytest
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
@@ -26,6 +27,27 @@ ESTIMATORS = [
 ]
 
 
-@parametrize_with_checks(ESTIMATORS)
+# These compare numbers of two fits or calls to 1e-7, which single precision rounds to: sums over rows round with their
+# order, and products of BLAS with the rows beside a row.
+ROUNDING = dict.fromkeys(
+    [
+        "check_sample_weight_equivalence_on_dense_data",
+        "check_sample_weight_equivalence_on_sparse_data",
+        "check_methods_sample_order_invariance",
+        "check_methods_subset_invariance",
+    ],
+    "rounding of single precision",
+)
+
+
+def expected_failures(estimator):
+    """Checks that may fail, and why."""
+    return ROUNDING if estimator.precision == "single" else {}
+
+
+@parametrize_with_checks(
+    ESTIMATORS + [clone(estimator).set_params(precision="single") for estimator in ESTIMATORS],
+    expected_failed_checks=expected_failures,
+)
 def test_sklearn_compatible(estimator, check):
     check(estimator)

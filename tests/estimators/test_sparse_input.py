@@ -39,7 +39,7 @@ def test_sparse_rows_are_dense_ones(estimator_class, kind, dtype):
 @BOTH
 def test_only_a_part_of_the_rows_is_made_dense_to_predict(estimator_class, monkeypatch):
     X, y = data()
-    model = estimator_class(**SETTINGS).fit(X, y)
+    model = estimator_class(precision="double", **SETTINGS).fit(X, y)
     expected = model.predict(X)
     parts, densified = [], _predictor.densified
     monkeypatch.setattr(Network, "row_batches", lambda self, n: [slice(0, 100), slice(100, n)])

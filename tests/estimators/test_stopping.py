@@ -41,11 +41,13 @@ def test_stop_reason(parameters, reason):
     assert reason in small(SubquadMLPRegressor, **{"early_stopping": False} | parameters).fit(X, y).stop_reason_
 
 
-def test_stops_once_the_targets_are_fitted_to_rounding():
+@pytest.mark.parametrize(("precision", "tolerance"), [("single", 1e-5), ("double", 1e-10)])
+def test_stops_once_the_targets_are_fitted_to_rounding(precision, tolerance):
     X, y = regression_data(n=10)
-    estimator = small(SubquadMLPRegressor, early_stopping=False, max_iter=200, damping=0.1).fit(X, y)
+    parameters = {"early_stopping": False, "max_iter": 200, "damping": 0.1, "precision": precision}
+    estimator = small(SubquadMLPRegressor, **parameters).fit(X, y)
     assert "fitted to rounding" in estimator.stop_reason_
-    np.testing.assert_allclose(estimator.predict(X), y, atol=1e-10)
+    np.testing.assert_allclose(estimator.predict(X), y, atol=tolerance)
 
 
 def test_a_fit_without_descent_takes_no_step():
@@ -68,18 +70,18 @@ def test_a_fit_without_descent_takes_no_step():
 def test_leave_one_out_returns_the_best_iterate():
     X, y = load_diabetes(return_X_y=True)
     X, y = X[:150], y[:150]
-    stopped = small(SubquadMLPRegressor, early_stopping="loo", max_iter=20).fit(X, y)
+    stopped = small(SubquadMLPRegressor, early_stopping="loo", precision="double", max_iter=20).fit(X, y)
     assert 1 <= stopped.best_iter_ < stopped.n_iter_
-    direct = fixed_steps(SubquadMLPRegressor, stopped.best_iter_).fit(X, y)
+    direct = fixed_steps(SubquadMLPRegressor, stopped.best_iter_, precision="double").fit(X, y)
     np.testing.assert_allclose(stopped.predict(X), direct.predict(X), rtol=1e-8)
 
 
 def test_leave_one_out_returns_the_best_iterate_of_a_classifier():
     X, y = load_iris(return_X_y=True)
     y = np.where(np.random.default_rng(0).random(len(y)) < 0.3, 0, y)
-    stopped = small(SubquadMLPClassifier, early_stopping="loo", max_iter=20).fit(X, y)
+    stopped = small(SubquadMLPClassifier, early_stopping="loo", precision="double", max_iter=20).fit(X, y)
     assert 1 <= stopped.best_iter_ < stopped.n_iter_
-    direct = fixed_steps(SubquadMLPClassifier, stopped.best_iter_).fit(X, y)
+    direct = fixed_steps(SubquadMLPClassifier, stopped.best_iter_, precision="double").fit(X, y)
     np.testing.assert_allclose(stopped.decision_function(X), direct.decision_function(X), atol=1e-8)
 
 

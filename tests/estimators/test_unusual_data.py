@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
-from small_fits import BOTH, data_for, outputs, regression_data, small
+from small_fits import BOTH, data_for, outputs, precision_of, regression_data, small
 
 from sklearn_subquad import SubquadMLPRegressor
 
@@ -38,7 +38,8 @@ def edge_features():
 def test_unusual_features_give_finite_predictions(estimator_class, early_stopping, dtype, name):
     X = edge_features()[name].astype(dtype)
     y = np.arange(len(X)) % 2
-    estimator = small(estimator_class, hidden_layer_sizes=(16, 16), early_stopping=early_stopping).fit(X, y)
+    parameters = {"hidden_layer_sizes": (16, 16), "early_stopping": early_stopping, "precision": precision_of(dtype)}
+    estimator = small(estimator_class, **parameters).fit(X, y)
     assert np.all(np.isfinite(outputs(estimator, X)))
     assert np.all(np.isfinite(estimator.loss_curve_))
 
@@ -62,7 +63,8 @@ def test_narrow_networks_give_finite_predictions(estimator_class, widths, sparsi
 def test_a_constant_target_is_learnt(value, dtype, early_stopping):
     X, _ = regression_data(n=30, dtype=dtype)
     y = np.full(30, value, dtype=dtype)
-    estimator = small(SubquadMLPRegressor, early_stopping=early_stopping, max_iter=8).fit(X, y)
+    parameters = {"early_stopping": early_stopping, "precision": precision_of(dtype), "max_iter": 8}
+    estimator = small(SubquadMLPRegressor, **parameters).fit(X, y)
     np.testing.assert_allclose(estimator.predict(X), y, atol=0.2)
 
 
@@ -101,7 +103,7 @@ def test_units_of_features_do_not_matter(estimator_class, exponents):
 def test_numbers_beyond_the_range_of_the_type_end_in_a_warning():
     X, y = data_for(SubquadMLPRegressor)
     X = X.astype(np.float32) * np.float32(1e30)
-    estimator = small(SubquadMLPRegressor, standardize=False)
+    estimator = small(SubquadMLPRegressor, standardize=False, precision="single")
     with pytest.warns(ConvergenceWarning, match="leave standardize=True"):
         estimator.fit(X, y)
     assert np.isfinite(estimator.predict(X)).all()

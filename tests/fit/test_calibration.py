@@ -8,6 +8,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.metrics import log_loss
+from small_fits import precision_of
 
 from sklearn_subquad import SubquadMLPClassifier
 from sklearn_subquad._fit import calibration as calibration_module
@@ -185,7 +186,7 @@ def test_the_rows_are_those_of_the_early_stopping_error(parameters, curve, n_cla
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_probabilities_follow_decisions_with_that_factor(parameters, curve, n_classes, dtype, recorded):
     X, y = data(n_classes)
-    model = SubquadMLPClassifier(**SETTINGS | parameters).fit(X.astype(dtype), y)
+    model = SubquadMLPClassifier(**SETTINGS | parameters | {"precision": precision_of(dtype)}).fit(X.astype(dtype), y)
     sharpness = fitted_inverse_temperature(recorded[0])
     decisions = model.decision_function(X.astype(dtype)).astype(float)
     if n_classes == 2:

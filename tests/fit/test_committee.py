@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import accuracy_score, r2_score
-from small_fits import BOTH, classification_data, data_for, regression_data
+from small_fits import BOTH, classification_data, data_for, precision_of, regression_data
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._fit import plan as plan_module
@@ -435,8 +435,9 @@ def test_probabilities_stay_calibrated_where_a_validation_set_follows_or_a_callb
 def test_deviations_are_in_range_in_every_unit(dtype, exponent):
     X, y = regression_data(dtype=dtype)
     unit = 10.0**exponent
-    _, std = SubquadMLPRegressor(n_folds=3, **SMALL).fit(X, y * unit).predict(X, return_std=True)
-    _, wanted = SubquadMLPRegressor(n_folds=3, **SMALL).fit(X, y).predict(X, return_std=True)
+    model = SubquadMLPRegressor(n_folds=3, precision=precision_of(dtype), **SMALL)
+    _, std = model.fit(X, y * unit).predict(X, return_std=True)
+    _, wanted = model.fit(X, y).predict(X, return_std=True)
     np.testing.assert_allclose(std / unit, wanted, rtol=0.05)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cases import DenseNetwork, fitting_problem
 from sklearn import config_context
+from small_fits import precision_of
 
 from sklearn_subquad import SubquadMLPRegressor
 from sklearn_subquad._fit import laplace as laplace_module
@@ -203,7 +204,8 @@ def test_single_precision_gives_the_same_variances():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_means_are_those_of_predict_and_deviations_have_their_shape(dtype, n_outputs, batch_size, early_stopping):
     X, y = toy_data(n=150, n_outputs=n_outputs, dtype=dtype)
-    model = SubquadMLPRegressor(**OPTIONS, early_stopping=early_stopping, batch_size=batch_size).fit(X, y)
+    parameters = {"early_stopping": early_stopping, "batch_size": batch_size, "precision": precision_of(dtype)}
+    model = SubquadMLPRegressor(**OPTIONS, **parameters).fit(X, y)
     state = pickle.dumps(model)
     mean, std = model.predict(X[:31], return_std=True)
     assert pickle.dumps(model) == state
@@ -232,7 +234,7 @@ def test_pickle_keeps_deviations_to_the_bit_and_grows_by_one_factor():
 
 def test_deviations_do_not_depend_on_the_parts_of_the_rows():
     X, y = toy_data()
-    model = SubquadMLPRegressor(**OPTIONS).fit(X, y)
+    model = SubquadMLPRegressor(precision="double", **OPTIONS).fit(X, y)
     _, expected = model.predict(X, return_std=True)
     with config_context(working_memory=1e-2):
         [(network, *_)] = model._models()
@@ -318,7 +320,7 @@ def test_a_constant_model_says_how_far_targets_are_from_it():
 def test_a_network_without_active_neurons_has_the_deviation_of_the_targets(early_stopping):
     """No gradients, hence no spread: about a constant, every row's deviation is that of the noise."""
     X, y = np.array([[-0.8], [-1.3], [-1.2], [-0.6]]), np.array([0.0, 1.0, 3.0, 4.0])
-    options = {"hidden_layer_sizes": 1, "skip_connections": False, "standardize": False, "init": "axis_aligned"}
+    options = {"hidden_layer_sizes": 1, "skip_connections": False, "standardize": False, "precision": "double"}
     model = SubquadMLPRegressor(**options, early_stopping=early_stopping, random_state=0).fit(X, y)
     assert model.densities_[0] == 0
     mean, std = model.predict(X, return_std=True)

@@ -304,7 +304,7 @@ def test_targets_far_from_zero_are_predicted_as_well_from_single_precision(far, 
     assert model.coefs_[0].dtype == np.float32
     prediction = model.predict(X.astype(np.float32))
     assert prediction.dtype == np.float64
-    in_double = fit_model(SubquadMLPRegressor(**NARROW), X, y)
+    in_double = fit_model(SubquadMLPRegressor(precision="double", **NARROW), X, y)
     assert model.score(X.astype(np.float32), y) > in_double.score(X, y) - 0.02 > 0.5
     # What is asked of either, and fitted in the other.
     for asked, fitted in ((X, model), (X.astype(np.float32), in_double)):
@@ -421,9 +421,27 @@ def test_models_see_features_with_outlying_values(kind, n_bins):
     assert model.score(X[kept], y[kept]) > 0.75
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_new_values_however_far_give_finite_predictions(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "precision", "far"),
+    [
+        (np.float32, "single", 1e30),
+        (np.float32, "single", 3e38),
+        (np.float32, "double", 1e30),
+        (np.float64, "single", 1e60),
+        (np.float64, "single", 1e300),
+        (np.float64, "double", 1e200),
+    ],
+)
+@pytest.mark.parametrize("feature", [0, 1])
+def test_new_values_however_far_give_finite_predictions(dtype, precision, far, feature):
+    """Doubles may be far beyond the range of a network in single precision; here the first feature is squashed."""
     X = np.column_stack([heavy("heavy tail"), np.random.default_rng(1).standard_normal(500)]).astype(dtype)
-    model = SubquadMLPRegressor(**NARROW).fit(X, X[:, 1])
-    far = np.array([[1e30, 0.0], [-1e30, 0.0]], dtype=dtype)
-    assert np.isfinite(model.predict(far)).all()
+    rows = np.zeros((2, 2), dtype=dtype)
+    rows[:, feature] = far, -far
+    for model, y in (
+        (SubquadMLPRegressor(precision=precision, **NARROW), X[:, 1]),
+        (SubquadMLPClassifier(precision=precision, loss="log_loss", **NARROW), X[:, 1] > 0),
+    ):
+        predicted = model.fit(X, y).predict(rows) if y.dtype != bool else model.fit(X, y).predict_proba(rows)
+        assert np.isfinite(predicted).all()
+        assert feature == 0 or len(np.unique(predicted)) > 1

@@ -68,7 +68,8 @@ def test_scores_are_those_of_the_estimator_that_would_be_returned(estimator_clas
     if parameters.get("loss") == "poisson":
         y = np.abs(y)
     whole_path, rows = {"tol": 0.0, "n_iter_no_change": 6}, {"X_val": X[160:], "y_val": y[160:]}
-    model = small(estimator_class, scoring=scoring, **whole_path, **parameters).fit(X[:160], y[:160], **rows)
+    parameters = whole_path | parameters | {"precision": "double"}
+    model = small(estimator_class, scoring=scoring, **parameters).fit(X[:160], y[:160], **rows)
     scorer = model.score if scoring is None else lambda X, y: get_scorer(scoring)(model, X, y)
     assert model.validation_scores_[model.best_iter_] == pytest.approx(scorer(X[160:], y[160:]), rel=1e-9)
     assert model.best_iter_ == np.argmax(model.validation_scores_)

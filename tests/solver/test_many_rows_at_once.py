@@ -41,6 +41,7 @@ def estimator(loss, **options):
         "cg_tol": 1e-8,
         "max_cg_iter": 300,
         "n_folds": 1,
+        "precision": "double",
         "random_state": 0,
     }
     Estimator = SubquadMLPClassifier if loss == "log_loss" else SubquadMLPRegressor
