@@ -130,7 +130,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         predictions whose small differences count, as in derivatives by finite differences. A fit that goes on from
         another keeps its precision.
     n_jobs : int or None, default=None
-        Threads, as in joblib; fits whose steps are too short to share (fewer than 400,000 rows times neurons) use one.
+        Threads, as in joblib; fits whose steps are too short to share (fewer than 100,000 rows times neurons) use one.
         None follows ``joblib.parallel_config``, is one in the threads of a joblib pool, and else the present thread
         limit of BLAS, hence that of ``threadpoolctl.threadpool_limits`` and joblib's worker processes. Up to about
         2,000 rows the result is the same to the bit for every number; beyond, factorisations by threaded BLAS are the

@@ -60,7 +60,7 @@ _FEW_ROWS = 1000
 # with sparse rows hide; and none where that leaves fewer bins than say more than the feature itself.
 _MIN_AUTO_COLUMNS, _MAX_AUTO_COLUMNS, _MIN_AUTO_BINS, _MAX_AUTO_BINS, _ROWS_OF_A_BIN = 16, 256, 3, 8, 10
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
-_MIN_STEP_FOR_THREADS = 400_000
+_MIN_STEP_FOR_THREADS = 100_000
 
 
 @dataclass(frozen=True)

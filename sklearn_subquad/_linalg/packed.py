@@ -19,6 +19,9 @@ _GROUP_NUMBERS = 1 << 20
 _MAX_GROUP_COLUMNS = 1024
 # Groups that a matrix is cut into at least, where its width allows: the threads then share the work evenly.
 _MIN_GROUPS = 8
+# Products of so few numbers are one group: they stay in the cache, and a group is a few calls from Python, which threads
+# of other networks wait for.
+_ONE_GROUP_NUMBERS = 200_000
 # Outputs that the BLAS route adds at a time: wide enough for GEMM, far below a full n_out x n_in temporary.
 _BLAS_COLUMNS = 256
 _STRASSEN_COLUMNS = 2048
@@ -33,6 +36,8 @@ def column_groups(n_rows, n_columns, block):
 
     They depend on the shape alone, not on the number of threads.
     """
+    if n_rows * n_columns <= _ONE_GROUP_NUMBERS:
+        return [slice(0, n_columns)]
     columns = min(_GROUP_NUMBERS // max(1, n_rows), _MAX_GROUP_COLUMNS, -(-n_columns // _MIN_GROUPS))
     columns = block * max(1, columns // block)
     return [slice(first, min(first + columns, n_columns)) for first in range(0, n_columns, columns)]
