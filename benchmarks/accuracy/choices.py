@@ -91,11 +91,12 @@ GROUPS = {
         "five": parameters(n_folds=5),
         "sixteen": parameters(n_folds=16),
     },
-    "Ramps beside the features (the default: the cube root of the rows, none in every second network)": {
+    "Ramps beside the features (the default: the cube root of the rows, eight at most, none in every second network)": {
         "none": parameters(n_bins=None),
         "in every network": constants({"_fit.plan._FEW_ROWS": 0}),
         "in every network, 4": parameters(n_bins=4),
         "in every network, 16": parameters(n_bins=16),
+        "the cube root of any number of rows": constants({"_fit.plan._MAX_AUTO_BINS": 1000}),
         "together of four times the variance of the feature": constants({"_fit.scaling._RAMP_SHARE": 4.0}),
         "together of half of the variance of the feature": constants({"_fit.scaling._RAMP_SHARE": 0.5}),
     },
@@ -128,22 +129,30 @@ GROUPS = {
         "leave-one-out, one network": parameters(early_stopping="loo"),
         "none held out, one network": parameters(early_stopping=False),
         "two steps without progress": parameters(n_iter_no_change=2),
-        "five steps without progress": parameters(n_iter_no_change=5),
     },
-    "Batches (the default: all of these rows at once for targets, batches of 128 for classes)": {
-        "batches of 128": parameters(REGRESSION_ONLY, batch_size=128),
+    "Batches (the default: targets at once up to 1,000 rows, then 256 at a time; classes an eighth, 128 at least)": {
+        "targets, 128 at a time": parameters(REGRESSION_ONLY, batch_size=128),
+        "targets, 256 at a time": parameters(REGRESSION_ONLY, batch_size=256),
+        "targets, 512 beyond 1,000 rows": constants(
+            {"_fit.plan._AUTO_BATCHES_OF_TARGETS": (1000, 512)}, REGRESSION_ONLY
+        ),
+        "targets, 2,048 beyond 4,096 rows": constants(
+            {"_fit.plan._AUTO_BATCHES_OF_TARGETS": (4096, 2048)}, REGRESSION_ONLY
+        ),
         "batches of 256": parameters(CLASSIFICATION_ONLY, batch_size=256),
         "all rows at once": parameters(CLASSIFICATION_ONLY, batch_size=4096),
         "damping of batches as of all rows": constants(
-            {"_solver.damping_schedule._STEADY_START_FACTOR": 3.0, "_solver.damping_schedule._STEADY_START_FLOOR": 0.3},
-            CLASSIFICATION_ONLY,
+            {DAMPING + "_STEADY_START_FACTOR": 3.0, DAMPING + "_STEADY_START_FLOOR": 0.3}
         ),
+        "damping of batches 0.1 at least": constants({DAMPING + "_STEADY_START_FLOOR": 0.1}),
     },
     "Damping": {
         "damping starts at 0.1": parameters(damping=0.1),
         "damping starts at 1": parameters(damping=1.0),
         "damping falls to 0.3 of itself instead of half": constants({DAMPING + "_GOOD_FACTOR": 0.3}),
-        "damping starts at 0.1, falls to 0.3": Choice({"damping": 0.1}, {DAMPING + "_GOOD_FACTOR": 0.3}),
+        "damping starts at the optimum of the first step": constants(
+            {DAMPING + "_START_FACTOR": 1.0, DAMPING + "_START_FLOOR": 0.01}
+        ),
     },
     "Features and loss": {
         "constant input 0.2 instead of 0.5": constants(dict.fromkeys(CONSTANT_INPUT, 0.2)),

@@ -36,7 +36,7 @@ def column_groups(n_rows, n_columns, block):
 
     They depend on the shape alone, not on the number of threads.
     """
-    if n_rows * n_columns <= _ONE_GROUP_NUMBERS:
+    if 0 < n_rows * n_columns <= _ONE_GROUP_NUMBERS and n_columns <= _MAX_GROUP_COLUMNS:
         return [slice(0, n_columns)]
     columns = min(_GROUP_NUMBERS // max(1, n_rows), _MAX_GROUP_COLUMNS, -(-n_columns // _MIN_GROUPS))
     columns = block * max(1, columns // block)

@@ -5,13 +5,14 @@ Damping is relative: the ridge of the normal equations is damping times the mean
 
 import numpy as np
 
-# The starting damping is the optimum of the first step's leave-one-out error, and at least the floor, below which the
-# error of one step says little of many.
-_START_FLOOR = 0.01
-# Where the curvature changes with the outputs, it is this many times the optimum, and has a floor of its own: a step
-# that is right for one curvature is too long for the next.
-_CAUTIOUS_START_FACTOR = 3.0
-_CAUTIOUS_START_FLOOR = 0.3
+# The starting damping is this many times the optimum of the first step's leave-one-out error, and at least
+# the floor: one step that is right on its own is too long as the first of many.
+_START_FACTOR = 3.0
+_START_FLOOR = 0.3
+# For the squared error in batches: the damping does not fall there, and the average of iterates is smoother than a
+# step. Other losses need the caution, because the curvature of the next batch is another.
+_STEADY_START_FACTOR = 1.0
+_STEADY_START_FLOOR = 0.01
 _START_CEILING = 100.0
 # Where it adapts, it does not fall below this one; a smaller one that a user has given is left at its first rejection.
 MIN_DAMPING = 1e-3
@@ -24,7 +25,7 @@ _REJECTED_FACTOR = 4.0
 _GOOD_FACTOR = 0.5
 
 
-def starting_damping(error_at, constant_curvature):
+def starting_damping(error_at, steady):
     """Damping of the first step.
 
     Parameters
@@ -32,10 +33,12 @@ def starting_damping(error_at, constant_curvature):
     error_at : callable
         Leave-one-out error of a first step, as a function of the damping. The dampings are tried upwards
         until the error has risen twice in a row.
-    constant_curvature : bool
-        Of the loss.
+    steady : bool
+        True if the damping stays what it is, over batches of a loss with constant curvature.
     """
-    factor, floor = (1.0, _START_FLOOR) if constant_curvature else (_CAUTIOUS_START_FACTOR, _CAUTIOUS_START_FLOOR)
+    factor, floor = _START_FACTOR, _START_FLOOR
+    if steady:
+        factor, floor = _STEADY_START_FACTOR, _STEADY_START_FLOOR
     best, optimum, risen = np.inf, 0.0, 0
     for damping in np.geomspace(floor, _START_CEILING, 16) / factor:
         error = error_at(damping)

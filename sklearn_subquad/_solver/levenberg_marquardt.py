@@ -249,7 +249,8 @@ class LevenbergMarquardt:
                 return np.inf
 
         with self._stopwatch.phase("solve"):
-            return damping_schedule.starting_damping(error, self._loss.has_constant_curvature)
+            steady = self._in_batches and self._loss.has_constant_curvature
+            return damping_schedule.starting_damping(error, steady)
 
     def step(self):
         """Raise the damping until a step of the last linearisation lowers the loss by enough.
