@@ -18,6 +18,7 @@ from sklearn_subquad._fit.callbacks import CallbackProgress
 from sklearn_subquad._fit.committee import OutOfFold, fit_committee, weights_of_networks
 from sklearn_subquad._fit.data import GivenRows, TrainingSet
 from sklearn_subquad._fit.laplace import LinearisedLaplace
+from sklearn_subquad._fit.memory import require_memory
 from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
 from sklearn_subquad._fit.plan_table import plan_table
 from sklearn_subquad._fit.scoring import Score
@@ -126,6 +127,13 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             if len(known) == len(data):
                 self._set_out_of_fold(known.outputs, data)
 
+    def _require_loss_of_start(self, loss_name):
+        if OUT_ACTIVATIONS[loss_name] != self.out_activation_:
+            raise ValueError(
+                f"loss={self.loss!r} is not the loss of the fit before, whose outputs mean something else, and cannot "
+                "change where a fit goes on; use warm_start=False, or fit a new estimator."
+            )
+
     def _forget(self):
         """Make the estimator unfitted, until a fit has set everything else and `_state_` last."""
         self.__dict__.pop("_state_", None)
@@ -160,11 +168,8 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         is one of its own.
         """
         loss_name = "binary_log_loss" if independent_labels and self.loss == "log_loss" else self.loss
-        if start is not None and OUT_ACTIVATIONS[loss_name] != self.out_activation_:
-            raise ValueError(
-                f"loss={self.loss!r} is not the loss of the fit before, whose outputs mean something else, and cannot "
-                "change where a fit goes on; use warm_start=False, or fit a new estimator."
-            )
+        if start is not None:
+            self._require_loss_of_start(loss_name)
         _require_range(X)
         weight_unit = None if start is None or not partial else start.weight_unit
         data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, given, weight_unit)
@@ -184,6 +189,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
                 start=start,
                 partial=partial,
             )
+        require_memory(plan, self)
         _require_counts(plan, data, validation)
         if plan.solver.verbose:
             print(plan_table(plan))
@@ -210,7 +216,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         with worker_threads(plan.n_jobs):
             networks, kinds = zip(*fit_committee(trainer, plan, validation, finish), strict=True)
         _warn(histories, plan)
-        # Whatever fails before the last line leaves the estimator as it is.
+        # Whatever fails before the last lines leaves the estimator as it is.
         fitted = copy.copy(self)
         fitted._set_fitted(networks)
         for attributes in fitted._networks():
@@ -221,8 +227,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if len(networks) > 1:
             fitted._weigh(known, kinds, data, start)
             if covariance:
-                with worker_threads(plan.n_jobs):
-                    fitted._set_deviation_scale(data.X)
+                fitted._set_deviation_scale(data.X, plan.n_jobs)
         self.__dict__ = fitted.__dict__
         if progress is not None:
             progress.end()

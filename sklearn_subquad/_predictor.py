@@ -145,10 +145,11 @@ class Predictor(MLPParameters):
         self._state_ = {"networks": list(networks), "weights": np.full(len(networks), 1 / len(networks))}
         self._set_those_of_the_longest()
 
-    def _set_deviation_scale(self, X):
+    def _set_deviation_scale(self, X, n_jobs):
         """Let deviations of several networks be those of their mean, by what they say of fitted rows X."""
         X = X[:: -(-len(X) // _MIXTURE_ROWS)]
-        of_networks = [_outputs_of_one(X, *model, True) for model in self._models()]
+        with worker_threads(n_jobs):
+            of_networks = [_outputs_of_one(X, *model, True) for model in self._models()]
         self._state_["deviation_scale"] = deviation_scale(*zip(*of_networks, strict=True), self._state_["weights"])
 
     def _set_those_of_the_longest(self):

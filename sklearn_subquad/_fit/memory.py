@@ -3,8 +3,10 @@
 import itertools
 from dataclasses import dataclass
 
+from sklearn_subquad._curvature.preconditioners import MAX_SQUARE_ROWS, default_sketch_size
 from sklearn_subquad._fit.data import CALIBRATION_ROWS
 from sklearn_subquad._fit.laplace import COVARIANCE_BLOCK_ROWS
+from sklearn_subquad._memory import require_bytes
 from sklearn_subquad._network.activations import dense_row_bytes
 from sklearn_subquad._solver.levenberg_marquardt import MIN_DAMPING_ROWS
 
@@ -136,3 +138,19 @@ class FitSize:
         if self._largest_step > n:
             n_bytes = max(n_bytes, self._largest_step**2 * (of_layers + of_the_sum))
         return n_bytes
+
+
+def require_memory(plan, parameters):
+    """MemoryError where the machine has less than a plan takes, with what to change of the estimator's `parameters`."""
+    size = plan.size
+    advice = "use narrower layers, a smaller batch_size, fewer rows or precision='single'."
+    if size.forms_gram and size.rows_of_a_step > MAX_SQUARE_ROWS:
+        asked = "early_stopping='loo'" if parameters.early_stopping == "loo" else "preconditioner='gram'"
+        advice = f"{asked} takes most of that; leave it at 'auto', or use a smaller batch_size."
+    elif size.sketch_size > default_sketch_size(size.rows_of_a_step):
+        advice = f"sketch_size={size.sketch_size} is more than 'auto', which may be enough; or {advice}"
+    require_bytes(
+        plan.n_bytes,
+        f"hidden_layer_sizes={size.widths} takes {size.weight_bytes:,} bytes of weights and, for {size.n_rows} "
+        f"rows, about {size.row_bytes:,} more; {advice}",
+    )

@@ -20,7 +20,6 @@ from sklearn_subquad._fit.layers import densities_of, widths_of
 from sklearn_subquad._fit.memory import FitSize
 from sklearn_subquad._fit.scaling import InputScaling, effective_dimension
 from sklearn_subquad._linalg.threads import resolve_n_jobs
-from sklearn_subquad._memory import require_bytes
 from sklearn_subquad._network.network import Architecture
 from sklearn_subquad._solver.options import SolverOptions
 from sklearn_subquad._utils.random_streams import Stream, generator
@@ -205,7 +204,7 @@ class FitPlan:
             size=size,
             seed=seed,
         )
-        return plan._within_memory(parameters).with_init_scale(data)
+        return plan.with_init_scale(data)
 
     @property
     def n_bytes(self):
@@ -234,22 +233,6 @@ class FitPlan:
         """The plan of a last fit, which takes so many steps whatever the training loss does."""
         solver = dataclasses.replace(self.solver, max_iter=n_steps, tol=0.0, n_iter_no_change=sys.maxsize)
         return dataclasses.replace(self, solver=solver, early_stopping=False)
-
-    def _within_memory(self, parameters):
-        """The plan itself; MemoryError where the machine has less than the fit takes."""
-        size = self.size
-        advice = "use narrower layers, a smaller batch_size, fewer rows or precision='single'."
-        if size.forms_gram and size.rows_of_a_step > MAX_SQUARE_ROWS:
-            asked = "early_stopping='loo'" if parameters.early_stopping == "loo" else "preconditioner='gram'"
-            advice = f"{asked} takes most of that; leave it at 'auto', or use a smaller batch_size."
-        elif size.sketch_size > default_sketch_size(size.rows_of_a_step):
-            advice = f"sketch_size={size.sketch_size} is more than 'auto', which may be enough; or {advice}"
-        require_bytes(
-            self.n_bytes,
-            f"hidden_layer_sizes={size.widths} takes {size.weight_bytes:,} bytes of weights and, for {size.n_rows} "
-            f"rows, about {size.row_bytes:,} more; {advice}",
-        )
-        return self
 
 
 def resolve_architecture(parameters, start=None):
@@ -322,8 +305,8 @@ def _n_networks(parameters, data, early_stopping, validation, score, start, part
         n_networks = len(start.networks)
         if asked not in (None, n_networks):
             raise ValueError(
-                f"n_folds={asked}, but the model that the fit goes on from has {n_networks} network(s); use "
-                f"n_folds={n_networks} or 'auto', or warm_start=False."
+                f"n_folds={asked}, but the model that the fit goes on from has {n_networks} network(s); use as many, "
+                "'auto', or warm_start=False."
             )
         if in_folds and n_networks > n_rows:
             raise ValueError(
@@ -436,6 +419,7 @@ def _solver_options(parameters, loss, in_batches, start, partial):
         cg_tol=_cg_tol(parameters, loss, in_batches),
         max_cg_iter=int(parameters.max_cg_iter),
         in_batches=in_batches,
+        partial=partial,
         warm_start=start is not None,
     )
 

@@ -19,8 +19,8 @@ _GROUP_NUMBERS = 1 << 20
 _MAX_GROUP_COLUMNS = 1024
 # Groups that a matrix is cut into at least, where its width allows: the threads then share the work evenly.
 _MIN_GROUPS = 8
-# Products of so few numbers are one group: they stay in the cache, and a group is a few calls from Python, which threads
-# of other networks wait for.
+# Products of so few numbers are one group: they stay in the cache, and a group is a few calls from Python, for which
+# the threads of other networks wait.
 _ONE_GROUP_NUMBERS = 200_000
 # Outputs that the BLAS route adds at a time: wide enough for GEMM, far below a full n_out x n_in temporary.
 _BLAS_COLUMNS = 256

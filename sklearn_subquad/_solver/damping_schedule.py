@@ -13,6 +13,8 @@ _START_FLOOR = 0.3
 # step. Other losses need the caution, because the curvature of the next batch is another.
 _STEADY_START_FACTOR = 1.0
 _STEADY_START_FLOOR = 0.01
+# The same where a part of the data is passed once: what it asks for too much of is not corrected by a second pass.
+_PARTIAL_START_FLOOR = 0.1
 _START_CEILING = 100.0
 # Where it adapts, it does not fall below this one; a smaller one that a user has given is left at its first rejection.
 MIN_DAMPING = 1e-3
@@ -25,7 +27,7 @@ _REJECTED_FACTOR = 4.0
 _GOOD_FACTOR = 0.5
 
 
-def starting_damping(error_at, steady):
+def starting_damping(error_at, steady, partial=False):
     """Damping of the first step.
 
     Parameters
@@ -35,10 +37,12 @@ def starting_damping(error_at, steady):
         until the error has risen twice in a row.
     steady : bool
         True if the damping stays what it is, over batches of a loss with constant curvature.
+    partial : bool
+        True for one pass over a part of the data that others follow.
     """
     factor, floor = _START_FACTOR, _START_FLOOR
     if steady:
-        factor, floor = _STEADY_START_FACTOR, _STEADY_START_FLOOR
+        factor, floor = _STEADY_START_FACTOR, _PARTIAL_START_FLOOR if partial else _STEADY_START_FLOOR
     best, optimum, risen = np.inf, 0.0, 0
     for damping in np.geomspace(floor, _START_CEILING, 16) / factor:
         error = error_at(damping)

@@ -250,7 +250,7 @@ class LevenbergMarquardt:
 
         with self._stopwatch.phase("solve"):
             steady = self._in_batches and self._loss.has_constant_curvature
-            return damping_schedule.starting_damping(error, steady)
+            return damping_schedule.starting_damping(error, steady, self._options.partial)
 
     def step(self):
         """Raise the damping until a step of the last linearisation lowers the loss by enough.

@@ -24,6 +24,8 @@ class SolverOptions:
         Rows of a batch at most; None: all.
     block_rows : int or None
         Rows that are linearised at a time where a step has more; None: all, as a Gram matrix needs it.
+    partial : bool
+        True for one pass over a part of the data that others follow.
     warm_start : bool
         True where the network was fitted before. It then takes the place of the constant model, as what is returned if
         no step is better.
@@ -42,4 +44,5 @@ class SolverOptions:
     in_batches: bool = False
     batch_size: int | None = None
     block_rows: int | None = None
+    partial: bool = False
     warm_start: bool = False

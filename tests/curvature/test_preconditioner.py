@@ -620,5 +620,5 @@ def check_inner_solves(solves):
     assert solves
     counts = [each.n_iter for each in solves]
     assert all(each.converged for each in solves)
-    # Up to nine where the layers are narrower than the outputs are many.
-    assert np.mean(counts) <= 12
+    # Up to nine where the layers are narrower than the outputs are many, and more in batches, whose damping is low.
+    assert np.mean(counts) <= 14

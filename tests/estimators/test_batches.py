@@ -166,13 +166,21 @@ def test_all_rows_are_fitted_again_where_few_were_held_out(n, rows_of_fits, monk
     assert rows == rows_of_fits
 
 
-@pytest.mark.parametrize(("n_outputs", "at_once", "n_batches", "batch"), [(1, 4096, 3, 2048), (2, 1024, 2, 1024)])
-def test_auto_cuts_many_rows_and_fewer_with_several_outputs(n_outputs, at_once, n_batches, batch):
+@pytest.mark.parametrize(
+    ("loss", "n_outputs", "at_once", "n_batches", "batch"),
+    [
+        ("squared_error", 1, 1000, 4, 256),
+        ("squared_error", 2, 1000, 4, 256),
+        ("poisson", 1, 4096, 3, 2048),
+        ("poisson", 2, 1024, 2, 1024),
+    ],
+)
+def test_auto_cuts_many_rows_by_loss_and_number_of_outputs(loss, n_outputs, at_once, n_batches, batch):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((at_once + 1, 2))
-    y = np.squeeze(X[:, :1] + 0.1 * rng.standard_normal((at_once + 1, n_outputs)))
+    y = np.squeeze(np.abs(X[:, :1] + 0.1 * rng.standard_normal((at_once + 1, n_outputs))))
     # Without preconditioner and with a damping nothing of n x n is formed.
-    parameters = {"hidden_layer_sizes": (8,), "max_iter": 1, "early_stopping": False, "random_state": 0}
+    parameters = {"hidden_layer_sizes": (8,), "max_iter": 1, "early_stopping": False, "random_state": 0, "loss": loss}
     model = SubquadMLPRegressor(preconditioner="none", damping=1.0, **parameters)
     assert len(clone(model).fit(X[:-1], y[:-1]).n_cg_iter_) == 1
     cut = clone(model).fit(X, y)
@@ -353,8 +361,8 @@ def test_short_steps_use_one_thread(batch_size, n_threads, monkeypatch):
     X, y = training(SubquadMLPRegressor)
     asked, worker_threads = [], _base.worker_threads
     monkeypatch.setattr(_base, "worker_threads", lambda n_jobs: asked.append(n_jobs) or worker_threads(n_jobs))
-    # 400,000 rows times neurons are a step to share.
-    parameters = {"hidden_layer_sizes": (2667,), "early_stopping": False, "max_iter": 1, "n_jobs": 4}
+    # 100,000 rows times neurons are a step to share.
+    parameters = {"hidden_layer_sizes": (667,), "early_stopping": False, "max_iter": 1, "n_jobs": 4}
     batched(SubquadMLPRegressor, batch_size=batch_size, **parameters).fit(X, y)
     # The plan is made on one.
     assert asked == [1, n_threads]
@@ -383,7 +391,8 @@ def test_grid_search_over_batch_size_and_loss_in_a_pipeline(estimator_class, oth
     assert np.all(search.cv_results_["mean_test_score"] > 0.1)
     scores = search.cv_results_["mean_test_score"].reshape(3, 2)
     np.testing.assert_array_equal(scores[0], scores[2])
-    assert np.all(scores[0] != scores[1])
+    # Two accuracies of 400 rows may be equal by chance.
+    assert np.any(scores[0] != scores[1])
     assert search.best_estimator_.predict(X).shape == y.shape
 
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _memory
-from sklearn_subquad._fit import plan
+from sklearn_subquad._fit import memory
 from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.memory import FitSize
 from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
@@ -234,7 +234,7 @@ def describe(value):
 def test_budget_covers_what_a_fit_allocates(n, k, options, dtype, precision, monkeypatch):
     """The bytes that are asked for are at least those that are used, and not many times as many."""
     asked = []
-    monkeypatch.setattr(plan, "require_bytes", lambda needed, message: asked.append(needed))
+    monkeypatch.setattr(memory, "require_bytes", lambda needed, message: asked.append(needed))
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, 3)).astype(dtype)
     signal = X[:, [0]] + rng.standard_normal((n, k))

@@ -25,9 +25,10 @@ def resolved(n, k=1, labels=False, partial=False, **parameters):
 @pytest.mark.parametrize(
     ("data", "parameters", "expected"),
     [
-        ((99,), {}, {"early_stopping": "loo", "n_parts": 0, "refits": False, "n_jobs": 1}),
+        ((99,), {}, {"early_stopping": "loo", "n_parts": 0, "refits": False, "n_jobs": None}),
         ((100,), {}, {"early_stopping": "validation", "n_parts": 5, "refits": True}),
         ((500,), {}, {"n_parts": 2, "refits": True, "n_jobs": None}),
+        ((99,), {"hidden_layer_sizes": (500, 500)}, {"n_jobs": 1}),
         ((1000, 3, True), {}, {"n_parts": 1, "refits": True}),
         ((300, 3, True), {}, {"n_parts": 2}),
         ((10_000,), {}, {"n_parts": 1, "refits": False}),
@@ -48,9 +49,13 @@ def test_held_out_parts(data, parameters, expected):
 @pytest.mark.parametrize(
     ("data", "parameters", "expected"),
     [
-        ((4096,), {}, {"in_batches": False, "batch_size": 4096, "cg_tol": 1e-2, "preconditioner": "gram"}),
-        ((4097,), {}, {"in_batches": True, "batch_size": 2048, "cg_tol": 0.3, "block_rows": None}),
-        ((1025, 2), {}, {"in_batches": True, "batch_size": 1024}),
+        ((1000,), {}, {"in_batches": False, "batch_size": 1000, "cg_tol": 1e-2, "preconditioner": "gram"}),
+        ((1001,), {}, {"in_batches": True, "batch_size": 256, "cg_tol": 0.3, "block_rows": None}),
+        ((1001, 2), {}, {"in_batches": True, "batch_size": 256}),
+        ((4096,), {"loss": "poisson"}, {"in_batches": False, "batch_size": 4096}),
+        ((4097,), {"loss": "poisson"}, {"in_batches": True, "batch_size": 2048}),
+        ((1025, 2), {"loss": "poisson"}, {"in_batches": True, "batch_size": 1024}),
+        ((4096,), {"early_stopping": "loo"}, {"in_batches": False, "batch_size": 4096}),
         ((256, 2, True), {}, {"in_batches": False}),
         ((257, 2, True), {}, {"in_batches": True, "batch_size": 128}),
         ((2000, 3, True), {}, {"batch_size": 250}),

@@ -69,9 +69,13 @@ class TestColumnGroups:
         # A single block is never cut, however many the rows.
         assert all(width == block or n_rows * width <= 1 << 20 for width in np.diff([group.start for group in groups]))
 
-    @pytest.mark.parametrize("n_columns", [7 * 128 + 1, 1024, 5000])
-    def test_are_enough_for_the_threads_to_share(self, n_columns):
-        assert len(column_groups(10, n_columns, 128)) >= 8
+    @pytest.mark.parametrize(("n_rows", "n_columns"), [(300, 7 * 128 + 1), (200, 1024), (1, 5000), (10, 5000)])
+    def test_are_enough_for_the_threads_to_share(self, n_rows, n_columns):
+        assert len(column_groups(n_rows, n_columns, 128)) >= 4
+
+    @pytest.mark.parametrize(("n_rows", "n_columns"), [(1, 1024), (195, 1024), (390, 512)])
+    def test_small_products_are_not_cut(self, n_rows, n_columns):
+        assert len(column_groups(n_rows, n_columns, 64)) == 1
 
     def test_no_columns_make_no_group(self):
         assert column_groups(5, 0, 64) == []

@@ -9,7 +9,7 @@ from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _memory
 from sklearn_subquad._curvature import preconditioners
 from sklearn_subquad._curvature.gram import GramMatrix
 from sklearn_subquad._curvature.jacobian_blocks import JacobianBlocks
-from sklearn_subquad._fit import plan
+from sklearn_subquad._fit import memory, plan
 from sklearn_subquad._solver import levenberg_marquardt
 
 N, LIMIT = 450, 100
@@ -18,7 +18,7 @@ N, LIMIT = 450, 100
 @pytest.fixture
 def few_at_once(monkeypatch):
     """Let n x n matrices be formed, and rows be linearised at a time, for 100 rows at most."""
-    for module in (plan, preconditioners):
+    for module in (plan, memory, preconditioners):
         monkeypatch.setattr(module, "MAX_SQUARE_ROWS", LIMIT)
 
 
@@ -147,7 +147,7 @@ def test_auto_asks_for_the_rows_that_steps_really_have(n, batch_size, early_stop
 def test_memory_grows_in_proportion_to_the_rows(k, few_at_once, monkeypatch):
     """And stays within what is asked for beforehand."""
     asked, peaks = [], []
-    monkeypatch.setattr(plan, "require_bytes", lambda needed, message: asked.append(needed))
+    monkeypatch.setattr(memory, "require_bytes", lambda needed, message: asked.append(needed))
     for n in (1000, 2000, 4000):
         X, y = problem(k, n, np.float32)
         model = estimator("squared_error", cg_tol=0.1, max_iter=2, n_jobs=1, sketch_size=32)
