@@ -1,6 +1,6 @@
 """Scores of fits on the splits of the sets.
 
-Those of scikit-learn's estimators are kept in results/sklearn_estimators.json: they do not depend on this package, and
+Those of other estimators are kept in results/other_estimators.json: they do not depend on this package, and
 take an hour. Each is fitted on one core; its seconds are those of the processor, so that it does not matter what else
 the machine did.
 """
@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
+from common.other_estimators import CLASSIFIERS, PROBABILISTIC_CLASSIFIERS, REGRESSORS
 from common.results import load, save
-from common.sets import APART, LARGER, REGRESSION, SMALL, load_splits
-from common.sklearn_estimators import CLASSIFIERS, PROBABILISTIC_CLASSIFIERS, REGRESSORS
+from common.sets import APART, LARGER, OTHER_REGRESSION, REGRESSION, SMALL, load_splits
 from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning
 
-RECORD = "sklearn_estimators.json"
+RECORD = "other_estimators.json"
 
 
 def parameter(text):
@@ -64,7 +64,8 @@ def expected_calibration_error(confidence, hits, n_bins=15):
 
 
 def of_predictions(score):
-    return lambda model, X, y: (score(model.predict(X), y),)
+    # CatBoost's classes are a column.
+    return lambda model, X, y: (score(np.ravel(model.predict(X)), y),)
 
 
 class Comparison(NamedTuple):
@@ -75,7 +76,7 @@ class Comparison(NamedTuple):
 
 
 COMPARISONS = {
-    "regression": Comparison(REGRESSION, REGRESSORS, of_predictions(rmse)),
+    "regression": Comparison((*REGRESSION, *OTHER_REGRESSION), REGRESSORS, of_predictions(rmse)),
     "classification": Comparison((*SMALL, *LARGER, *APART), CLASSIFIERS, of_predictions(accuracy)),
     "calibration": Comparison((*SMALL, "image-segmentation"), PROBABILISTIC_CLASSIFIERS, calibration),
 }
@@ -108,7 +109,7 @@ def evaluate_peer(data, table, name, peer, number):
 
 
 class PeerRecord:
-    """Rows of `evaluate` for scikit-learn's estimators, one for each split of a set, read from and kept in a file."""
+    """Rows of `evaluate` for other estimators, one for each split of a set, read from and kept in a file."""
 
     def __init__(self, data):
         self.data = data

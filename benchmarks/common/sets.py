@@ -8,9 +8,12 @@ import pathlib
 import numpy as np
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
+# With 20 standard splits.
 REGRESSION = ("boston", "concrete", "energy", "kin8nm", "power-plant", "yacht")
-# More than 5,000 rows; two splits of each are used, which is all that the last five have.
-LARGER_REGRESSION = ("kin8nm", "power-plant", "cpu_act", "puma8NH", "wind", "mv", "pol")
+# With two splits.
+OTHER_REGRESSION = ("cpu_act", "puma8NH", "wind", "mv", "pol")
+# More than 5,000 rows.
+LARGER_REGRESSION = ("kin8nm", "power-plant", *OTHER_REGRESSION)
 # At most 1,100 rows.
 SMALL = (
     "balance-scale",
@@ -50,7 +53,7 @@ APART = ("image-segmentation", "magic", "optical")
 
 def load_splits(data, name):
     """Standard splits of a set, each as (X, y, X_test, y_test); a set with a file of test rows has just that one."""
-    folder = "regression" if name in (*REGRESSION, *LARGER_REGRESSION) else "classification"
+    folder = "regression" if name in (*REGRESSION, *OTHER_REGRESSION) else "classification"
     z = np.load(data / folder / f"{name}.npz")
     X, y = z["X"], z["y"]
     if "X_test" in z:

@@ -9,7 +9,7 @@ import os
 import time
 
 import numpy as np
-from common import sklearn_estimators as peers
+from common import other_estimators as peers
 from common.evaluation import accuracy, rmse
 from common.sets import REGRESSION, load_splits
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor

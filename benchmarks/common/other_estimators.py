@@ -1,9 +1,10 @@
-"""scikit-learn's estimators that ours are held against: regressors, classifiers, and classifiers for probabilities.
+"""Estimators that ours are held against: regressors, classifiers, and classifiers for probabilities.
 
-All see standardised features. Support vector machines and kernel ridge have the RBF kernel, with its width and the
-regularisation chosen by grid search in each fit; the others stand at their defaults but for the 300 trees of a forest.
-Kernel ridge for classification is the regression of class indicators. Regressors that do not choose the scale of their
-target by themselves see a standardised one.
+CatBoost and LightGBM stand at their defaults, on one thread. All others are scikit-learn's, and see standardised
+features. Support vector machines and kernel ridge have the RBF kernel, with its width and the regularisation chosen by
+grid search in each fit; the others stand at their defaults but for the 300 trees of a forest. Kernel ridge for
+classification is the regression of class indicators. Regressors that do not choose the scale of their target by
+themselves see a standardised one.
 """
 
 import numpy as np
@@ -91,7 +92,22 @@ def grid_search(estimator, **grid):
     return GridSearchCV(standardized(estimator), grid, scoring=scoring, cv=Folds(stratified=classifies))
 
 
+def catboost(kind):
+    # Imported where it is used: the other tables do without.
+    import catboost
+
+    return getattr(catboost, f"CatBoost{kind}")(random_seed=0, thread_count=1, verbose=0, allow_writing_files=False)
+
+
+def lightgbm(kind):
+    import lightgbm
+
+    return getattr(lightgbm, f"LGBM{kind}")(random_state=0, n_jobs=1, verbose=-1)
+
+
 REGRESSORS = {
+    "CatBoost": lambda: catboost("Regressor"),
+    "LightGBM": lambda: lightgbm("Regressor"),
     "gradient boosting": lambda: standardized(HistGradientBoostingRegressor(random_state=0)),
     "forest": lambda: standardized(RandomForestRegressor(N_TREES, random_state=0)),
     # The tube is a hundredth of the target's deviation: some of the sets have almost no noise. With the largest C few
@@ -102,6 +118,8 @@ REGRESSORS = {
     "MLP, L-BFGS": lambda: standardized_target(standardized(MLPRegressor(solver="lbfgs", random_state=0))),
 }
 CLASSIFIERS = {
+    "CatBoost": lambda: catboost("Classifier"),
+    "LightGBM": lambda: lightgbm("Classifier"),
     "gradient boosting": lambda: standardized(HistGradientBoostingClassifier(random_state=0)),
     "forest": lambda: standardized(RandomForestClassifier(N_TREES, random_state=0)),
     "SVM": lambda: grid_search(SVC(**LIBSVM), C=CS, gamma=GAMMAS),
@@ -110,6 +128,8 @@ CLASSIFIERS = {
     "MLP, L-BFGS": lambda: standardized(MLPClassifier(solver="lbfgs", random_state=0)),
 }
 PROBABILISTIC_CLASSIFIERS = {
+    "CatBoost": CLASSIFIERS["CatBoost"],
+    "LightGBM": CLASSIFIERS["LightGBM"],
     "forest": CLASSIFIERS["forest"],
     "logistic regression": lambda: standardized(LogisticRegression()),
     "MLP": CLASSIFIERS["MLP"],
