@@ -61,8 +61,9 @@ def test_parts_teach_nearly_as_much_as_all_rows_in_batches(estimator_class, loss
 @EVERY_LOSS
 def test_a_first_call_is_a_pass_of_a_fit(estimator_class, loss):
     X, y = data(estimator_class, n=90)
-    parameters = {"batch_size": 30, "max_iter": 1, "early_stopping": False, "precision": "single"} | SETTINGS
-    model = estimator_class(loss=loss, **parameters)
+    # By itself, the damping of a part that others follow is no less than 0.1, where a fit's may be.
+    parameters = {"batch_size": 30, "max_iter": 1, "damping": 0.5, "early_stopping": False, "precision": "single"}
+    model = estimator_class(loss=loss, **parameters, **SETTINGS)
     fitted, part = clone(model).fit(X, y), passes(clone(model), X, y, n_parts=1, n_passes=1)
     if loss == "log_loss":
         # Which takes classes for as likely as they are, where a part takes them for equally likely.
@@ -317,7 +318,8 @@ def test_the_loss_cannot_change(estimator_class, other, warm):
 @pytest.mark.parametrize("batch_size", [1000, 100])
 def test_a_warm_start_goes_on(estimator_class, loss, batch_size):
     X, y = data(estimator_class, n=300)
-    model = estimator_class(loss=loss, batch_size=batch_size, max_iter=2, early_stopping=False, **SETTINGS)
+    # Short steps, so that there is something left to learn.
+    model = estimator_class(loss=loss, batch_size=batch_size, damping=3.0, max_iter=2, early_stopping=False, **SETTINGS)
     cold = clone(model).fit(X, y).fit(X, y)
     warm = clone(model).set_params(warm_start=True).fit(X, y)
     np.testing.assert_array_equal(outputs(warm, X), outputs(cold, X))
