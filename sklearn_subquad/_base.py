@@ -227,7 +227,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if len(networks) > 1:
             fitted._weigh(known, kinds, data, start)
             if covariance:
-                fitted._set_deviation_scale(data.X, plan.n_jobs)
+                fitted._set_deviation_scale(data, plan.n_jobs)
         self.__dict__ = fitted.__dict__
         if progress is not None:
             progress.end()

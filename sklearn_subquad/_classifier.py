@@ -71,7 +71,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     damping : "auto" or float, default="auto"
         Levenberg-Marquardt damping of the first step, relative to the mean diagonal of J J^T; it adapts from
         there. "auto" is three times the leave-one-out optimum of the first step, and at least 0.3; in batches of the
-        squared error, that optimum, and at least 0.1.
+        squared error, that optimum, and at least 0.01, in `partial_fit` 0.1.
     max_rank : "auto" or int, default="auto"
         Rank-one updates beyond which a weight matrix folds its factors in, after the step that exceeded it.
         "auto" balances passes over the weights with what pending factors add to every query, and folds in before a
@@ -133,7 +133,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Thresholds and steps in single features are then learned from few rows. Features of one or two values have none.
         "auto" takes the cube root of the number of rows up to 8, or what gives 16 columns in all if bins then have ten
         rows, at most 256 columns over the number of features, and none where fewer than three bins are left; of several
-        networks on up to 1,000 rows every second one has none. None leaves features as they are, which suits smooth
+        networks every second one has none. None leaves features as they are, which suits smooth
         functions of few features and features that are alike, such as pixels. A fit that goes on from another keeps
         its ramps.
     standardize : bool, default=True

@@ -145,12 +145,14 @@ class Predictor(MLPParameters):
         self._state_ = {"networks": list(networks), "weights": np.full(len(networks), 1 / len(networks))}
         self._set_those_of_the_longest()
 
-    def _set_deviation_scale(self, X, n_jobs):
-        """Let deviations of several networks be those of their mean, by what they say of fitted rows X."""
-        X = X[:: -(-len(X) // _MIXTURE_ROWS)]
+    def _set_deviation_scale(self, data, n_jobs):
+        """Let deviations of several networks be those of their mean, by what they say of fitted rows."""
+        data = data[:: -(-len(data) // _MIXTURE_ROWS)]
         with worker_threads(n_jobs):
-            of_networks = [_outputs_of_one(X, *model, True) for model in self._models()]
-        self._state_["deviation_scale"] = deviation_scale(*zip(*of_networks, strict=True), self._state_["weights"])
+            of_networks = [_outputs_of_one(data.X, *model, True) for model in self._models()]
+        means, deviations = zip(*of_networks, strict=True)
+        scale = deviation_scale(means, deviations, self._state_["weights"], data.sample_weight)
+        self._state_["deviation_scale"] = scale
 
     def _set_those_of_the_longest(self):
         """Of several networks, let attributes that describe a fit be those of the one that took most steps."""

@@ -93,8 +93,8 @@ GROUPS = {
     },
     "Ramps beside the features (the default: the cube root of the rows, eight at most, none in every second network)": {
         "none": parameters(n_bins=None),
-        "in every network": constants({"_fit.plan._FEW_ROWS": 0}),
         "in every network, 4": parameters(n_bins=4),
+        "in every network, 8": parameters(n_bins=8),
         "in every network, 16": parameters(n_bins=16),
         "the cube root of any number of rows": constants({"_fit.plan._MAX_AUTO_BINS": 1000}),
         "together of four times the variance of the feature": constants({"_fit.scaling._RAMP_SHARE": 4.0}),

@@ -23,26 +23,27 @@ def mixture_deviation(means, deviations, weights):
     return unit * np.sqrt(own + spread)
 
 
-def deviation_scale(means, deviations, weights):
+def deviation_scale(means, deviations, weights, sample_weight):
     """What deviations of the mixture are multiplied by to be those of its mean, as an ndarray of shape (k,).
 
     The squared error of a mean of networks is their mean squared error less their spread about the mean. Where V is
-    the variance that a network claims for itself and A that spread, in means over rows, the mean of networks has V - A,
-    and the mixture V + A.
+    the variance that a network claims for itself and A that spread, the mean of networks has V - A, and the mixture
+    V + A. The mean over rows is that of the ratio, of which every row has a bounded share: a few on which the networks
+    are far apart say nothing of all others.
 
     Parameters
     ----------
     means, deviations, weights
         As `mixture_deviation` takes them, for rows like those to come.
+    sample_weight : ndarray of shape (n,)
 
     References
     ----------
     A. Krogh, J. Vedelsby, "Neural network ensembles, cross validation, and active learning", NeurIPS 1994.
     """
-    own, spread, unit = _variances(means, deviations, weights)
-    own, spread = (((unit / unit.max(axis=0)) ** 2 * each).mean(axis=0) for each in (own, spread))
-    share = np.divide(own - spread, own + spread, out=np.ones_like(own), where=own + spread > 0)
-    return np.sqrt(np.maximum(share, _LEAST_SHARE))
+    own, spread, _ = _variances(means, deviations, weights)
+    shares = np.divide(own - spread, own + spread, out=np.ones_like(own), where=own + spread > 0)
+    return np.sqrt(np.maximum(np.average(shares, axis=0, weights=sample_weight), _LEAST_SHARE))
 
 
 def _variances(means, deviations, weights):

@@ -51,8 +51,6 @@ _FEW_DIMENSIONS, _MANY_DIMENSIONS = 10, 20
 _MAX_DIMENSION_ROWS, _MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS = 1024, 64, 1 << 23
 # n_folds="auto": up to so many rows, so many folds. A network lacks one of them, which matters less of many rows.
 _FOLDS = ((1000, 8), (5000, 5), (math.inf, 3))
-# n_bins="auto": up to so many rows, every second network has no ramps, which few rows may suit better.
-_FEW_ROWS = 1000
 # n_bins="auto": the cube root of the number of rows, as is best for a histogram (D. Freedman, P. Diaconis, "On the
 # histogram as a density estimator: L2 theory", 1981), up to a number beyond which errors do not fall. So many columns
 # of ramps at least, which few features leave room for, if bins have ten rows each; no more columns than the products
@@ -194,7 +192,7 @@ class FitPlan:
             n_networks=n_networks,
             held_out=held_out,
             n_bins=n_bins,
-            alternates=held_out.in_folds and parameters.n_bins == "auto" and n_bins is not None and n_rows <= _FEW_ROWS,
+            alternates=held_out.in_folds and parameters.n_bins == "auto" and n_bins is not None,
             dtype=_network_dtype(parameters, n_rows, start, partial),
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
