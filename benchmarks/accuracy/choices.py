@@ -159,6 +159,7 @@ GROUPS = {
         "constant input 1": constants(dict.fromkeys(CONSTANT_INPUT, 1.0)),
         "deviations not capped": constants({"_fit.scaling._MAX_DEVIATION": np.inf}),
         'loss="log_loss"': parameters(CLASSIFICATION_ONLY, loss="log_loss"),
+        'precision="double"': parameters(precision="double"),
     },
 }
 CHOICES = {DEFAULT: parameters()} | {name: choice for group in GROUPS.values() for name, choice in group.items()}
