@@ -272,7 +272,7 @@ def page(stored):
     results = stored["results"]
     for group, names in ({"": [DEFAULT]} | GROUPS).items():
         title, _, note = group.partition(" (")
-        if title:
+        if title and any(scores(results, task, name) is not None for task in TASKS for name in names):
             lines += [f"## {title}", "", *([f"{note[0].upper()}{note[1:-1]}.", ""] if note else [])]
         for tasks in (SMALL_TASKS, LARGER_TASKS):
             regression, classification = tasks
@@ -285,7 +285,7 @@ def page(stored):
                     *classification_cells(results, classification, name),
                 ]
                 for name in names
-                if tasks is SMALL_TASKS or any(scores(results, task, name) is not None for task in tasks)
+                if any(scores(results, task, name) is not None for task in tasks)
             ]
             if rows:
                 lines += [*table(["" if tasks is SMALL_TASKS else "larger sets", *columns], rows), ""]
