@@ -320,7 +320,7 @@ def _loss(plan, data, start):
         return None
     if start is not None:
         return loss_with_baseline(plan.loss, start.targets.mean)
-    if plan.partial and plan.loss != "poisson":
+    if plan.solver.partial and plan.loss != "poisson":
         return loss_with_baseline(plan.loss, np.zeros(data.Y.shape[1]))
     return make_loss(plan.loss, data.Y, data.sample_weight)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_subquad._fit.data import CALIBRATION_ROWS
+from sklearn_subquad._fit.data import CALIBRATION_ROWS, spaced_rows
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.mixture import deviation_scale, mixture_deviation
@@ -147,7 +147,7 @@ class Predictor(MLPParameters):
 
     def _set_deviation_scale(self, data, n_jobs):
         """Let deviations of several networks be those of their mean, by what they say of fitted rows."""
-        data = data[:: -(-len(data) // _MIXTURE_ROWS)]
+        data = data[spaced_rows(len(data), _MIXTURE_ROWS)]
         with worker_threads(n_jobs):
             of_networks = [_outputs_of_one(data.X, *model, True) for model in self._models()]
         means, deviations = zip(*of_networks, strict=True)
@@ -184,8 +184,7 @@ class Predictor(MLPParameters):
     @staticmethod
     def _measure_densities(model, X):
         network = model.network
-        # Rows at equal distances: their order may mean something.
-        X = X[:: -(-len(X) // CALIBRATION_ROWS)]
+        X = X[spaced_rows(len(X), CALIBRATION_ROWS)]
         active = np.zeros(len(network.layers))
         for rows in network.row_batches(len(X)):
             active += network.forward(model.inputs.transform(X[rows], network.dtype)).n_active

@@ -84,9 +84,6 @@ class FitPlan:
     standardize, unit_variance_targets : bool
     fixed_init_scale : bool
         False where the scale follows the features.
-    partial : bool
-        True for one pass over a part of the data. It may lack classes that other parts have: the constant model then
-        takes all for equally likely.
     n_jobs : int or None
         Threads, as joblib counts them.
     size : FitSize
@@ -107,7 +104,6 @@ class FitPlan:
     standardize: bool
     unit_variance_targets: bool
     fixed_init_scale: bool
-    partial: bool
     n_jobs: int | None
     size: FitSize
     seed: int
@@ -166,6 +162,7 @@ class FitPlan:
             block_rows=None if forms_gram else MAX_SQUARE_ROWS,
         )
         n_bins = _n_bins(parameters, *data.X.shape) if start is None else None
+        dtype = _network_dtype(parameters, n_rows, start, partial)
         size = FitSize(
             widths=architecture.widths,
             densities=architecture.densities,
@@ -173,7 +170,7 @@ class FitPlan:
             rows_of_a_step=rows_of_a_step,
             n_inputs=_n_inputs(data, n_bins, start),
             n_outputs=n_outputs,
-            itemsize=_network_dtype(parameters, n_rows, start, partial).itemsize,
+            itemsize=dtype.itemsize,
             topk=architecture.sparsifier == "topk",
             forms_gram=forms_gram,
             block_rows=solver.block_rows,
@@ -183,7 +180,7 @@ class FitPlan:
             covariance_size=covariance_sketch_size(fitted) if covariance else 0,
             n_validation_rows=0 if validation is None else len(validation),
         )
-        plan = cls(
+        return cls(
             loss=loss,
             architecture=architecture,
             solver=solver,
@@ -193,16 +190,14 @@ class FitPlan:
             held_out=held_out,
             n_bins=n_bins,
             alternates=held_out.in_folds and parameters.n_bins == "auto" and n_bins is not None,
-            dtype=_network_dtype(parameters, n_rows, start, partial),
+            dtype=dtype,
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
             fixed_init_scale=start is not None or parameters.init_scale != "auto",
-            partial=partial,
             n_jobs=1 if rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS else parameters.n_jobs,
             size=size,
             seed=seed,
-        )
-        return plan.with_init_scale(data)
+        ).with_init_scale(data)
 
     @property
     def n_bytes(self):

@@ -3,6 +3,7 @@
 import copy
 
 from sklearn_subquad._fit.calibration import HeldOutPath, fitted_inverse_temperature
+from sklearn_subquad._fit.data import spaced_rows
 
 # Held-out rows whose outputs are kept for calibration, at most about.
 _KEPT_ROWS = 1024
@@ -79,7 +80,7 @@ class FitInProgress:
         self._snapshots, self._network, self._inputs, self._targets = snapshots, network, inputs, targets
         self._source, self._indices, self._n_rows, self._path = source, indices, n_rows, path
         n_held_out = len(source.numbers[indices])
-        self.kept_rows = slice(None, None, -(-n_held_out // _KEPT_ROWS)) if keeps else None
+        self.kept_rows = spaced_rows(n_held_out, _KEPT_ROWS) if keeps else None
 
     def held_out_path(self, history):
         """`HeldOutPath` of all iterations, or None."""

@@ -153,7 +153,7 @@ class Trainer:
 
 
 def _initial_network(batch, plan, start):
-    if start is not None and not plan.partial:
+    if start is not None and not plan.solver.partial:
         return start.network(plan.architecture)
     rows = calibration_rows(batch, plan.seed)
     # What varies in other rows alone varies.

@@ -25,7 +25,8 @@ class SolverOptions:
     block_rows : int or None
         Rows that are linearised at a time where a step has more; None: all, as a Gram matrix needs it.
     partial : bool
-        True for one pass over a part of the data that others follow.
+        True for one pass over a part of the data that others follow. It may lack classes that they have: the constant
+        model then takes all for equally likely.
     warm_start : bool
         True where the network was fitted before. It then takes the place of the constant model, as what is returned if
         no step is better.
