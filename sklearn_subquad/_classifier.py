@@ -142,11 +142,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         either side. Without it, features should be centred and of unit scale already.
     precision : {"auto", "single", "double"}, default="auto"
         Of the weights and of what is computed with them, whatever the dtype of X, which is scaled in double precision
-        before. "auto" is "double" below 100 rows, where that takes up to 1.3 times as long at the default widths, and
-        "single" from there on and in `partial_fit`. "double" takes twice the memory and up to twice the time. It is
-        for targets without noise that are to be met to a hundred-thousandth of their range and less, and for
-        predictions whose small differences count, as in derivatives by finite differences. A fit that goes on from
-        another keeps its precision.
+        before. "auto" is "double" below 100 rows, where that takes little longer, and "single" from there on and in
+        `partial_fit`. "double" takes twice the memory and up to twice the time. It is for targets without noise that
+        are to be met to a hundred-thousandth of their range and less, and for predictions whose small differences
+        count, as in derivatives by finite differences. A fit that goes on from another keeps its precision.
     n_jobs : int or None, default=None
         Threads, as in joblib; fits whose steps are too short to share (fewer than 100,000 rows times neurons) use one.
         None follows ``joblib.parallel_config``, is one in the threads of a joblib pool, and else the present thread
