@@ -88,6 +88,7 @@ GROUPS = {
         "one network": parameters(n_folds=1),
         "one network, two layers of 1,024": parameters(n_folds=1, hidden_layer_sizes=(1024, 1024)),
         "three": parameters(n_folds=3),
+        "four": parameters(n_folds=4),
         "five": parameters(n_folds=5),
         "sixteen": parameters(n_folds=16),
     },
