@@ -203,7 +203,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         def finish(plan_of_it, model, held_out):
             """What is kept of a network."""
             histories.append(model.history)
-            laplace = self._laplace(model, plan_of_it.seed) if covariance else None
+            laplace = self._laplace(model, plan_of_it.seed) if plan_of_it.covariance else None
             temperature = None
             if plan.held_out.in_folds:
                 out_of_fold.add(held_out, outputs_of(data.X[held_out], model), kind=plan_of_it.n_bins is None)
@@ -211,10 +211,10 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
                 temperature = fitted_inverse_temperature(model.held_out_rows, independent_labels)
             densities = self._measure_densities(model, data.X)
             attributes = self._fitted_attributes(model, plan, score is not None, densities, laplace, temperature)
-            return attributes, plan_of_it.n_bins is None
+            return attributes, plan_of_it.n_bins is None, model.history.left_out_error
 
         with worker_threads(plan.n_jobs):
-            networks, kinds = zip(*fit_committee(trainer, plan, validation, finish), strict=True)
+            networks, kinds, errors = zip(*fit_committee(trainer, plan, validation, finish), strict=True)
         _warn(histories, plan)
         # Whatever fails before the last lines leaves the estimator as it is.
         fitted = copy.copy(self)
@@ -227,7 +227,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if len(networks) > 1:
             fitted._weigh(known, kinds, data, start)
             if covariance:
-                fitted._set_deviation_scale(data, plan.n_jobs)
+                fitted._set_deviations(kinds, errors, data, plan.n_jobs)
         self.__dict__ = fitted.__dict__
         if progress is not None:
             progress.end()

@@ -145,8 +145,21 @@ class Predictor(MLPParameters):
         self._state_ = {"networks": list(networks), "weights": np.full(len(networks), 1 / len(networks))}
         self._set_those_of_the_longest()
 
-    def _set_deviation_scale(self, data, n_jobs):
-        """Let deviations of several networks be those of their mean, by what they say of fitted rows."""
+    def _set_deviations(self, kinds, errors, data, n_jobs):
+        """Let deviations of several networks be those of their mean.
+
+        The noise of a network that has a covariance explains the errors of all networks of its kind on rows that they
+        did not see; how much the mean errs less than the mixture is by what they say of fitted rows.
+        """
+        squares = [
+            None if error is None else error * np.mean(network["_state_"]["target_scale"] ** 2)
+            for error, network in zip(errors, self._networks(), strict=True)
+        ]
+        for kind, square, network in zip(kinds, squares, self._networks(), strict=True):
+            laplace = network["_state_"]["laplace"]
+            if laplace is not None and square:
+                of_kind = np.mean([each for each, other in zip(squares, kinds, strict=True) if other == kind])
+                laplace["noise"] = laplace["noise"] * (of_kind / square)
         data = data[spaced_rows(len(data), _MIXTURE_ROWS)]
         with worker_threads(n_jobs):
             of_networks = [_outputs_of_one(data.X, *model, True) for model in self._models()]
@@ -308,8 +321,9 @@ def _sums(of_networks):
 
 
 def _outputs_of_one(X, network, inputs, targets, laplace, return_std):
-    """Outputs of one network (n x k) in the targets' units, and their deviations if asked for."""
+    """Outputs of one network (n x k) in the targets' units, and their deviations if asked for and known, or None."""
     out = np.empty((X.shape[0], network.output_weights[0].shape[1]), dtype=targets.resolving(X.dtype))
+    return_std = return_std and laplace is not None
     std = np.empty_like(out) if return_std else None
     # What has no say in predictions has none in their deviations, whatever its unit makes of a change.
     unseen = np.flatnonzero(inputs.constant & network.unseen()[:-1]) if return_std else []

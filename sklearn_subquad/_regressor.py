@@ -148,7 +148,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     estimators_ : list of SubquadMLPRegressor
         Fitted estimators of one network each, made at every access. Of several networks, attributes below that describe
         a fit are those of the one that took most steps, seconds are summed over all, and `coefs_`, `intercepts_`,
-        `shifts_` and `gains_` are there for each of these only.
+        `shifts_` and `gains_` are there for each of these only. The first two alone know deviations of predictions,
+        which stand for those of all.
     coefs_ : list of ndarray
         Weights, as dense arrays built at every access. With skip connections item l has shape
         ``(m_l + d, m_{l+1})``, m_0 being 0: first the rows that meet the hidden layer before, then those that meet the
@@ -508,7 +509,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         noise is what explains the early-stopping error of the returned network, on rows that were left out or held
         out; with ``early_stopping=False`` there is none, and it is what explains the leave-one-out residuals of the
         linear model, however much worse than that a network is that has fitted the noise as well. For several targets
-        the covariance is that of all, and every one has its own noise.
+        the covariance is that of all, and every one has its own noise. Of several networks, the first of either kind have
+        a covariance, and their noise is what explains the errors of all networks of that kind.
 
         References
         ----------
@@ -523,9 +525,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
                 "return_std=True needs a model of loss='squared_error', whose noise is Gaussian; this one was fitted "
                 "with loss='poisson'."
             )
-        if any(laplace is None for *_, laplace in self._models()):
+        if all(laplace is None for *_, laplace in self._models()):
             raise ValueError(
-                "return_std=True needs what `fit` finds at its end, and partial_fit does not keep; call fit."
+                "return_std=True needs what `fit` finds at its end: partial_fit does not keep it, and of several "
+                "networks (estimators_) the first two have it; call fit, or ask the estimator of them all."
             )
         outputs, deviations = self._outputs(X, return_std=True)
         return self._predictions(outputs), deviations[:, 0] if self._single_output else deviations

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.folds import fit_network
 from sklearn_subquad._fit.held_out import folds
+from sklearn_subquad._fit.laplace import N_COVARIANCES
 from sklearn_subquad._linalg.threads import for_each_alone
 from sklearn_subquad._solver.stopping import StopReason
 from sklearn_subquad._utils.random_streams import Stream, generator
@@ -141,7 +142,15 @@ def _mean_of_most(squares):
 
 
 def plans_of_networks(plan, data):
-    """A plan for each of several networks, with a seed of its own; every second one without ramps, if so planned."""
+    """A plan for each of several networks, with a seed of its own; every second one without ramps, if so planned.
+
+    The first two stand for all where deviations of predictions are asked for.
+    """
     seeds = generator(plan.seed, Stream.NETWORKS).integers(np.iinfo(np.int32).max, size=plan.n_networks)
     plain = dataclasses.replace(plan, n_bins=None).with_init_scale(data) if plan.alternates else plan
-    return [dataclasses.replace(plain if number % 2 else plan, seed=int(seed)) for number, seed in enumerate(seeds)]
+    return [
+        dataclasses.replace(
+            plain if number % 2 else plan, seed=int(seed), covariance=plan.covariance and number < N_COVARIANCES
+        )
+        for number, seed in enumerate(seeds)
+    ]

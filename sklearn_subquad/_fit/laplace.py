@@ -16,6 +16,9 @@ from sklearn_subquad._utils.random_streams import Stream, generator
 # Columns of the sketch at most. Twice as many change the test log-likelihood by 0.01 on most sets and take four times
 # the memory (doc/decisions.md).
 _MAX_SKETCH_SIZE = 512
+# Of several networks, the first of either kind have a covariance, which takes as long as some steps and the memory of a
+# layer. Means over all eight were no better (doc/decisions.md).
+N_COVARIANCES = 2
 # Rows whose Jacobian is sketched at a time.
 COVARIANCE_BLOCK_ROWS = 1024
 # Shifts that are tried, relative to the mean squared norm of a row's features.

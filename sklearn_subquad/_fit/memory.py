@@ -67,8 +67,13 @@ class FitSize:
 
     @property
     def network_bytes(self):
-        """Bytes of a fitted network, and of its covariance of predictions."""
-        return self.itemsize * (sum(self._n_weights) + self.covariance_size**2)
+        """Bytes of a fitted network."""
+        return self.itemsize * sum(self._n_weights)
+
+    @property
+    def covariance_bytes(self):
+        """Bytes of its covariance of predictions."""
+        return self.itemsize * self.covariance_size**2
 
     @property
     def weight_bytes(self):

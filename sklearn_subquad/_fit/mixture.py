@@ -12,7 +12,9 @@ def mixture_deviation(means, deviations, weights):
 
     Parameters
     ----------
-    means, deviations : array-like of shape (n_networks, n, k)
+    means : sequence of length n_networks of ndarray of shape (n, k)
+    deviations : sequence of length n_networks of ndarray of shape (n, k) or None
+        Of those networks that know any, which stand for the others.
     weights : ndarray of shape (n_networks,), of sum one
 
     Returns
@@ -48,10 +50,13 @@ def deviation_scale(means, deviations, weights, sample_weight):
 
 def _variances(means, deviations, weights):
     """Mean of the variances and spread of the means, both in squares of a unit (n x k) that makes the larger one 1."""
-    means, deviations = np.asarray(means, dtype=np.float64), np.asarray(deviations, dtype=np.float64)
+    known = [number for number, each in enumerate(deviations) if each is not None]
+    means = np.asarray(means, dtype=np.float64)
+    deviations = np.asarray([deviations[number] for number in known], dtype=np.float64)
     distances = np.abs(means - np.average(means, axis=0, weights=weights))
     # Squares of very large or small numbers leave the range of the type.
-    unit = np.maximum(distances, deviations).max(axis=0)
+    unit = np.maximum(distances.max(axis=0), deviations.max(axis=0))
     unit[unit == 0] = 1
-    own, spread = (np.average((each / unit) ** 2, axis=0, weights=weights) for each in (deviations, distances))
+    own = np.average((deviations / unit) ** 2, axis=0, weights=weights[known])
+    spread = np.average((distances / unit) ** 2, axis=0, weights=weights)
     return own, spread, unit

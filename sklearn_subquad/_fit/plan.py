@@ -15,7 +15,7 @@ from sklearn_subquad._curvature.preconditioners import (
 )
 from sklearn_subquad._fit.data import drawn_rows
 from sklearn_subquad._fit.held_out import HeldOut
-from sklearn_subquad._fit.laplace import covariance_sketch_size
+from sklearn_subquad._fit.laplace import N_COVARIANCES, covariance_sketch_size
 from sklearn_subquad._fit.layers import densities_of, widths_of
 from sklearn_subquad._fit.memory import FitSize
 from sklearn_subquad._fit.scaling import InputScaling, effective_dimension
@@ -82,6 +82,8 @@ class FitPlan:
     dtype : numpy.dtype
         Of weights, activations and all that the solver computes with them.
     standardize, unit_variance_targets : bool
+    covariance : bool
+        True where what deviations of predictions are computed from is found at the end.
     fixed_init_scale : bool
         False where the scale follows the features.
     n_jobs : int or None
@@ -103,6 +105,7 @@ class FitPlan:
     dtype: np.dtype
     standardize: bool
     unit_variance_targets: bool
+    covariance: bool
     fixed_init_scale: bool
     n_jobs: int | None
     size: FitSize
@@ -193,6 +196,7 @@ class FitPlan:
             dtype=dtype,
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
+            covariance=covariance,
             fixed_init_scale=start is not None or parameters.init_scale != "auto",
             n_jobs=1 if rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS else parameters.n_jobs,
             size=size,
@@ -204,7 +208,9 @@ class FitPlan:
         """Bytes of all fits that run at once, side by side, and of the networks that are kept."""
         n_fits = self.held_out.n_parts if self.held_out.refits else self.n_networks
         n_at_once = min(n_fits, resolve_n_jobs(self.n_jobs))
-        kept = (self.n_networks - n_at_once) * self.size.network_bytes if self.n_networks > 1 else 0
+        kept = 0
+        if self.n_networks > 1:
+            kept = (self.n_networks - n_at_once) * self.size.network_bytes + N_COVARIANCES * self.size.covariance_bytes
         return n_at_once * (self.size.weight_bytes + self.size.row_bytes) + kept
 
     def with_init_scale(self, data):

@@ -1,6 +1,7 @@
 """Several networks, each fitted without one fold of the rows."""
 
 import pickle
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sklearn_subquad._fit.committee import weights_of_networks
 from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.held_out import folds
 from sklearn_subquad._fit.train import Trainer
+from sklearn_subquad._predictor import Predictor
 
 SMALL = {"hidden_layer_sizes": (32, 32), "max_iter": 3, "early_stopping": "validation", "random_state": 0}
 LOSSES = pytest.mark.parametrize(
@@ -103,12 +105,33 @@ def test_deviations_are_those_of_the_mixture_but_for_a_scale():
     for targets in (y, Y):
         model = SubquadMLPRegressor(n_folds=3, **SMALL).fit(X, targets)
         mean, std = model.predict(X, return_std=True)
-        means, stds = zip(*(member.predict(X, return_std=True) for member in model.estimators_), strict=True)
-        second_moment = np.average(np.square(stds) + np.square(means), axis=0, weights=model._state_["weights"])
-        scale = model._state_["deviation_scale"]
-        np.testing.assert_allclose(std, scale * np.sqrt(second_moment - mean**2), rtol=1e-6)
+        weights, scale = model._state_["weights"], model._state_["deviation_scale"]
+        # The first two have deviations of their own, which stand for all.
+        stds = [member.predict(X, return_std=True)[1] for member in model.estimators_[:2]]
+        with pytest.raises(ValueError, match=r"the first two have it; call fit, or ask the estimator of them all"):
+            model.estimators_[2].predict(X, return_std=True)
+        means = [member.predict(X) for member in model.estimators_]
+        variance = np.average(np.square(stds), axis=0, weights=weights[:2])
+        variance += np.average(np.square(means), axis=0, weights=weights) - mean**2
+        np.testing.assert_allclose(std, scale * np.sqrt(variance), rtol=1e-6)
         assert scale.shape == (targets.ndim,)
         assert (scale < 1).all()
+
+
+def test_noise_is_what_explains_the_errors_of_all_networks_of_the_kind():
+    """As one network finds it from its own error, and those of all folds then say how large the error is."""
+    X, y = regression_data()
+    model = SubquadMLPRegressor(n_folds=4, n_bins=None, **SMALL).fit(X, y)
+    errors = [1 - np.max(member.validation_scores_) for member in model.estimators_]
+    errors = np.array(errors) * [member._state_["target_scale"][0] ** 2 for member in model.estimators_]
+    noises = []
+    with mock.patch.object(Predictor, "_set_deviations"):
+        alone = SubquadMLPRegressor(n_folds=4, n_bins=None, **SMALL).fit(X, y)
+    for number in range(2):
+        noises.append(model.estimators_[number]._state_["laplace"]["noise"])
+        own = alone.estimators_[number]._state_["laplace"]["noise"]
+        np.testing.assert_allclose(noises[-1], own * errors.mean() / errors[number], rtol=1e-6)
+        assert noises[-1] != pytest.approx(own, rel=1e-3)
 
 
 @BOTH
