@@ -81,7 +81,7 @@ class MLPParameters(StampedEstimator):
         scoring: str | Callable[..., float] | None = "loss",
         n_folds: Literal["auto"] | int = "auto",
         validation_fraction: float = 0.1,
-        n_iter_no_change: int = 3,
+        n_iter_no_change: int = 2,
         n_bins: Literal["auto"] | int | None = "auto",
         standardize: bool = True,
         precision: Literal["auto", "single", "double"] = "auto",

@@ -101,13 +101,13 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
     n_folds : "auto" or int, default="auto"
         Networks that are fitted for ``early_stopping="validation"``, each without one fold of the rows, which says when
-        it stops. Predictions are the mean of their outputs. "auto" takes eight up to 1,000 rows, five up to 5,000, and
-        three of more. 1 is a single network: the number of steps is found on a held-out part (on up to five of them,
+        it stops. Predictions are the mean of their outputs. "auto" takes eight up to 1,000 rows and
+        four of more. 1 is a single network: the number of steps is found on a held-out part (on up to five of them,
         where they are smaller than 100 rows), then all rows are fitted with that number; in batches that leave 1,000
         rows or more out, these stay out. A fit that goes on from another has as many networks as that.
     validation_fraction : float, default=0.1
         Fraction of rows that a single network holds out.
-    n_iter_no_change : int, default=3
+    n_iter_no_change : int, default=2
         Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
     n_bins : "auto", int or None, default="auto"
         Piecewise-linear encoding: beside every feature, ramps that rise from 0 to 1 between two neighbouring ones of
@@ -276,7 +276,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         scoring: str | Callable[..., float] | None = "loss",
         n_folds: Literal["auto"] | int = "auto",
         validation_fraction: float = 0.1,
-        n_iter_no_change: int = 3,
+        n_iter_no_change: int = 2,
         n_bins: Literal["auto"] | int | None = "auto",
         standardize: bool = True,
         precision: Literal["auto", "single", "double"] = "auto",

@@ -84,11 +84,13 @@ changed alone, with `random_state=0`.
 CONSTANT_INPUT = ("_fit.scaling.BIAS_FEATURE", "_predictor.BIAS_FEATURE")
 DAMPING = "_solver.damping_schedule."
 GROUPS = {
-    "Networks (the default: eight of two layers of 512, each without one fold of the rows)": {
+    "Networks (the default: eight of two layers of 512, four from 1,000 rows on, each without one fold)": {
         "one network": parameters(n_folds=1),
         "one network, two layers of 1,024": parameters(n_folds=1, hidden_layer_sizes=(1024, 1024)),
         "three": parameters(n_folds=3),
-        "four": parameters(n_folds=4),
+        "five from 1,000 rows on, three from 5,000": constants(
+            {"_fit.plan._FOLDS": ((1000, 8), (5000, 5), (np.inf, 3))}, tuple(LARGER_TASKS)
+        ),
         "five": parameters(n_folds=5),
         "sixteen": parameters(n_folds=16),
     },
@@ -129,7 +131,7 @@ GROUPS = {
     "The number of steps (the default: each network is stopped by its fold)": {
         "leave-one-out, one network": parameters(early_stopping="loo"),
         "none held out, one network": parameters(early_stopping=False),
-        "two steps without progress": parameters(n_iter_no_change=2),
+        "three steps without progress": parameters(n_iter_no_change=3),
     },
     "Batches (the default: targets at once up to 1,000 rows, then 256 at a time; classes an eighth, 128 at least)": {
         "targets, 128 at a time": parameters(REGRESSION_ONLY, batch_size=128),

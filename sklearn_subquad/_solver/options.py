@@ -34,7 +34,7 @@ class SolverOptions:
 
     max_iter: int = 20
     tol: float = 1e-3
-    n_iter_no_change: int = 3
+    n_iter_no_change: int = 2
     verbose: int = 0
     damping: float | None = None
     preconditioner: str = "gram"

@@ -237,7 +237,7 @@ class ScriptedCriterion:
 def test_the_best_iterate_is_returned_even_after_flushes(errors, n_iter, best_iter, reason, flush):
     network, batch, loss = fitting_problem(n=40)
     criterion = ScriptedCriterion(*errors, flush=flush)
-    result = make_solver((network, batch, loss), criterion, damping=1.0, max_iter=6).solve()
+    result = make_solver((network, batch, loss), criterion, damping=1.0, max_iter=6, n_iter_no_change=3).solve()
     assert (result.n_iter, result.best_iter, result.stop_reason) == (n_iter, best_iter, reason)
     np.testing.assert_array_equal(result.error_curve, errors[: n_iter + 1])
     if best_iter:
