@@ -63,7 +63,11 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             architecture, state = attributes["_architecture_"], attributes["_state_"]
             _, inputs, targets = self._model(architecture, state)
             fixed = {name: value for name, value in architecture.items() if name != "init_scale"}
-            starts.append(WarmStart(fixed, attributes["init_"], attributes["init_scale_"], inputs, targets, state))
+            starts.append(
+                WarmStart(
+                    fixed, attributes["init_"], attributes["init_scale_"], inputs, targets.for_more_rows(), state
+                )
+            )
         weights = self._state_.get("weights", np.ones(1))
         return dataclasses.replace(starts[0], others=tuple(starts[1:]), weights=weights)
 

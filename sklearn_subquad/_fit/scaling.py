@@ -256,6 +256,7 @@ class TargetScaling:
     Attributes
     ----------
     mean, scale : ndarray of shape (n_outputs,), float64
+        A scale of zero is that of a constant target, whose estimates are its mean whatever a network makes of it.
     """
 
     mean: np.ndarray
@@ -263,13 +264,21 @@ class TargetScaling:
 
     @classmethod
     def fit(cls, Y, sample_weight, unit_variance):
-        mean, deviation, _, _ = _moments(Y, sample_weight)
-        return cls(mean, deviation if unit_variance else np.ones_like(mean))
+        mean, deviation, _, constant_range = _moments(Y, sample_weight)
+        return cls(mean, np.where(np.isnan(constant_range), deviation, 0.0) if unit_variance else np.ones_like(mean))
+
+    def for_more_rows(self):
+        """The same where other rows follow, in which targets may vary that were constant so far."""
+        return TargetScaling(self.mean, self._divisor)
+
+    @property
+    def _divisor(self):
+        return np.where(self.scale > 0, self.scale, 1.0)
 
     def transform(self, Y, dtype=np.float64):
         """Scaled targets of that dtype, computed in double precision."""
         out = np.empty(Y.shape, dtype=dtype)
-        _standardise(Y, self.mean, self.scale, out)
+        _standardise(Y, self.mean, self._divisor, out)
         return out
 
     def inverse_transform(self, Z):
@@ -279,5 +288,5 @@ class TargetScaling:
 
     def resolving(self, dtype):
         """That dtype, or double precision where its numbers near the targets are too far apart to tell them."""
-        coarse = np.finfo(dtype).eps * np.abs(self.mean) > _MAX_COARSENESS * self.scale
+        coarse = np.finfo(dtype).eps * np.abs(self.mean) > _MAX_COARSENESS * self._divisor
         return np.dtype(np.float64 if coarse.any() else dtype)

@@ -142,7 +142,8 @@ class Trainer:
             return self.start.inputs, self.start.targets
         inputs = InputScaling.fit(rows.X, rows.sample_weight, plan.standardize, plan.n_bins)
         if self._loss is None:
-            return inputs, TargetScaling.fit(rows.Y, rows.sample_weight, plan.unit_variance_targets)
+            targets = TargetScaling.fit(rows.Y, rows.sample_weight, plan.unit_variance_targets)
+            return inputs, targets.for_more_rows() if plan.solver.partial else targets
         # The loss adds its baseline, and so do predictions.
         return inputs, TargetScaling(self._loss.baseline, np.ones_like(self._loss.baseline))
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.metrics import r2_score
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling, effective_dimension
@@ -92,7 +93,7 @@ def test_network_inputs_have_unit_mean_square_norm_before_the_bias():
 def test_constant_columns_become_zero(fit, value, n_rows):
     X = np.column_stack([np.full(n_rows, value), np.arange(float(n_rows))])
     scaling = fit(X)
-    assert scaling.scale[0] == 1.0
+    assert scaling.scale[0] == (0.0 if fit is fit_targets else 1.0)
     x = scaling.transform(X)
     assert np.isfinite(x).all()
     assert (x[:, 0] == 0).all()
@@ -102,7 +103,7 @@ def test_constant_columns_become_zero(fit, value, n_rows):
 def test_constant_column_is_recognised_in_many_rows(fit):
     # The mean of 0.1 over many rows is not 0.1 to the last bit.
     X = np.column_stack([np.full(10_000, 0.1), np.arange(10_000.0)])
-    assert fit(X).scale[0] == 1.0
+    assert fit(X).scale[0] == (0.0 if fit is fit_targets else 1.0)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -235,6 +236,33 @@ def test_targets_keep_what_double_precision_has_of_them(mean, unit, n):
     assert abs(Z.mean()) < 0.5
     assert 0.5 < Z.std() < 2
     assert np.abs(scaling.inverse_transform(Z) - Y).max() <= np.spacing(np.abs(Y).max())
+
+
+@pytest.mark.parametrize("n_folds", [1, 3])
+@pytest.mark.parametrize("value", [0.0, 7.0, 1e-9, -1e12])
+def test_a_constant_target_beside_others_is_predicted_as_it_is(value, n_folds):
+    X = np.random.default_rng(0).standard_normal((150, 3))
+    y = X[:, 0] + X[:, 1] ** 2
+    options = {"hidden_layer_sizes": (32, 32), "max_iter": 3, "n_folds": n_folds, "random_state": 0}
+    model = SubquadMLPRegressor(**options).fit(X, np.column_stack([y, np.full(150, value)]))
+    predicted, std = model.predict(X, return_std=True)
+    np.testing.assert_array_equal(predicted[:, 1], value)
+    np.testing.assert_array_equal(std[:, 1], 0)
+    # The other one is not better or worse for it.
+    assert r2_score(y, predicted[:, 0]) > 0.8
+    if n_folds > 1:
+        assert model.oof_score_ > 0.8
+
+
+@pytest.mark.parametrize("goes_on", ["partial_fit", "warm_start"])
+def test_a_target_that_was_constant_so_far_is_learned_once_it_varies(goes_on):
+    X = np.random.default_rng(0).standard_normal((300, 3))
+    y = X[:, 0] + X[:, 1]
+    model = SubquadMLPRegressor(hidden_layer_sizes=(32, 32), n_folds=1, early_stopping=False, random_state=0, warm_start=True)
+    fit = model.partial_fit if goes_on == "partial_fit" else model.fit
+    fit(X[:50], np.column_stack([y[:50], np.ones(50)]))
+    fit(X, np.column_stack([y, 1 + y]))
+    assert r2_score(1 + y, model.predict(X)[:, 1]) > 0.9
 
 
 # Mean and scale of targets, and the precision of outputs of which X is in single precision.
