@@ -48,7 +48,7 @@ search = GridSearchCV(
         "encode__categories": list(encoders.values()),
         "mlp__density": densities,
         "mlp__init_scale": scales,
-        # One fit instead of one for every held-out part, where many are compared.
+        # One fit instead of one for every fold, where many are compared.
         "mlp__early_stopping": ["loo"],
     },
     cv=KFold(3, shuffle=True, random_state=0),

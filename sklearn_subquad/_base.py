@@ -64,9 +64,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             _, inputs, targets = self._model(architecture, state)
             fixed = {name: value for name, value in architecture.items() if name != "init_scale"}
             starts.append(
-                WarmStart(
-                    fixed, attributes["init_"], attributes["init_scale_"], inputs, targets.for_more_rows(), state
-                )
+                WarmStart(fixed, attributes["init_"], attributes["init_scale_"], inputs, targets.for_more_rows(), state)
             )
         weights = self._state_.get("weights", np.ones(1))
         return dataclasses.replace(starts[0], others=tuple(starts[1:]), weights=weights)
@@ -202,17 +200,17 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         progress = None if context is None else CallbackProgress(self, context, given)
         snapshots = Snapshots(self, loss_name, calibration, independent_labels)
         trainer = Trainer(data, _loss(plan, data, start), snapshots, start, score, progress)
-        histories, out_of_fold = [], OutOfFold.of_none(data if plan.held_out.in_folds else data[:0])
+        histories, out_of_fold = [], OutOfFold.of_none(data if plan.in_folds else data[:0])
 
         def finish(plan_of_it, model, held_out):
             """What is kept of a network."""
             histories.append(model.history)
             laplace = self._laplace(model, plan_of_it.seed) if plan_of_it.covariance else None
             temperature = None
-            if plan.held_out.in_folds:
+            if plan.in_folds:
                 out_of_fold.add(held_out, outputs_of(data.X[held_out], model), kind=plan_of_it.n_bins is None)
             elif model.held_out is not None:
-                temperature = fitted_inverse_temperature(model.held_out_rows, independent_labels)
+                temperature = fitted_inverse_temperature(model.held_out, independent_labels)
             densities = self._measure_densities(model, data.X)
             attributes = self._fitted_attributes(model, plan, score is not None, densities, laplace, temperature)
             return attributes, plan_of_it.n_bins is None, model.history.left_out_error
@@ -226,7 +224,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         for attributes in fitted._networks():
             attributes["_state_"]["weight_unit"] = weight_unit
         known = out_of_fold.known
-        if plan.held_out.in_folds or len(networks) > 1:
+        if plan.in_folds or len(networks) > 1:
             fitted._set_temperature(known, len(data), independent_labels, calibration)
         if len(networks) > 1:
             fitted._weigh(known, kinds, data, start)
@@ -319,7 +317,7 @@ def _require_counts(plan, data, validation):
 
 
 def _loss(plan, data, start):
-    """The loss with a baseline of all rows, because a held-out part may lack a class; None if it is squared."""
+    """The loss with a baseline of all rows, because those that are fitted may lack a class; None if it is squared."""
     if plan.loss == "squared_error":
         return None
     if start is not None:
@@ -334,7 +332,7 @@ def _warn(histories, plan):
     # Of several networks, some may be constant.
     history = max(histories, key=lambda history: history.best_iter)
     # Where the fit ends before the first step because targets are fitted, they are constant themselves.
-    fitted_at_once = history.stop_reason is StopReason.INTERPOLATED and not history.took_steps
+    fitted_at_once = history.stop_reason is StopReason.INTERPOLATED and history.n_iter == 0
     message = None
     if history.best_iter == 0 and not fitted_at_once and not plan.solver.warm_start:
         message = _why_constant(history)
@@ -348,7 +346,7 @@ def _warn(histories, plan):
 def _why_constant(result):
     """A message for users whose model says the same of all rows."""
     constant = "the model predicts the mean of y (a classifier: the class frequencies)."
-    if result.took_steps:
+    if result.n_iter > 0:
         return (
             f"No step lowers the early-stopping error below that of a constant: {constant} Either these rows do not "
             "show that X says anything about y, and more rows may; or the steps do not suit them: try another damping, "

@@ -107,9 +107,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     tol : float, default=1e-3
         Relative improvement below which a step counts as no change.
     early_stopping : {"auto", "loo", "validation"} or False, default="auto"
-        Choice of the number of steps. "validation" holds a fold of the rows out of every network (`n_folds`), whose
-        error says which of its iterates is kept. "loo" follows an approximate leave-one-out error of the squared error
-        and returns the best iterate. False takes steps until the training loss does not fall any more.
+        Choice of the number of steps. "validation" holds rows out of every network (`n_folds`), whose error says which
+        of its iterates is kept. "loo" follows an approximate leave-one-out error of the squared error and returns the
+        best iterate. False takes steps until the training loss does not fall any more.
         "auto" is "validation" for 100 rows or more, in batches and for other losses than the squared error, else "loo".
     scoring : "loss", str, callable or None, default="loss"
         Criterion that says when to stop, on held-out rows or on the validation set: their loss, or a score (higher is
@@ -119,12 +119,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     n_folds : "auto" or int, default="auto"
         Networks that are fitted for ``early_stopping="validation"``, each without one fold of the rows, which says when
         it stops. Predictions have the mean of their probabilities, calibrated by what each says of its own fold. "auto"
-        takes eight up to 1,000 rows and four of more. 1 is a single network: the number of steps is
-        found on a held-out part (where they are smaller than 100 rows on two of them, for the log loss on up to five),
-        then all rows are fitted with that number; in batches that leave 1,000 rows or more out, these stay out. A fit
-        that goes on from another has as many networks as that.
+        takes eight up to 1,000 rows and four of more. 1 is a single network, which is fitted without
+        `validation_fraction` of the rows. A fit that goes on from another has as many networks as that.
     validation_fraction : float, default=0.1
-        Fraction of rows that a single network holds out.
+        Fraction of rows that a single network holds out, whose error says which of its iterates is kept.
     n_iter_no_change : int, default=2
         Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
     n_bins : "auto", int or None, default="auto"
@@ -153,7 +151,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         2,000 rows the result is the same to the bit for every number; beyond, factorisations by threaded BLAS are the
         same to rounding.
     random_state : int, RandomState instance or None, default=None
-        Determines the initial weights, the held-out part, probes and sketches.
+        Determines the initial weights, held-out rows, probes and sketches.
     warm_start : bool, default=False
         Let `fit` go on from the weights that were fitted before, with the scaling of the features that they have;
         the shape of the network and the classes must be the same. Held-out rows are rows that the earlier fit may have
@@ -188,7 +186,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     damping_ : float
         Damping that the next step would have started from; nan for "auto" if no step was tried.
     n_iter_ : int
-        Steps taken, for ``early_stopping="validation"`` by the final fit; in batches, passes.
+        Steps taken; in batches, passes.
     best_iter_ : int
         Steps behind the returned network; in batches, passes.
     n_cg_iter_ : list of int
@@ -201,7 +199,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         ``early_stopping="loo"``.
     validation_scores_ : list of float
         One minus the error on the held-out rows, in the units of `loss_curve_`, or the score that `scoring` names,
-        after 0 (the class frequencies), 1, ... steps of the search; in batches, of the average after every pass. Only
+        after 0 (the class frequencies), 1, ... steps; in batches, of the average after every pass. Only
         for ``early_stopping="validation"``. The error with ``loss="log_loss"`` counts one more row, whose label is the
         most probable one besides its own: what it costs is the mean over the held-out rows, and of fewer than 100 rows
         it is as large a share as of 100, or of all rows where these are fewer.
@@ -209,12 +207,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Fraction of active neurons of every hidden layer, as the mean over the fitted rows after 0 (the random start),
         1, ... `n_iter_` steps; row `best_iter_` is of the returned network. In batches, of shape
         (`n_iter_`, n_hidden_layers): for every pass the mean over its rows, each batch's counted before its step.
-        For ``early_stopping="validation"`` of the final fit, as `n_iter_` and `loss_curve_`.
     rank_curve_ : list of int
         Rank-one updates that were pending as factors during steps 1, ... `n_iter_`, at most and in the weight matrix
         that held the most, after a 0 for the start. It rises from step to step while factors wait and falls once
         they were folded in; always 0 with one hidden layer. In batches, `n_iter_` floats, means over the passes' steps.
-        Of the same fit as `density_curve_`.
     rank_ : int
         Largest number of rank-one updates that a weight matrix held as factors during the fit.
     phase_times_ : dict of str to float
@@ -225,7 +221,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     oof_score_ : float
         Their accuracy, weighted by `sample_weight` and `class_weight`. That of the mean of networks is a little better.
     stop_reason_ : str
-        Why the fit (or the search for the number of steps) ended.
+        Why the fit ended.
     n_layers_ : int
         Number of layers, with the input and output layers.
     n_outputs_ : int

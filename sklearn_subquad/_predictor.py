@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_subquad._fit.data import CALIBRATION_ROWS, spaced_rows
+from sklearn_subquad._fit.data import CALIBRATION_ROWS
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.mixture import deviation_scale, mixture_deviation
@@ -18,6 +18,7 @@ from sklearn_subquad._memory import densified
 from sklearn_subquad._network.network import Architecture, Network
 from sklearn_subquad._parameters import MLPParameters
 from sklearn_subquad._utils.missing import named_errors
+from sklearn_subquad._utils.spaced_rows import spaced_rows
 
 # What turns outputs of a loss into predictions, in the terms of scikit-learn's MLP.
 OUT_ACTIVATIONS = {

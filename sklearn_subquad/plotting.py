@@ -159,10 +159,9 @@ class FitDisplay:
         -----
         With another ``scoring`` than "loss" the early-stopping error is minus the score.
 
-        With ``early_stopping="validation"`` the early-stopping error is that of the search for the number of steps;
-        loss, density and rank are of the final fit, which takes as many as were best; the seconds are of all fits
-        together. In batches the loss of a pass is that before each batch's step, hence higher than after the pass, and
-        the error is that of the average after it.
+        Of several networks, the seconds are of all together, and everything else is of the one that took most steps. In
+        batches the loss of a pass is that before each batch's step, hence higher than after the pass, and the error is
+        that of the average after it.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         estimator = _subquad_estimator(estimator)

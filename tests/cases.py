@@ -300,7 +300,7 @@ def as_vector(step, network):
 
 
 def first_split(estimator, y, fraction):
-    """Rows to fit and rows that an estimator of ``random_state=0`` holds out first, where no rows are equal."""
+    """Rows that one network of ``random_state=0`` fits and holds out, where no rows are equal."""
     seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)
     labels = encode_labels(y)[2] if is_classifier(estimator) else None
-    return split(len(y), fraction, generator(seed, Stream.HELD_OUT_ROWS, 0), labels)
+    return split(len(y), fraction, generator(seed, Stream.HELD_OUT_ROWS), labels)

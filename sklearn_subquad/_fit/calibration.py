@@ -33,32 +33,6 @@ class HeldOutRows:
     n_rows: int
 
 
-@dataclass(frozen=True)
-class HeldOutPath:
-    """The same along a path: outputs after 0, 1, ... steps or passes, in a list."""
-
-    outputs: list
-    indicators: np.ndarray
-    sample_weight: np.ndarray
-    n_rows: int
-
-    def after(self, n_steps):
-        """`HeldOutRows` after so many steps, or the last ones where the path is shorter."""
-        outputs = self.outputs[min(n_steps, len(self.outputs) - 1)]
-        return HeldOutRows(outputs, self.indicators, self.sample_weight, self.n_rows)
-
-    @classmethod
-    def concatenate(cls, paths):
-        """The rows of several paths, of which the shorter ones stay where they ended."""
-        length = max(len(path.outputs) for path in paths)
-        return cls(
-            [np.concatenate([path.after(i).outputs for path in paths]) for i in range(length)],
-            np.concatenate([path.indicators for path in paths]),
-            np.concatenate([path.sample_weight for path in paths]),
-            paths[0].n_rows,
-        )
-
-
 def scores(outputs, independent):
     """Scores behind probabilities: outputs, where each is for or against one label mapped to -1 and 1."""
     return 2 * outputs - 1 if independent else outputs

@@ -42,8 +42,8 @@ class CallbackProgress:
         given : callable
             Returns the rows that are fitted, `GivenRows`.
         attributes : callable
-            From a `History` and a number of iterations to the fitted attributes of an estimator that stopped there, in
-            memory of their own.
+            From the `Judgement` of the network as it is, or None, to the fitted attributes of an estimator that stopped
+            there, in memory of their own.
         """
         context = self._context.subcontext(name, max_subtasks=max_steps)
         return WatchedFit(context, _HookArguments(self._estimator, given), attributes)
@@ -56,14 +56,12 @@ class WatchedFit(StepListener):
     ----------
     stopped : bool
         True once a callback has asked to stop.
-    n_iter : int
-        Iterations behind the network as it is.
     """
 
     def __init__(self, context, hooks, attributes):
         self._context, self._hooks, self._attributes = context, hooks, attributes
-        self._step = self._history = None
-        self.stopped, self.n_iter = False, 0
+        self._step = self._judgement = None
+        self.stopped = False
 
     def __enter__(self):
         self._context.call_on_fit_task_begin(**self._hooks.without_model())
@@ -74,11 +72,11 @@ class WatchedFit(StepListener):
             self.stopped |= self._context.call_on_fit_task_end(**self._hooks.with_model(self._model))
 
     def _model(self):
-        return self._attributes(self._history, self.n_iter)
+        return self._attributes(self._judgement)
 
     def restored(self, history):
         """The network is the best iterate of a fit that has ended."""
-        self._history, self.n_iter = history, history.best_iter
+        self._judgement = history.best_judgement
 
     def begin_step(self):
         """Tell that an iteration begins."""
@@ -87,7 +85,7 @@ class WatchedFit(StepListener):
 
     def end_step(self, history):
         """Tell that it is over; returns True to stop."""
-        self._history, self.n_iter = history, history.n_iter
+        self._judgement = history.judgement
         self.stopped |= self._step.call_on_fit_task_end(**self._hooks.with_model(self._model))
         return self.stopped
 

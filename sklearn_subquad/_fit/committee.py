@@ -1,4 +1,4 @@
-"""Several networks, each of which is fitted without one fold of the rows, and stopped by it."""
+"""The networks of a fit, each of which is fitted without some of the rows, and stopped by them."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklearn_subquad._fit.data import TrainingSet
-from sklearn_subquad._fit.folds import fit_network
-from sklearn_subquad._fit.held_out import folds
+from sklearn_subquad._fit.held_out import held_out_parts
 from sklearn_subquad._fit.laplace import N_COVARIANCES
 from sklearn_subquad._linalg.threads import for_each_alone
 from sklearn_subquad._solver.stopping import StopReason
@@ -21,7 +20,7 @@ def fit_committee(trainer, plan, validation, finish):
     """Fit the networks of a plan.
 
     Every row is held out from exactly one of several networks, whose outputs for it are honest: what is to be learned
-    from held-out rows is learned from all rows, and no network is fitted only to say how many steps another one takes.
+    from held-out rows is learned from all rows. A single network holds out a part of them.
 
     Parameters
     ----------
@@ -40,26 +39,25 @@ def fit_committee(trainer, plan, validation, finish):
         Of what `finish` has returned, in order. Networks are fitted side by side, unless somebody is told of their
         steps or gives scores. Where a callback asks to stop, those that come after are left out.
     """
-    if plan.n_networks == 1:
-        return [finish(plan, fit_network(trainer, plan, validation), None)]
-    plans, starts = plans_of_networks(plan, trainer.data), [trainer.start] * plan.n_networks
+    data, plans, starts = trainer.data, plans_of_networks(plan, trainer.data), [None] * plan.n_networks
     if trainer.start is not None:
         starts = trainer.start.networks
-    parts = folds(trainer.data, plan.n_networks, plan.seed) if plan.held_out.in_folds else None
+    parts = [None] * plan.n_networks
+    if plan.early_stopping == "validation" and validation is None:
+        parts = held_out_parts(data, plan.n_networks, plan.validation_fraction, plan.seed)
     finished = [None] * plan.n_networks
 
     def fit(number):
-        own, plan_of_it = trainer.from_start(starts[number]), plans[number]
-        if parts is None:
-            held_out, model = None, fit_network(own, plan_of_it, validation)
-        else:
-            fitting, held_out = np.flatnonzero(parts != number), np.flatnonzero(parts == number)
-            if plan.solver.verbose:
-                print(
-                    f"Network {number + 1} of {plan.n_networks}: {len(fitting)} rows to fit, {len(held_out)} held out."
-                )
-            model = own.train(plan_of_it, fitting=fitting, held_out=(trainer.data, held_out))
-        finished[number] = finish(plan_of_it, model, held_out)
+        part, fitting, held_out = parts[number], slice(None), None
+        if part is not None:
+            fitting, held_out = np.delete(np.arange(len(data)), part), (data, part)
+        elif validation is not None:
+            held_out = (validation, slice(None))
+        if plan.solver.verbose and held_out is not None:
+            n_fitted, n_held_out = (len(rows.numbers[of]) for rows, of in ((data, fitting), held_out))
+            print(f"Network {number + 1} of {plan.n_networks}: {n_fitted} rows to fit, {n_held_out} held out.")
+        model = trainer.from_start(starts[number]).train(plans[number], fitting=fitting, held_out=held_out)
+        finished[number] = finish(plans[number], model, part)
         return model.history.stop_reason
 
     if trainer.is_watched or plan.solver.verbose:
@@ -146,6 +144,8 @@ def plans_of_networks(plan, data):
 
     The first two stand for all where deviations of predictions are asked for.
     """
+    if plan.n_networks == 1:
+        return [plan]
     seeds = generator(plan.seed, Stream.NETWORKS).integers(np.iinfo(np.int32).max, size=plan.n_networks)
     plain = dataclasses.replace(plan, n_bins=None).with_init_scale(data) if plan.alternates else plan
     return [

@@ -127,11 +127,6 @@ class TrainingSet:
         return self.given[np.flatnonzero(np.isin(self.groups, self.numbers[rows]))]
 
 
-def spaced_rows(n, n_at_most):
-    """A slice of rows at equal distances, because their order may mean something: all, or at most so many."""
-    return slice(None, None, max(1, -(-n // n_at_most)))
-
-
 def drawn_rows(n, n_wanted, rng):
     """Indices of all rows, or of so many drawn at random where there are more."""
     if n <= n_wanted:

@@ -1,60 +1,22 @@
 """Which rows are held out, to say when to stop."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_subquad._solver.criteria import HELD_OUT_ROWS
 from sklearn_subquad._utils.random_streams import Stream, generator
 
-# Parts are held out until they have `HELD_OUT_ROWS` rows together, or there were so many parts. Of the squared error of
-# indicators, which has no heavy tails, more than two did not help (doc/defaults.md).
-_MAX_PARTS, _MAX_PARTS_OF_INDICATORS = 5, 2
-# A fit in batches to the rest of so many held-out rows is not repeated with all rows: they would add little.
-_ENOUGH_WITHOUT = 1000
 
+def held_out_parts(data, n_networks, fraction, seed):
+    """Rows of a `TrainingSet` that each network does not see, as a list of indices.
 
-@dataclass(frozen=True)
-class HeldOut:
-    """How many rows are held out, by which fits.
-
-    Attributes
-    ----------
-    in_folds : bool
-        True where every one of several networks holds out one fold.
-    n_parts : int
-        Of a single network, parts that are held out one after the other; 1 for a validation set.
-    n_rows : int
-        Rows that a fit holds out, at most; 0 for a validation set.
-    refits : bool
-        True where a last fit takes all rows.
+    Several networks hold out one fold each, a single one that fraction of the rows.
     """
-
-    in_folds: bool
-    n_parts: int
-    n_rows: int
-    refits: bool
-
-    @classmethod
-    def resolve(cls, data, fraction, seed, early_stopping, validation, loss, in_batches, n_networks):
-        """From what else was decided."""
-        if early_stopping != "validation" or validation is not None:
-            return cls(in_folds=False, n_parts=int(validation is not None), n_rows=0, refits=False)
-        if n_networks > 1:
-            return cls(in_folds=True, n_parts=0, n_rows=math.ceil(len(data) / n_networks), refits=False)
-        n_rows = len(held_out_part(data, fraction, seed, 0)[1])
-        bounded = data.Y.dtype == bool and loss == "squared_error"
-        most = _MAX_PARTS_OF_INDICATORS if bounded else _MAX_PARTS
-        n_parts = min(most, math.ceil(HELD_OUT_ROWS / n_rows))
-        refits = not (in_batches and n_parts * n_rows >= _ENOUGH_WITHOUT)
-        return cls(in_folds=False, n_parts=n_parts, n_rows=n_rows, refits=refits)
-
-
-def held_out_part(data, fraction, seed, part):
-    """Rows of a `TrainingSet` to fit and to hold out, in the part of that number."""
+    if n_networks > 1:
+        numbers = folds(data, n_networks, seed)
+        return [np.flatnonzero(numbers == number) for number in range(n_networks)]
     labels = data.Y if data.Y.dtype == bool else None
-    return split(len(data), fraction, generator(seed, Stream.HELD_OUT_ROWS, part), labels)
+    return [split(len(data), fraction, generator(seed, Stream.HELD_OUT_ROWS), labels)[1]]
 
 
 def folds(data, n_folds, seed):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from sklearn_subquad._curvature.preconditioners import (
     default_sketch_size,
 )
 from sklearn_subquad._fit.data import drawn_rows
-from sklearn_subquad._fit.held_out import HeldOut
+from sklearn_subquad._fit.held_out import held_out_parts
 from sklearn_subquad._fit.laplace import N_COVARIANCES, covariance_sketch_size
 from sklearn_subquad._fit.layers import densities_of, widths_of
 from sklearn_subquad._fit.memory import FitSize
@@ -49,8 +48,8 @@ _SMALL_INIT_SCALE = 0.05 * math.sqrt(2048)
 _FEW_DIMENSIONS, _MANY_DIMENSIONS = 10, 20
 # Rows on which effective dimensions are counted, at most and at least where there are more, and their numbers at most.
 _MAX_DIMENSION_ROWS, _MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS = 1024, 64, 1 << 23
-# n_folds="auto": up to so many rows, so many folds. A network lacks one of them, which matters less of many rows. Powers
-# of two leave no processor idle, and give both kinds of networks the same number.
+# n_folds="auto": up to so many rows, so many folds. A network lacks one of them, which matters less of many rows.
+# Powers of two leave no processor idle, and give both kinds of networks the same number.
 _FOLDS = ((1000, 8), (math.inf, 4))
 # n_bins="auto": the cube root of the number of rows, as is best for a histogram (D. Freedman, P. Diaconis, "On the
 # histogram as a density estimator: L2 theory", 1981), up to a number beyond which errors do not fall. So many columns
@@ -74,8 +73,8 @@ class FitPlan:
     validation_fraction : float
     n_networks : int
         Networks whose outputs are averaged.
-    held_out : HeldOut
-        Which rows say when to stop.
+    in_folds : bool
+        True where every one of several networks holds out one fold of the rows.
     n_bins : int or None
         Ramps of a feature at most, beside the feature itself; None without any.
     alternates : bool
@@ -100,7 +99,7 @@ class FitPlan:
     early_stopping: str | bool
     validation_fraction: float
     n_networks: int
-    held_out: HeldOut
+    in_folds: bool
     n_bins: int | None
     alternates: bool
     dtype: np.dtype
@@ -147,12 +146,12 @@ class FitPlan:
         in_batches = partial or n_rows > batch_size
         early_stopping = not partial and _early_stopping(parameters, n_rows, in_batches, validation, score, start)
         n_networks = _n_networks(parameters, data, early_stopping, validation, score, start, partial)
-        held_out = HeldOut.resolve(
-            data, parameters.validation_fraction, seed, early_stopping, validation, loss, in_batches, n_networks
-        )  # fmt: skip
-        fitted = n_rows if held_out.refits else n_rows - held_out.n_rows
-        # What batches really have may be half of the most that they are allowed, for a part more than for all rows.
-        rows_of_a_step = max(math.ceil(n / math.ceil(n / batch_size)) for n in {fitted, n_rows - held_out.n_rows})
+        n_fitted, holds_out = n_rows, early_stopping == "validation" and validation is None
+        in_folds = holds_out and n_networks > 1
+        if holds_out:
+            n_fitted -= max(map(len, held_out_parts(data, n_networks, parameters.validation_fraction, seed)))
+        # What batches really have may be half of the most that they are allowed.
+        rows_of_a_step = math.ceil(n_fitted / math.ceil(n_fitted / batch_size))
         n_curvatures = 1 if loss == "squared_error" else n_outputs
         sizes = (rows_of_a_step, n_outputs, n_curvatures)
         preconditioner = _preconditioner(parameters, architecture, *sizes, early_stopping)
@@ -181,7 +180,7 @@ class FitPlan:
             n_copies=(3 if in_batches else 1) + (score is not None),
             sketch_size=sketch_size if preconditioner == "sketch" else 0,
             n_factors=n_curvatures if n_curvatures <= MAX_FACTORED_OUTPUTS else 0,
-            covariance_size=covariance_sketch_size(fitted) if covariance else 0,
+            covariance_size=covariance_sketch_size(n_fitted) if covariance else 0,
             n_validation_rows=0 if validation is None else len(validation),
         )
         return cls(
@@ -191,9 +190,9 @@ class FitPlan:
             early_stopping=early_stopping,
             validation_fraction=float(parameters.validation_fraction),
             n_networks=n_networks,
-            held_out=held_out,
+            in_folds=in_folds,
             n_bins=n_bins,
-            alternates=held_out.in_folds and parameters.n_bins == "auto" and n_bins is not None,
+            alternates=in_folds and parameters.n_bins == "auto" and n_bins is not None,
             dtype=dtype,
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
@@ -207,8 +206,7 @@ class FitPlan:
     @property
     def n_bytes(self):
         """Bytes of all fits that run at once, side by side, and of the networks that are kept."""
-        n_fits = self.held_out.n_parts if self.held_out.refits else self.n_networks
-        n_at_once = min(n_fits, resolve_n_jobs(self.n_jobs))
+        n_at_once = min(self.n_networks, resolve_n_jobs(self.n_jobs))
         kept = 0
         if self.n_networks > 1:
             kept = (self.n_networks - n_at_once) * self.size.network_bytes + N_COVARIANCES * self.size.covariance_bytes
@@ -228,11 +226,6 @@ class FitPlan:
         small = _SMALL_INIT_SCALE / math.sqrt(self.architecture.widths[-1])
         init_scale = small ** (1 - min(max(share, 0.0), 1.0))
         return dataclasses.replace(self, architecture=dataclasses.replace(self.architecture, init_scale=init_scale))
-
-    def of_all_rows(self, n_steps):
-        """The plan of a last fit, which takes so many steps whatever the training loss does."""
-        solver = dataclasses.replace(self.solver, max_iter=n_steps, tol=0.0, n_iter_no_change=sys.maxsize)
-        return dataclasses.replace(self, solver=solver, early_stopping=False)
 
 
 def resolve_architecture(parameters, start=None):

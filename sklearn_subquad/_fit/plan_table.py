@@ -6,9 +6,11 @@ import numpy as np
 def plan_table(plan):
     """A line for every choice, in the terms of the estimators' parameters."""
     solver, architecture, size = plan.solver, plan.architecture, plan.size
-    held_out = f"{plan.held_out.n_parts} part(s) held out{', then a fit to all rows' if plan.held_out.refits else ''}"
-    if plan.held_out.in_folds:
+    held_out = f"{plan.validation_fraction:.3g} of the rows held out"
+    if plan.in_folds:
         held_out = f"{plan.n_networks} networks, each without one fold"
+    elif size.n_validation_rows:
+        held_out = f"a validation set of {size.n_validation_rows} rows"
     stopping = {"loo": "leave-one-out errors", "validation": held_out, False: "no row held out"}
     lines = {
         "rows": f"{size.n_rows}, in batches of at most {solver.batch_size}" if solver.in_batches else size.n_rows,

@@ -2,11 +2,7 @@
 
 import copy
 
-from sklearn_subquad._fit.calibration import HeldOutPath, fitted_inverse_temperature
-from sklearn_subquad._fit.data import spaced_rows
-
-# Held-out rows whose outputs are kept for calibration, at most about.
-_KEPT_ROWS = 1024
+from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature
 
 
 class Snapshots:
@@ -35,10 +31,10 @@ class Snapshots:
         inputs : InputScaling
         targets : TargetScaling
         held_out : HeldOutRows or None
-            Outputs for held-out rows.
+            Outputs for held-out rows, where probabilities are calibrated on them.
         """
         temperature = None
-        if self.calibrates and held_out is not None:
+        if held_out is not None:
             temperature = fitted_inverse_temperature(held_out, self._independent_labels)
         return self._estimator._model_attributes(
             network.copy(), inputs, targets, self._loss, inverse_temperature=temperature
@@ -65,49 +61,30 @@ class FitInProgress:
         The held-out rows, as indices of a set.
     n_rows : int
         Rows of the whole data set.
-    keeps : bool
-        True where outputs of held-out rows are kept.
-    path : HeldOutPath or None
-        Outputs for rows that were held out from other fits, where this one holds out none.
-
-    Attributes
-    ----------
-    kept_rows : slice or None
-        Of the held-out rows, those whose outputs are kept: all, or some at equal distances.
     """
 
-    def __init__(self, snapshots, network, inputs, targets, source, indices, n_rows, keeps, path):
+    def __init__(self, snapshots, network, inputs, targets, source, indices, n_rows):
         self._snapshots, self._network, self._inputs, self._targets = snapshots, network, inputs, targets
-        self._source, self._indices, self._n_rows, self._path = source, indices, n_rows, path
-        n_held_out = len(source.numbers[indices])
-        self.kept_rows = spaced_rows(n_held_out, _KEPT_ROWS) if keeps else None
+        self._source, self._indices, self._n_rows = source, indices, n_rows
 
-    def held_out_path(self, history):
-        """`HeldOutPath` of all iterations, or None."""
-        return self._path if self.kept_rows is None else self._path_of(history.held_out_outputs)
+    def held_out_rows(self, judgement):
+        """`HeldOutRows` with the outputs of a `Judgement`, or None where nothing is calibrated."""
+        if judgement is None or not self._snapshots.calibrates:
+            return None
+        outputs = self._targets.inverse_transform(judgement.outputs)
+        Y, sample_weight = self._source.Y[self._indices], self._source.sample_weight[self._indices]
+        return HeldOutRows(outputs, Y[judgement.rows], sample_weight[judgement.rows], self._n_rows)
 
-    def attributes(self, history, n_iter):
-        """Fitted attributes after so many iterations, where the network is what they have led to."""
-        held_out = self._path if self._path is None else self._path.after(n_iter)
-        if self.kept_rows is not None:
-            outputs = history.held_out_outputs
-            held_out = self._path_of([outputs[min(n_iter, len(outputs) - 1)]]).after(0)
-        return self._snapshots.attributes(self._network, self._inputs, self._targets, held_out)
+    def attributes(self, judgement):
+        """Fitted attributes of the network as it is, of which that is the `Judgement`."""
+        return self._snapshots.attributes(self._network, self._inputs, self._targets, self.held_out_rows(judgement))
 
     def scoring(self, score, name):
-        """A function from a network and its outputs for the held-out rows, of that name, to their score."""
+        """A function from a network and its `Judgement` by the loss to its score on the held-out rows, of that name."""
         rows = self._source.as_given(self._indices)
 
-        def score_of(network, outputs, **options):
-            held_out = None
-            if self.kept_rows is not None:
-                held_out = self._path_of([outputs[self.kept_rows]]).after(0)
-            estimator = self._snapshots.estimator(network, self._inputs, self._targets, held_out)
+        def score_of(network, judgement, **options):
+            estimator = self._snapshots.estimator(network, self._inputs, self._targets, self.held_out_rows(judgement))
             return score(estimator, rows, name, **options)
 
         return score_of
-
-    def _path_of(self, outputs):
-        Y, sample_weight = self._source.Y[self._indices], self._source.sample_weight[self._indices]
-        outputs = [self._targets.inverse_transform(each) for each in outputs]
-        return HeldOutPath(outputs, Y[self.kept_rows], sample_weight[self.kept_rows], self._n_rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklearn_subquad._curvature.losses import SquaredError
-from sklearn_subquad._fit.calibration import HeldOutPath
+from sklearn_subquad._fit.calibration import HeldOutRows
 from sklearn_subquad._fit.data import calibration_rows
 from sklearn_subquad._fit.scaling import InputScaling, TargetScaling
 from sklearn_subquad._fit.snapshots import FitInProgress
@@ -28,8 +28,8 @@ class FittedModel:
     ----------
     batch : Batch
         The scaled rows that it was fitted to.
-    held_out : HeldOutPath or None
-        Outputs for held-out rows, where they are asked for and there are some.
+    held_out : HeldOutRows or None
+        The network's outputs for held-out rows, where probabilities are calibrated on them.
     """
 
     inputs: InputScaling
@@ -37,12 +37,7 @@ class FittedModel:
     network: Network
     history: History
     batch: Batch
-    held_out: HeldOutPath | None
-
-    @property
-    def held_out_rows(self):
-        """`HeldOutRows` of the returned network, or None."""
-        return None if self.held_out is None else self.held_out.after(self.history.best_iter)
+    held_out: HeldOutRows | None
 
 
 class Trainer:
@@ -75,7 +70,7 @@ class Trainer:
         """True where callbacks or scores, which are the user's code, follow the steps of a fit."""
         return self._progress is not None or self._score is not None
 
-    def train(self, plan, fitting=slice(None), held_out=None, path=None):
+    def train(self, plan, fitting=slice(None), held_out=None):
         """Fit a network.
 
         Parameters
@@ -85,8 +80,6 @@ class Trainer:
             Rows to fit.
         held_out : tuple of TrainingSet and slice or ndarray of int, or None
             Rows that say when to stop, as indices of a set.
-        path : HeldOutPath or None
-            Outputs for rows that were held out from other fits.
 
         Returns
         -------
@@ -100,10 +93,7 @@ class Trainer:
         del rows
         source, indices = (data, fitting) if held_out is None else held_out
         network = _initial_network(batch, plan, self.start)
-        keeps = self._snapshots.calibrates and bool(plan.early_stopping)
-        unfinished = FitInProgress(
-            self._snapshots, network, inputs, targets, source, indices, len(data), keeps, path
-        )  # fmt: skip
+        unfinished = FitInProgress(self._snapshots, network, inputs, targets, source, indices, len(data))
         loss = SquaredError(data.Y.shape[1]) if self._loss is None else self._loss
         criterion = None
         if held_out is not None:
@@ -116,16 +106,14 @@ class Trainer:
         seconds = time.perf_counter() - began
         with contextlib.ExitStack() as stack:
             listener = self._listener(plan, fitting, unfinished, stack)
-            solver = GaussNewton(
-                network, batch, loss, plan.solver, criterion, plan.seed, listener, unfinished.kept_rows
-            )  # fmt: skip
-            history = solver.solve()
+            history = GaussNewton(network, batch, loss, plan.solver, criterion, plan.seed, listener).solve()
             if listener is not None:
                 listener.restored(history)
         if listener is not None and listener.stopped:
             history.stop_reason = StopReason.CALLBACK
         history.phase_times["init"] = seconds
-        return FittedModel(inputs, targets, network, history, batch, unfinished.held_out_path(history))
+        held_out_rows = unfinished.held_out_rows(history.best_judgement)
+        return FittedModel(inputs, targets, network, history, batch, held_out_rows)
 
     def _listener(self, plan, fitting, unfinished, stack):
         """Who is told of the steps of this fit, from now on until the stack is left; None for nobody."""

@@ -1,14 +1,19 @@
 """Early-stopping errors, which judge the iterates of a fit."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+
+from sklearn_subquad._utils.spaced_rows import spaced_rows
 
 # Rows that say enough of when to stop, where they were held out.
 HELD_OUT_ROWS = 100
 # Of a residual, the least share that a path leaves of it, from which what it would be without its row can be told: the
 # path is linear to no more than this.
 _LEAST_SHARE = 1e-3
+# Rows whose outputs a judgement keeps for calibration, at most.
+_KEPT_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -22,12 +27,21 @@ class Judgement:
     loss : float
         Mean loss on rows that the fit does not see; the error unless there is a score.
     outputs : ndarray of shape (n, k)
-        Outputs for these rows.
+        Outputs for some of these rows.
+    rows : slice
+        Which of them: all, or some at equal distances.
     """
 
     error: float
     loss: float
     outputs: np.ndarray
+    rows: slice
+
+    @classmethod
+    def by_loss(cls, loss, outputs):
+        """The judgement whose error is the loss, given the outputs for all rows."""
+        rows = spaced_rows(len(outputs), _KEPT_ROWS)
+        return cls(loss, loss, outputs[rows].copy(), rows)
 
 
 class HeldOutError:
@@ -60,8 +74,7 @@ class HeldOutError:
         return self._judgement(np.concatenate([network.forward(x).output for x in parts]))
 
     def _judgement(self, outputs):
-        error = self.of_outputs(outputs)
-        return Judgement(error, error, outputs)
+        return Judgement.by_loss(self.of_outputs(outputs), outputs)
 
     def of_outputs(self, outputs):
         """Error of outputs (n x k) for the held-out rows."""
@@ -80,8 +93,8 @@ class HeldOutScore:
     error : HeldOutError
         Of the same rows.
     score : callable
-        Takes a network and its outputs for the held-out rows, and `may_be_undefined` for a constant one; nan is no
-        better than any other score.
+        Takes a network and its `Judgement` by the loss, and `may_be_undefined` for a constant one; nan is no better
+        than any other score.
     """
 
     def __init__(self, error, score):
@@ -96,9 +109,9 @@ class HeldOutScore:
         return self._judgement(network)
 
     def _judgement(self, network, **options):
-        held_out = self._error.of_network(network)
-        score = self._score(network, held_out.outputs, **options)
-        return Judgement(np.inf if np.isnan(score) else -score, held_out.loss, held_out.outputs)
+        by_loss = self._error.of_network(network)
+        score = self._score(network, by_loss, **options)
+        return dataclasses.replace(by_loss, error=np.inf if np.isnan(score) else -score)
 
 
 class LeaveOneOutError:
@@ -209,7 +222,7 @@ class LeaveOneOutError:
         error = self._mean_square(self._left_out)
         if self._is_lost or 2 * np.count_nonzero(self._known) < np.count_nonzero(self._counted):
             error = np.inf
-        return Judgement(error, error, outputs)
+        return Judgement.by_loss(error, outputs)
 
     def _shares(self, smoothed):
         """M_ii, given M times the probes."""

@@ -25,13 +25,11 @@ class GaussNewton:
         Of the probes, sketches and the order of rows.
     listener : StepListener
         Is told of every iteration, and may stop the fit.
-    kept_rows : slice or None
-        Of the held-out outputs, the rows that the history keeps.
     """
 
-    def __init__(self, network, data, loss, options, criterion, seed, listener=None, kept_rows=None):
+    def __init__(self, network, data, loss, options, criterion, seed, listener=None):
         self._network, self._data, self._loss = network, data, loss
-        self._options, self._criterion, self._kept_rows = options, criterion, kept_rows
+        self._options, self._criterion = options, criterion
         self._listener = StepListener() if listener is None else listener
         self._stopwatch = Stopwatch()
         self._step = LevenbergMarquardt(network, loss, options, seed, self._stopwatch)
@@ -111,8 +109,9 @@ class GaussNewton:
 
     def _add_judgement(self, judgement):
         """Record what the criterion says; returns True if it is the best so far."""
-        self._history.add_judgement(judgement, self._kept_rows)
-        return self._error_patience.update(judgement.error)
+        improved = self._error_patience.update(judgement.error)
+        self._history.add_judgement(judgement, improved)
+        return improved
 
     def _stop_reason(self, iterate):
         """The reason to stop now, or None."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sklearn_subquad._solver.criteria import Judgement
 from sklearn_subquad._solver.stopping import StopReason
 
 
@@ -21,10 +22,8 @@ class History:
         Mean loss per row in the loss's reported unit, and the early-stopping error, after 0, 1, ... iterations. After
         none the loss is that of the random start, the error that of the constant model. In batches the loss is the mean
         over the batches of a pass of the loss before each one's step, and there is none before the first pass.
-    held_out_losses : list of float
-        Mean loss on the held-out rows, after 0, 1, ... iterations; it is the error unless there is a score.
-    held_out_outputs : list of ndarray
-        Outputs of held-out rows, after 0, 1, ... iterations, where they are asked for.
+    judgement, best_judgement : Judgement or None
+        Of the last iterate and of the returned network, where there is an early-stopping error.
     density_curve : list of ndarray of shape (n_hidden_layers,)
         Mean fraction of active neurons on the fitted rows, after 0, 1, ... steps; in batches, of every pass, on each
         batch before its step.
@@ -45,8 +44,8 @@ class History:
     best_iter: int = 0
     loss_curve: list = field(default_factory=list)
     error_curve: list = field(default_factory=list)
-    held_out_losses: list = field(default_factory=list)
-    held_out_outputs: list = field(default_factory=list)
+    judgement: Judgement | None = None
+    best_judgement: Judgement | None = None
     density_curve: list = field(default_factory=list)
     rank_curve: list = field(default_factory=list)
     n_cg_iter: list = field(default_factory=list)
@@ -57,15 +56,9 @@ class History:
     phase_times: dict = field(default_factory=dict)
 
     @property
-    def took_steps(self):
-        """True where the fit took any step, or is the last one after others whose error curve this is."""
-        return self.n_iter > 0 or len(self.error_curve) > 1
-
-    @property
     def left_out_error(self):
         """Mean loss of the returned network on rows that it was not fitted to, or None where there are none."""
-        losses = self.held_out_losses
-        return losses[min(self.best_iter, len(losses) - 1)] if losses else None
+        return None if self.best_judgement is None else self.best_judgement.loss
 
     def add_iterate(self, iterate):
         """Take over the figures of an `Iterate`."""
@@ -77,12 +70,12 @@ class History:
             if value is not None:
                 curve.append(value)
 
-    def add_judgement(self, judgement, kept):
-        """Take over a criterion's `Judgement`; of the outputs, the rows `kept` (a slice), or none (None)."""
+    def add_judgement(self, judgement, improved):
+        """Take over a criterion's `Judgement`, and whether it is the best so far, as the first one is in any case."""
         self.error_curve.append(judgement.error)
-        self.held_out_losses.append(judgement.loss)
-        if kept is not None:
-            self.held_out_outputs.append(judgement.outputs[kept].copy())
+        self.judgement = judgement
+        if improved or self.best_judgement is None:
+            self.best_judgement = judgement
 
 
 class ProgressTable:

@@ -28,6 +28,6 @@ class Stream(IntEnum):
     FOLDS = 12
 
 
-def generator(seed, stream, *numbers):
-    """The generator of a stream, or of one among several numbered ones."""
-    return np.random.default_rng([seed, stream, *numbers])
+def generator(seed, stream):
+    """The generator of a stream."""
+    return np.random.default_rng([seed, stream])

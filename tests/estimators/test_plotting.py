@@ -100,8 +100,7 @@ def test_lines_and_bars_are_the_attributes(estimator_class, parameters, loss_nam
         assert display.error_line_ is None
     else:
         errors = getattr(model, "loo_curve_", None) or 1 - np.array(model.validation_scores_)
-        assert_line(display.error_line_, np.arange(len(errors)), errors)
-        # Of the search, but for the unit of which the best is what was taken.
+        assert_line(display.error_line_, np.arange(model.n_iter_ + 1), errors)
         assert np.argmin(display.error_line_.get_ydata()) == model.best_iter_
     assert_line(display.best_line_, [model.best_iter_] * 2, [0, 1])
     unit = "pass" if in_batches else "step"

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from cases import first_split
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
@@ -86,17 +87,21 @@ def test_leave_one_out_returns_the_best_iterate_of_a_classifier():
 
 
 @BOTH
-def test_validation_takes_the_steps_found_on_all_rows(estimator_class):
-    X, y = data_for(estimator_class)
-    stopped = small(estimator_class, early_stopping="validation", max_iter=20, random_state=2)
+def test_validation_returns_the_best_iterate_of_a_fit_without_the_held_out_rows(estimator_class):
+    X, y = data_for(estimator_class, n=200)
+    parameters = {"init_scale": 0.3, "precision": "double"}
+    stopped = small(estimator_class, early_stopping="validation", max_iter=20, validation_fraction=0.3, **parameters)
     stopped.fit(X, y)
-    assert stopped.n_iter_ == stopped.best_iter_ >= 1
-    assert len(stopped.loss_curve_) == stopped.best_iter_ + 1 < len(stopped.validation_scores_)
-    direct = fixed_steps(estimator_class, stopped.best_iter_, random_state=2).fit(X, y)
-    np.testing.assert_array_equal(outputs(stopped, X), outputs(direct, X))
-    assert stopped.loss_curve_ == direct.loss_curve_
-    np.testing.assert_array_equal(stopped.density_curve_, direct.density_curve_)
-    assert stopped.rank_curve_ == direct.rank_curve_
+    assert 1 <= stopped.best_iter_ < stopped.n_iter_
+    assert len(stopped.loss_curve_) == len(stopped.validation_scores_) == stopped.n_iter_ + 1
+    fitted, _ = first_split(stopped, y, 0.3)
+    direct = fixed_steps(estimator_class, stopped.best_iter_, **parameters).fit(X[fitted], y[fitted])
+    # Steps that were taken back leave their rounding.
+    np.testing.assert_allclose(outputs(stopped, X), outputs(direct, X), rtol=1e-8, atol=1e-8)
+    n_common = stopped.best_iter_ + 1
+    assert stopped.loss_curve_[:n_common] == direct.loss_curve_
+    np.testing.assert_array_equal(stopped.density_curve_[:n_common], direct.density_curve_)
+    assert stopped.rank_curve_[:n_common] == direct.rank_curve_
 
 
 @BOTH
@@ -133,7 +138,8 @@ def test_sure_predictions_are_not_made_surer_for_ever():
 def test_who_gets_a_constant_is_told_so(estimator_class, batch_size):
     X, y = data_for(estimator_class)
     y = np.random.default_rng(2).permutation(y)
-    estimator = small(estimator_class, early_stopping="validation", batch_size=batch_size, damping=1e-3, max_iter=8)
+    parameters = {"early_stopping": "validation", "validation_fraction": 0.4, "damping": 1e-3, "max_iter": 8}
+    estimator = small(estimator_class, batch_size=batch_size, **parameters)
     with pytest.warns(ConvergenceWarning, match="below that of a constant: the model predicts the mean of y"):
         estimator.fit(X, y)
     assert estimator.best_iter_ == 0
@@ -164,7 +170,8 @@ def test_who_gets_a_constant_by_parameters_reads_their_names(estimator_class, pa
 def test_who_gets_a_constant_although_the_training_rows_are_fitted_is_told_so():
     X, y = regression_data(n=30)
     y = np.random.default_rng(3).permutation(y)
-    parameters = {"early_stopping": "validation", "damping": 1e-3, "n_iter_no_change": 100, "max_iter": 100}
+    parameters = {"early_stopping": "validation", "validation_fraction": 0.4, "damping": 1e-3}
+    parameters |= {"n_iter_no_change": 100, "max_iter": 100}
     with pytest.warns(ConvergenceWarning, match="No step lowers the early-stopping error"):
         estimator = small(SubquadMLPRegressor, hidden_layer_sizes=(256,), **parameters).fit(X, y)
     assert estimator.best_iter_ == 0
@@ -177,7 +184,7 @@ def test_who_gets_a_constant_although_the_training_rows_are_fitted_is_told_so():
 @pytest.mark.parametrize("damping", [1e-9, 1e-12, 5e-324])
 def test_a_damping_that_is_too_small_is_raised(estimator_class, damping, early_stopping, batch_size):
     X, y = data_for(estimator_class, n=200)
-    parameters = {"early_stopping": early_stopping, "batch_size": batch_size, "max_iter": 8}
+    parameters = {"early_stopping": early_stopping, "batch_size": batch_size, "n_folds": "auto", "max_iter": 8}
     estimator = small(estimator_class, damping=damping, **parameters).fit(X, y)
     assert estimator.best_iter_ > 0
     assert estimator.score(X, y) > 0.7
@@ -192,7 +199,7 @@ def test_who_gets_mostly_inexact_steps_is_told_so_once(early_stopping):
     with pytest.warns(ConvergenceWarning) as caught:
         estimator.fit(X, y)
     assert [warning.filename for warning in caught] == [__file__]
-    # Of the final fit, not of the search for the number of steps; every attempt took three iterations.
+    # Every attempt took three iterations.
     n_solves = sum(estimator.n_cg_iter_) // 3
     told = str(caught[0].message)
     assert f"{n_solves} of {n_solves} inner solves did not reach cg_tol=1e-06 in max_cg_iter=3 iterations" in told

@@ -149,7 +149,8 @@ def with_metric(model, metric):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("skip_connections", [True, False])
 def test_a_metric_is_the_same_as_other_input_weights(estimator_class, skip_connections, dtype):
-    plain, X = fitted(estimator_class, dtype, n_bins=None, skip_connections=skip_connections)
+    parameters = {"n_bins": None, "skip_connections": skip_connections, "early_stopping": False}
+    plain, X = fitted(estimator_class, dtype, **parameters)
     assert "input_metric" not in plain._state_
     metric = np.random.default_rng(0).standard_normal((6, 6))
     model, same = with_metric(plain, metric), copy.deepcopy(plain)

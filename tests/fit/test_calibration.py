@@ -12,12 +12,11 @@ from small_fits import precision_of
 
 from sklearn_subquad import SubquadMLPClassifier
 from sklearn_subquad._fit import calibration as calibration_module
-from sklearn_subquad._fit.calibration import HeldOutPath, HeldOutRows, project_onto_simplex, scores
+from sklearn_subquad._fit.calibration import HeldOutRows, project_onto_simplex, scores
 from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.scaling import TargetScaling
 from sklearn_subquad._fit.snapshots import FitInProgress, Snapshots
 from sklearn_subquad._solver.criteria import Judgement
-from sklearn_subquad._solver.history import History
 
 SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 4, "n_folds": 1, "random_state": 0}
 # The interval in which the factor is searched is closed to about this, relatively.
@@ -111,28 +110,28 @@ def test_scores_that_say_nothing_give_even_odds():
     assert fitted_inverse_temperature(rows) < 0.2
 
 
-def test_shorter_paths_stay_where_they_ended():
-    first = HeldOutPath([np.full((2, 1), i) for i in range(4)], np.array([[True], [False]]), np.array([1.0, 2.0]), 9)
-    second = HeldOutPath([np.full((1, 1), 10 + i) for i in range(2)], np.array([[True]]), np.array([3.0]), 9)
-    path = HeldOutPath.concatenate([first, second])
-    assert [out.ravel().tolist() for out in path.outputs] == [[0, 0, 10], [1, 1, 11], [2, 2, 11], [3, 3, 11]]
-    assert path.after(9).outputs.ravel().tolist() == [3, 3, 11]
-    np.testing.assert_array_equal(path.after(1).indicators, [[True], [False], [True]])
-    np.testing.assert_array_equal(path.after(1).sample_weight, [1, 2, 3])
-
-
 def test_of_many_rows_some_at_equal_distances_are_kept():
     Y = np.arange(5000.0)[:, None]
     held_out = TrainingSet.of_all_rows(Y, Y, np.ones(5000), None)
-    snapshots, targets = Snapshots(None, "squared_error", True, False), TargetScaling(np.zeros(1), np.ones(1))
-    unfinished = FitInProgress(snapshots, None, None, targets, held_out, slice(None), 9000, True, None)
-    history = History()
-    for outputs in (np.zeros_like(Y), Y):
-        history.add_judgement(Judgement(0.0, 0.0, outputs), unfinished.kept_rows)
-    assert [len(out) for out in history.held_out_outputs] == [1000, 1000]
-    rows = unfinished.held_out_path(history).after(1)
-    np.testing.assert_array_equal(rows.outputs, Y[::5])
+    snapshots, targets = Snapshots(None, "squared_error", True, False), TargetScaling(np.ones(1), np.full(1, 2.0))
+    unfinished = FitInProgress(snapshots, None, None, targets, held_out, slice(None), 9000)
+    judgement = Judgement.by_loss(0.0, Y)
+    assert len(judgement.outputs) == 1000
+    assert not np.shares_memory(judgement.outputs, Y)
+    rows = unfinished.held_out_rows(judgement)
+    np.testing.assert_array_equal(rows.outputs, 1 + 2 * Y[::5])
     np.testing.assert_array_equal(rows.indicators, Y[::5])
+    assert len(rows.sample_weight) == 1000
+    assert rows.n_rows == 9000
+
+
+def test_nothing_is_calibrated_without_rows_left_out_or_without_need():
+    Y = np.arange(10.0)[:, None]
+    held_out = TrainingSet.of_all_rows(Y, Y, np.ones(10), None)
+    for calibrates, judgement in ((True, None), (False, Judgement.by_loss(0.0, Y))):
+        snapshots = Snapshots(None, "squared_error", calibrates, False)
+        unfinished = FitInProgress(snapshots, None, None, None, held_out, slice(None), 10)
+        assert unfinished.held_out_rows(judgement) is None
 
 
 def data(n_classes, n=300):

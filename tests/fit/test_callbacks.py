@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature
 from sklearn_subquad._fit.snapshots import Snapshots
 from sklearn_subquad._solver.stopping import StopReason
 
@@ -86,10 +87,8 @@ class Silent:
     ("parameters", "fits"),
     [
         ({"early_stopping": False}, ["fit to all rows"]),
-        (
-            {"early_stopping": "validation", "validation_fraction": 0.7},
-            ["fit without held-out rows", "fit to all rows"],
-        ),
+        ({"early_stopping": "validation", "validation_fraction": 0.7}, ["fit without held-out rows"]),
+        ({"early_stopping": "validation", "n_folds": 2}, 2 * ["fit without held-out rows"]),
         ({"early_stopping": False, "batch_size": 40}, ["fit to all rows"]),
     ],
 )
@@ -100,8 +99,7 @@ def test_every_fit_and_step_is_told(estimator_class, parameters, fits):
     assert listener.events[:2] == [("setup", "fit"), ("begin", "fit")]
     assert listener.events[-2:] == [("end", "fit"), ("teardown", "fit")]
     assert [name for name in listener.names("begin") if name not in ("fit", "step")] == fits
-    steps = model.n_iter_ + (len(model.validation_scores_) - 1 if len(fits) == 2 else 0)
-    assert listener.names("end").count("step") == steps
+    assert listener.names("end").count("step") == sum(one.n_iter_ for one in model.estimators_)
     assert sorted(listener.names("begin")) == sorted(listener.names("end"))
 
 
@@ -126,9 +124,19 @@ def test_probabilities_on_the_way_are_calibrated_as_at_the_end(parameters):
     X, y = data_for(SubquadMLPClassifier, 240)
     rows = {"X_val": X[160:], "y_val": y[160:]}
     listener = Listener()
+    parameters = {"max_iter": 30, "precision": "double"} | parameters
     model = small(SubquadMLPClassifier, **parameters).set_callbacks(listener).fit(X[:160], y[:160], **rows)
-    best = [fitted for name, fitted in listener.models if name == "step"][model.best_iter_ - 1]
-    np.testing.assert_allclose(best.predict_proba(X), model.predict_proba(X), rtol=1e-9)
+    steps = [fitted for name, fitted in listener.models if name == "step"]
+    (at_the_end,) = [fitted for name, fitted in listener.models if name == "fit to all rows"]
+    for fitted in (steps[model.best_iter_ - 1], at_the_end):
+        np.testing.assert_allclose(fitted.predict_proba(X), model.predict_proba(X), rtol=1e-9)
+    # Of every other step as well, better or worse.
+    assert len(steps) > model.best_iter_
+    for fitted in steps:
+        outputs_of_step = (1 + fitted.decision_function(X[160:])[:, None].astype(float)) / 2
+        held_out = HeldOutRows(outputs_of_step, y[160:, None] == fitted.classes_[1], np.ones(80), 160)
+        expected = fitted_inverse_temperature(held_out, independent=True)
+        assert fitted._state_["sharpness"] == pytest.approx(expected, rel=1e-3)
 
 
 @BOTH
@@ -184,40 +192,24 @@ def test_a_callback_stops_a_fit(estimator_class, batch_size):
 
 
 @BOTH
-def test_a_callback_that_stops_a_search_gets_its_best_network(estimator_class):
-    """No fit to all rows follows: whoever asks to stop wants what there is."""
+def test_a_callback_that_stops_a_fit_gets_its_best_network(estimator_class):
     X, y = data_for(estimator_class)
     listener = Listener(stops_after(3))
     options = {"early_stopping": "validation", "validation_fraction": 0.5}
     model = small(estimator_class, **options).set_callbacks(listener).fit(X, y)
     assert model.stop_reason_ == STOPPED
-    assert "fit to all rows" not in listener.names("begin")
     assert model.n_iter_ == 3
     assert model.best_iter_ == np.argmax(model.validation_scores_)
     assert len(model.validation_scores_) == 4
 
 
-def test_a_search_that_is_stopped_later_gets_the_network_of_its_last_part():
-    X, y = data_for(SubquadMLPRegressor, 300)
-    listener = Listener()
-
-    def stops(context, fitted):
-        return context.task_name == "step" and listener.names("begin").count("fit without held-out rows") == 2
-
-    listener._stops = stops
-    model = small(SubquadMLPRegressor, max_iter=20).set_callbacks(listener).fit(X, y)
-    assert model.stop_reason_ == STOPPED
-    assert model.n_iter_ == 1
-    assert "fit to all rows" not in listener.names("begin")
-    assert model.predict(X, return_std=True)[1].min() > 0
-
-
-def test_a_task_of_one_fit_may_stop_the_search_as_well():
+def test_a_task_of_one_fit_may_stop_those_that_follow():
     X, y = data_for(SubquadMLPRegressor, 300)
     listener = Listener(lambda context, fitted: context.task_name == "fit without held-out rows")
-    model = small(SubquadMLPRegressor).set_callbacks(listener).fit(X, y)
+    model = small(SubquadMLPRegressor, n_folds=3).set_callbacks(listener).fit(X, y)
     assert listener.names("begin").count("fit without held-out rows") == 1
     assert model.stop_reason_ == STOPPED
+    assert model.predict(X, return_std=True)[1].min() > 0
 
 
 def test_a_fit_that_finds_no_step_ends_its_tasks():
@@ -262,15 +254,16 @@ def test_partial_fit_tells_as_well():
 
 @BOTH
 def test_scoring_monitor(estimator_class):
-    """scikit-learn's own: its last score of the fit to all rows is the model's."""
+    """scikit-learn's own: its score of the best step is the model's."""
     X, y = data_for(estimator_class)
     scoring = "r2" if estimator_class is SubquadMLPRegressor else "neg_log_loss"
     monitor = callback.ScoringMonitor(scoring=scoring)
-    small(estimator_class).set_callbacks(monitor).fit(X, y)
+    rows = {"X_val": X[100:], "y_val": y[100:]}
+    model = small(estimator_class, precision="double").set_callbacks(monitor).fit(X[:100], y[:100], **rows)
     data = monitor.get_logs().data
     whole = next(row for row in data if row["task_name"] == "fit")
-    last = [row for row in data if row["task_name"] == "step"][-1]
-    assert last[scoring] == pytest.approx(whole[scoring], rel=1e-9)
+    best = [row for row in data if row["task_name"] == "step"][model.best_iter_ - 1]
+    assert best[scoring] == pytest.approx(whole[scoring], rel=1e-9)
 
 
 def test_scoring_monitor_of_a_frame_warns_of_nothing(recwarn):
@@ -301,7 +294,9 @@ def test_in_a_pipeline_and_a_search():
     listener = Propagated()
     search = GridSearchCV(small(SubquadMLPRegressor, max_iter=2), {"density": [0.1, 0.3]}, cv=2)
     search.set_callbacks(listener).fit(X, y)
-    assert listener.names("begin").count("fit to all rows") == 5
+    # By leave-one-out errors of the halves, and then of all rows without those that are held out.
+    assert listener.names("begin").count("fit to all rows") == 4
+    assert listener.names("begin").count("fit without held-out rows") == 1
 
 
 def test_clones_keep_callbacks_and_files_can_do_without():

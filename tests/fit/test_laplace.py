@@ -309,7 +309,7 @@ def test_constant_targets_have_no_deviation():
 def test_a_constant_model_says_how_far_targets_are_from_it():
     X, _ = toy_data(n=400)
     y = np.random.default_rng(2).standard_normal(400)
-    model = SubquadMLPRegressor(**OPTIONS).fit(X, y)
+    model = SubquadMLPRegressor(**OPTIONS, validation_fraction=0.25).fit(X, y)
     _, std = model.predict(X, return_std=True)
     assert model.best_iter_ == 0
     # Of 100 rows held out.

@@ -25,25 +25,32 @@ def resolved(n, k=1, labels=False, partial=False, **parameters):
 @pytest.mark.parametrize(
     ("data", "parameters", "expected"),
     [
-        ((99,), {}, {"early_stopping": "loo", "n_parts": 0, "refits": False, "n_jobs": None}),
-        ((100,), {}, {"early_stopping": "validation", "n_parts": 5, "refits": True}),
-        ((500,), {}, {"n_parts": 2, "refits": True, "n_jobs": None}),
+        ((99,), {}, {"early_stopping": "loo", "rows_of_a_step": 99, "n_jobs": None}),
+        ((100,), {}, {"early_stopping": "validation", "n_networks": 1, "in_folds": False, "rows_of_a_step": 90}),
+        ((500,), {}, {"rows_of_a_step": 450, "n_jobs": None}),
         ((99,), {"hidden_layer_sizes": (500, 500)}, {"n_jobs": 1}),
-        ((1000, 3, True), {}, {"n_parts": 1, "refits": True}),
-        ((300, 3, True), {}, {"n_parts": 2}),
-        ((10_000,), {}, {"n_parts": 1, "refits": False}),
-        ((9990,), {}, {"n_parts": 1, "refits": True}),
-        # Not in batches, all rows are fitted again however many were held out.
-        ((10_000,), {"batch_size": 10_000}, {"n_parts": 1, "refits": True}),
-        ((500,), {"early_stopping": False}, {"early_stopping": False, "n_parts": 0, "refits": False}),
-        ((500,), {"loss": "poisson", "validation_fraction": 0.4}, {"n_parts": 1, "validation_fraction": 0.4}),
-        ((80,), {"loss": "poisson"}, {"early_stopping": "validation"}),
+        ((250, 3, True), {}, {"rows_of_a_step": 225}),
+        # The 9,000 rows that are left are two batches, as 10,000 would be.
+        ((10_000,), {"batch_size": 5000}, {"in_folds": False, "rows_of_a_step": 4500}),
+        ((10_000,), {"batch_size": 10_000}, {"rows_of_a_step": 9000}),
+        ((500,), {"early_stopping": False}, {"early_stopping": False, "in_folds": False, "rows_of_a_step": 500}),
+        ((500,), {"loss": "poisson", "validation_fraction": 0.4}, {"validation_fraction": 0.4, "rows_of_a_step": 300}),
+        ((80,), {"loss": "poisson"}, {"early_stopping": "validation", "rows_of_a_step": 72}),
+        ((500,), {"n_folds": 4}, {"n_networks": 4, "in_folds": True, "rows_of_a_step": 375}),
+        ((80,), {"n_folds": 4}, {"early_stopping": "validation", "in_folds": True, "rows_of_a_step": 60}),
     ],
 )
-def test_held_out_parts(data, parameters, expected):
+def test_rows_that_are_held_out(data, parameters, expected):
     plan = resolved(*data, **parameters)
-    found = vars(plan) | vars(plan.held_out)
+    found = vars(plan) | vars(plan.size)
     assert {name: found[name] for name in expected} == expected
+
+
+def test_of_a_single_network_one_fit_counts_in_the_bill():
+    """However many threads there are; of several, those that run side by side do."""
+    one, four = resolved(500, n_jobs=4), resolved(500, n_jobs=4, n_folds=4)
+    assert one.n_bytes == one.size.weight_bytes + one.size.row_bytes
+    assert four.n_bytes == 4 * (four.size.weight_bytes + four.size.row_bytes)
 
 
 @pytest.mark.parametrize(
@@ -96,16 +103,11 @@ def test_plans_are_equal_where_all_choices_are_and_cannot_be_changed():
         plan.loss = "poisson"
 
 
-def test_a_last_fit_takes_its_number_of_steps_whatever_the_loss_does():
-    plan = resolved(120).of_all_rows(7)
-    assert (plan.solver.max_iter, plan.solver.tol, plan.early_stopping) == (7, 0.0, False)
-    assert plan.solver.n_iter_no_change > 10**9
-
-
 def test_a_plan_prints_every_choice():
     lines = plan_table(resolved(120)).splitlines()
     assert lines[0] == "rows:             120"
-    assert "early_stopping:   5 part(s) held out, then a fit to all rows" in lines
+    assert "early_stopping:   0.1 of the rows held out" in lines
+    assert "early_stopping:   3 networks, each without one fold" in plan_table(resolved(120, n_folds=3)).splitlines()
     assert "in batches of at most 60" in plan_table(resolved(120, batch_size=60))
     assert "auto" not in plan_table(resolved(120))
     assert "leave-one-out errors" in plan_table(resolved(50))

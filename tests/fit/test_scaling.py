@@ -258,7 +258,9 @@ def test_a_constant_target_beside_others_is_predicted_as_it_is(value, n_folds):
 def test_a_target_that_was_constant_so_far_is_learned_once_it_varies(goes_on):
     X = np.random.default_rng(0).standard_normal((300, 3))
     y = X[:, 0] + X[:, 1]
-    model = SubquadMLPRegressor(hidden_layer_sizes=(32, 32), n_folds=1, early_stopping=False, random_state=0, warm_start=True)
+    model = SubquadMLPRegressor(
+        hidden_layer_sizes=(32, 32), n_folds=1, early_stopping=False, random_state=0, warm_start=True
+    )
     fit = model.partial_fit if goes_on == "partial_fit" else model.fit
     fit(X[:50], np.column_stack([y[:50], np.ones(50)]))
     fit(X, np.column_stack([y, 1 + y]))

@@ -10,7 +10,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._fit import held_out as held_out_module
 from sklearn_subquad._fit.train import Trainer
 
 SETTINGS = {"hidden_layer_sizes": (64, 64), "max_iter": 8, "n_bins": None, "n_folds": 1, "random_state": 0}
@@ -54,26 +53,36 @@ def test_scores_are_those_of_the_validation_set(estimator_class, loss, batch_siz
 
 @BOTH
 @BATCHES
-def test_a_validation_set_is_a_held_out_part_that_was_chosen_by_hand(estimator_class, batch_size, monkeypatch):
-    # One part, which stays out: the same as with `validation_fraction` where there are many rows.
-    monkeypatch.setattr(held_out_module, "HELD_OUT_ROWS", 1)
+def test_a_single_network_is_fitted_once_as_with_its_held_out_rows_as_validation_set(
+    estimator_class, batch_size, monkeypatch
+):
     X, y = data(estimator_class)
     model = estimator_class(batch_size=batch_size, **SETTINGS)
     fitted, held_out = first_split(model, y, 0.1)
-    results, fit = [], Trainer.train
+    histories, fit = [], Trainer.train
 
     def spy(*args, **kwargs):
         fitted = fit(*args, **kwargs)
-        results.append(fitted.history)
+        histories.append(fitted.history)
         return fitted
 
     monkeypatch.setattr(Trainer, "train", spy)
+    # "auto" goes by the features of all rows.
     model.set_params(init_scale=0.1, early_stopping="validation").fit(X, y)
     by_hand = clone(model).fit(X[fitted], y[fitted], X_val=X[held_out], y_val=y[held_out])
-    # The second fit is that to all rows.
-    split, _, given = results
-    np.testing.assert_allclose(given.error_curve, split.error_curve, rtol=1e-9)
-    np.testing.assert_array_equal(by_hand.validation_scores_, 1 - np.array(given.error_curve))
+    assert len(histories) == 2
+    for history, one in zip(histories, (model, by_hand), strict=True):
+        assert one.n_iter_ == history.n_iter
+        np.testing.assert_array_equal(one.validation_scores_, 1 - np.array(history.error_curve))
+    assert 1 <= model.best_iter_ == np.argmax(model.validation_scores_)
+    for name in ("n_iter_", "best_iter_", "stop_reason_", "loss_curve_", "validation_scores_", "rank_curve_"):
+        assert getattr(model, name) == getattr(by_hand, name), name
+    for ours, theirs in zip(model.coefs_, by_hand.coefs_, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if is_classifier(model):
+        np.testing.assert_array_equal(model.predict_proba(X), by_hand.predict_proba(X))
+    else:
+        np.testing.assert_array_equal(model.predict(X, return_std=True), by_hand.predict(X, return_std=True))
 
 
 @BOTH

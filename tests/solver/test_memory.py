@@ -75,11 +75,11 @@ class FallingError:
         self.error = 1.0
 
     def of_the_constant(self, network):
-        return Judgement(self.error, self.error, None)
+        return Judgement(self.error, self.error, None, None)
 
     def of_network(self, network):
         self.error /= 2
-        return Judgement(self.error, self.error, None)
+        return Judgement(self.error, self.error, None, None)
 
 
 @pytest.mark.parametrize(("with_criterion", "copies"), [(False, 1), (True, 2)])

@@ -200,7 +200,7 @@ class ScriptedCriterion:
 
     def _next(self):
         error = self.errors.pop(0)
-        return Judgement(error, error, None)
+        return Judgement(error, error, None, None)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ LOSSES = pytest.mark.parametrize(
 DTYPES = [np.float32, np.float64]
 
 
-def make_solver(problem, criterion=None, seed=0, kept_rows=None, **options):
+def make_solver(problem, criterion=None, seed=0, **options):
     network, batch, loss = problem
-    return GaussNewton(network, batch, loss, SolverOptions(**options), criterion, seed, kept_rows=kept_rows)
+    return GaussNewton(network, batch, loss, SolverOptions(**options), criterion, seed)
 
 
 def linearise(network, batch, row_scale=None, n_outputs=1):
@@ -218,7 +218,7 @@ class ScriptedCriterion:
 
     def _next(self):
         error = self.errors.pop(0)
-        return Judgement(error, error, None)
+        return Judgement(error, error, None, None)
 
 
 @pytest.mark.parametrize("flush", [False, True])
@@ -469,24 +469,35 @@ def test_held_out_error_is_the_mean_loss_in_the_unit_of_users(name, k):
         np.testing.assert_allclose(judgement.outputs, outputs, rtol=1e-12)
 
 
-@pytest.mark.parametrize("rows", [slice(None), slice(None, None, 7), None], ids=str)
-def test_outputs_of_held_out_rows_are_kept_where_they_are_asked_for(rows, monkeypatch):
+@pytest.mark.parametrize(
+    ("errors", "best"),
+    [([1.0, 0.5, 0.7, 0.6], 1), ([1.0, 0.5, 0.4, 0.3], 3), ([1.0, 2.0, 3.0, 4.0], 0), ([np.inf] * 4, 0)],
+)
+def test_the_judgements_are_those_of_the_last_iterate_and_of_the_returned_network(errors, best, monkeypatch):
+    seen = []
+
+    def scripted(self, network):
+        value = errors[len(seen)]
+        seen.append(Judgement(value, 10 * value, None, None))
+        return seen[-1]
+
+    for name in ("of_the_constant", "of_network"):
+        monkeypatch.setattr(HeldOutError, name, scripted)
     network, batch, loss = fitting_problem(n=40)
-    seen, of_network = [np.zeros_like(batch.Y)], HeldOutError.of_network
+    result = make_solver((network, batch, loss), HeldOutError(batch, loss), max_iter=3).solve()
+    assert result.error_curve == errors
+    assert result.judgement is seen[3]
+    assert result.best_judgement is seen[best]
+    assert result.best_iter == best
+    assert result.left_out_error == 10 * errors[best]
 
-    def recording(self, network):
-        judgement = of_network(self, network)
-        seen.append(judgement.outputs)
-        return judgement
 
-    monkeypatch.setattr(HeldOutError, "of_network", recording)
-    result = make_solver((network, batch, loss), HeldOutError(batch, loss), max_iter=3, kept_rows=rows).solve()
-    wanted = [] if rows is None else [outputs[rows] for outputs in seen]
-    assert len(result.error_curve) == len(result.held_out_losses) == 4
-    assert len(result.held_out_outputs) == len(wanted)
-    for kept, outputs in zip(result.held_out_outputs, wanted, strict=True):
-        np.testing.assert_array_equal(kept, outputs)
-        assert not np.shares_memory(kept, outputs)
+def test_the_best_judgement_is_of_the_returned_network():
+    network, batch, loss = fitting_problem(n=40)
+    criterion = HeldOutError(batch, loss)
+    result = make_solver((network, batch, loss), criterion, max_iter=3).solve()
+    np.testing.assert_allclose(result.best_judgement.outputs, network.forward(batch.x).output, atol=1e-10)
+    assert make_solver(fitting_problem(n=40), max_iter=3).solve().best_judgement is None
 
 
 @pytest.mark.parametrize(("n", "doubt"), [(10, 0.01), (100, 0.01), (400, 0.0025)])
