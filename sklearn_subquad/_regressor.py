@@ -107,7 +107,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     validation_fraction : float, default=0.1
         Fraction of rows that a single network holds out, whose error says which of its iterates is kept.
     n_iter_no_change : int, default=2
-        Steps without improvement after which the fit stops; in batches, at the end of a pass, but not of the first.
+        Steps without improvement after which the fit stops, and one more while none has improved on the constant model;
+        in batches, at the end of a pass.
     n_bins : "auto", int or None, default="auto"
         Piecewise-linear encoding: beside every feature, ramps that rise from 0 to 1 between two neighbouring ones of
         `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [2]_.

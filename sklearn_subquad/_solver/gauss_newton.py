@@ -120,9 +120,9 @@ class GaussNewton:
             return StopReason.INTERPOLATED
         if n_iter >= self._options.max_iter:
             return StopReason.MAX_ITER
-        if n_iter >= self._iterations.min_iter and self._error_patience.exhausted:
+        if self._error_patience.exhausted:
             return StopReason.NO_IMPROVEMENT
-        if n_iter >= self._iterations.min_iter and self._loss_patience.exhausted:
+        if self._loss_patience.exhausted:
             return StopReason.LOSS_CONVERGED
         return None
 

@@ -49,8 +49,6 @@ class FullBatch:
     """
 
     unit, units, kept = "step", "steps", "network"
-    # Iterations after which the fit may end because there is no improvement.
-    min_iter = 1
 
     def __init__(self, network, data, loss, step, criterion, stopwatch):
         self._network, self._data, self._loss, self._step = network, data, loss, step
@@ -123,8 +121,6 @@ class MiniBatches:
     """
 
     unit, units, kept = "pass", "passes", "average"
-    # The average of a first pass may still be worse than the constant model.
-    min_iter = 2
 
     def __init__(self, network, data, loss, step, criterion, stopwatch, batch_size, seed):
         self._network, self._data, self._loss, self._step = network, data, loss, step

@@ -19,6 +19,9 @@ class StopReason(Enum):
 class Patience:
     """Tells when a falling score has stopped falling by more than a relative `tol`.
 
+    It waits once more while no score is below the first: a step that is right on its own may be too long as the first
+    of many, and the average of a first pass is still near the random start.
+
     Attributes
     ----------
     best, best_iter : float, int
@@ -45,7 +48,7 @@ class Patience:
 
     @property
     def exhausted(self):
-        return self._waited >= self._n_iter_no_change
+        return self._waited >= self._n_iter_no_change + (self.best_iter == 0)
 
 
 class StepListener:

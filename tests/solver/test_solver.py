@@ -226,12 +226,13 @@ class ScriptedCriterion:
     ("errors", "n_iter", "best_iter", "reason"),
     [
         ([1.0, 0.5, 0.1, 0.9, 0.8, 0.7, 0.0], 5, 2, StopReason.NO_IMPROVEMENT),
-        ([1.0, 1.5, 1.2, 1.1, 0.0, 0.0, 0.0], 3, 0, StopReason.NO_IMPROVEMENT),
+        ([1.0, 1.5, 1.2, 1.1, 0.0, 0.0, 0.0], 6, 4, StopReason.MAX_ITER),
+        ([1.0, 1.5, 1.2, 1.1, 1.0, 0.0, 0.0], 4, 0, StopReason.NO_IMPROVEMENT),
         ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4], 6, 6, StopReason.MAX_ITER),
         ([1.0, 0.9, 0.8, 0.7, 0.9, 0.9, 0.6], 6, 6, StopReason.MAX_ITER),
         # Both at once: the first reason is the one that counts.
         ([1.0, 0.9, 0.8, 0.7, 0.9, 0.9, 0.9], 6, 3, StopReason.MAX_ITER),
-        ([1.0, np.inf, np.inf, np.inf, 0.1, 0.1, 0.1], 3, 0, StopReason.NO_IMPROVEMENT),
+        ([1.0, np.inf, np.inf, np.inf, np.inf, 0.1, 0.1], 4, 0, StopReason.NO_IMPROVEMENT),
     ],
 )
 def test_the_best_iterate_is_returned_even_after_flushes(errors, n_iter, best_iter, reason, flush):
@@ -307,13 +308,16 @@ class TestPatience:
 
     @pytest.mark.parametrize("score", [np.nan, np.inf, 5.0])
     def test_what_is_not_lower_is_waited_out(self, score):
-        patience = Patience(0.0, 3)
-        patience.update(5.0)
-        for i in range(3):
-            assert not patience.exhausted, i
-            assert not patience.update(score)
-        assert patience.exhausted
-        assert patience.best_iter == 0
+        """And once more where the first one is the best."""
+        for before, best, n_waits in (([6.0, 5.0], 1, 3), ([5.0], 0, 4)):
+            patience = Patience(0.0, 3)
+            for each in before:
+                patience.update(each)
+            for i in range(n_waits):
+                assert not patience.exhausted, i
+                assert not patience.update(score)
+            assert patience.exhausted
+            assert patience.best_iter == best
 
 
 # ---- leave-one-out and held-out errors --------------------------------------------------------------------------
@@ -484,7 +488,7 @@ def test_the_judgements_are_those_of_the_last_iterate_and_of_the_returned_networ
     for name in ("of_the_constant", "of_network"):
         monkeypatch.setattr(HeldOutError, name, scripted)
     network, batch, loss = fitting_problem(n=40)
-    result = make_solver((network, batch, loss), HeldOutError(batch, loss), max_iter=3).solve()
+    result = make_solver((network, batch, loss), HeldOutError(batch, loss), max_iter=3, n_iter_no_change=3).solve()
     assert result.error_curve == errors
     assert result.judgement is seen[3]
     assert result.best_judgement is seen[best]
