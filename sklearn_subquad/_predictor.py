@@ -18,7 +18,7 @@ from sklearn_subquad._memory import densified
 from sklearn_subquad._network.network import Architecture, Network
 from sklearn_subquad._parameters import MLPParameters
 from sklearn_subquad._utils.missing import named_errors
-from sklearn_subquad._utils.spaced_rows import spaced_rows
+from sklearn_subquad._utils.slices import spaced_rows
 
 # What turns outputs of a loss into predictions, in the terms of scikit-learn's MLP.
 OUT_ACTIVATIONS = {

@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, softmax
-from sklearn.utils import gen_batches
+
+from sklearn_subquad._utils.slices import batches
 
 # Rows whose values are computed, in double precision, at a time.
 _CHUNK_ROWS = 4096
@@ -161,7 +162,7 @@ class Loss(ABC):
             return np.inf
         total = 0.0
         with np.errstate(over="ignore"):
-            for rows in gen_batches(len(Y), _CHUNK_ROWS):
+            for rows in batches(len(Y), _CHUNK_ROWS):
                 values = row_values(Y[rows].astype(np.float64), self._raw(F[rows]))
                 total += float(sample_weight[rows] @ values)
         return total

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.utils import gen_batches
 
 from sklearn_subquad._compat import safe_indexing
 from sklearn_subquad._utils.random_streams import Stream, generator
+from sklearn_subquad._utils.slices import batches
 
 # Rows on which thresholds and gains are calibrated and densities measured, where there are more.
 CALIBRATION_ROWS = 4096
@@ -159,7 +159,7 @@ def distinct_rows(X, Y):
     if len(first) == len(X):
         return np.arange(len(X)), np.arange(len(X))
     candidate = first[number]
-    for rows in gen_batches(len(X), _CHUNK_ROWS):
+    for rows in batches(len(X), _CHUNK_ROWS):
         equal = (X[rows] == X[candidate[rows]]).all(axis=1) & (Y[rows] == Y[candidate[rows]]).all(axis=1)
         # Rows that differ and have one key are next to impossible; they stay as they are.
         candidate[rows] = np.where(equal, candidate[rows], np.arange(len(X))[rows])
@@ -170,7 +170,7 @@ def _row_keys(values):
     """A number of 64 bits for every row, the same for equal rows."""
     multipliers = np.random.default_rng(0).integers(1 << 63, size=values.shape[1], dtype=np.uint64) * 2 + 1
     keys = np.empty(len(values), dtype=np.uint64)
-    for rows in gen_batches(len(values), _CHUNK_ROWS):
+    for rows in batches(len(values), _CHUNK_ROWS):
         # Zero is added because minus zero equals zero.
         bits = (values[rows].astype(np.float64) + 0.0).view(np.uint64)
         # The lower half of round numbers is zero.

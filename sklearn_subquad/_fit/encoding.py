@@ -67,20 +67,29 @@ class PiecewiseLinearEncoding:
         """Of encoded rows."""
         return len(self.counts) + int(self.n_ramps.sum())
 
-    def ramps(self, feature, x):
-        """Ramps (n x n_ramps[feature]) of that feature's values (n,), in their dtype."""
+    def of_feature(self, feature):
+        """The encoding of that feature alone."""
         last = self.counts[: feature + 1].sum()
-        knots = self.knots[last - self.counts[feature] : last].astype(x.dtype)
+        count = self.counts[feature]
+        return PiecewiseLinearEncoding(self.knots[last - count : last], np.array([count]))
+
+    def ramps(self, X):
+        """All ramps of these rows (n x n_ramps.sum()), feature by feature, in X's dtype."""
+        knots = self.knots.astype(X.dtype)
+        # A feature's last knot begins no ramp.
+        first = np.delete(np.arange(len(knots)), np.cumsum(self.counts)[self.counts > 0] - 1)
+        ramps = X[:, np.repeat(np.arange(len(self.counts)), self.n_ramps)]
         # Neighbouring knots may be so close that a quotient leaves the range, and knots in double precision may be the
         # same number in single: then the ramp is a step.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            ramps = (x[:, None] - knots[:-1]) / np.diff(knots)
-        return np.clip(np.nan_to_num(ramps, nan=1.0), 0, 1)
+            ramps -= knots[first]
+            ramps /= knots[first + 1] - knots[first]
+        ramps[np.isnan(ramps)] = 1
+        return np.clip(ramps, 0, 1, out=ramps)
 
     def transform(self, X):
         """Encoded rows (n x n_columns), features first, in X's dtype."""
-        of_features = [self.ramps(feature, X[:, feature]) for feature in np.flatnonzero(self.counts)]
-        return np.concatenate([X, *of_features], axis=1)
+        return np.concatenate([X, self.ramps(X)], axis=1)
 
 
 def _knots(x, sample_weight, n_bins):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.utils import gen_batches
 
 from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
 from sklearn_subquad._curvature.losses import IdentityFactor
@@ -12,6 +11,7 @@ from sklearn_subquad._curvature.sketch_features import sketch_features
 from sklearn_subquad._fit.data import CALIBRATION_ROWS
 from sklearn_subquad._linalg.threads import blas_threads
 from sklearn_subquad._utils.random_streams import Stream, generator
+from sklearn_subquad._utils.slices import batches
 
 # Columns of the sketch at most. Twice as many change the test log-likelihood by 0.01 on most sets and take four times
 # the memory (doc/decisions.md).
@@ -93,7 +93,7 @@ class LinearisedLaplace:
         gram, moments, sample = np.zeros((size, size)), np.zeros((size, n_outputs)), []
         # Rows at equal distances: their order may mean something.
         distance = -(-n_rows // CALIBRATION_ROWS)
-        for rows in gen_batches(n_rows, COVARIANCE_BLOCK_ROWS):
+        for rows in batches(n_rows, COVARIANCE_BLOCK_ROWS):
             # In double precision: shifts are small beside the largest eigenvalue.
             features = _features(network, batch.x[rows], size, seed).astype(np.float64)
             sample.append(features[-rows.start % distance :: distance].copy())
@@ -132,7 +132,7 @@ class LinearisedLaplace:
             Network inputs.
         """
         spread = np.empty(len(x))
-        for rows in gen_batches(len(x), COVARIANCE_BLOCK_ROWS):
+        for rows in batches(len(x), COVARIANCE_BLOCK_ROWS):
             features = _features(network, x[rows], len(self.whitener), self.seed)
             with blas_threads(2 * features.size * len(self.whitener)):
                 whitened = features @ self.whitener

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import entr
-from sklearn.utils import gen_batches
 
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding, weighted_quantiles
 from sklearn_subquad._linalg.threads import blas_threads
+from sklearn_subquad._utils.slices import batches
 
 # Rows that are scaled, and columns whose moments are taken, at a time: in double precision, whatever X is in.
 _CHUNK_ROWS = 1024
@@ -43,7 +43,7 @@ def _moments(values, sample_weight, rounding=0):
     A column is constant whose range is at most so many units in the last place as `rounding` says. Its deviations are
     1. Of other columns the last one is nan.
     """
-    parts = gen_batches(values.shape[1], _CHUNK_COLUMNS)
+    parts = batches(values.shape[1], _CHUNK_COLUMNS)
     moments = [_column_moments(values[:, part], sample_weight, rounding) for part in parts]
     return tuple(np.concatenate(each) for each in zip(*moments, strict=True))
 
@@ -113,7 +113,7 @@ def _standardise(values, mean, scale, out, tolerance=None, metric=None, before=N
         n_products, metric = 2 * out.size * len(metric), metric.astype(out.dtype)
     columns = [] if tolerance is None else np.flatnonzero(~np.isnan(tolerance))
     with blas_threads(n_products):
-        for rows in gen_batches(len(values), _CHUNK_ROWS):
+        for rows in batches(len(values), _CHUNK_ROWS):
             part = values[rows] if before is None else before(values[rows])
             part = part - mean
             if len(columns):
@@ -224,7 +224,7 @@ class InputScaling:
         """Let the encoding come before; `deviation` is that of the features as they are."""
         means, scales = [self.mean], [self.scale]
         for feature in np.flatnonzero(encoding.counts):
-            ramps = encoding.ramps(feature, X[:, feature])
+            ramps = encoding.of_feature(feature).ramps(X[:, [feature]])
             mean, of_ramp, largest, _ = _moments(ramps, sample_weight)
             # What the feature is multiplied by to have its present scale.
             unit = self.scale[feature] / deviation[feature]

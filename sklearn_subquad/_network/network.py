@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn import get_config
-from sklearn.utils import gen_batches, gen_even_slices
+from sklearn.utils import gen_even_slices
 
 from sklearn_subquad._linalg.columnwise import ColumnwiseSum
 from sklearn_subquad._linalg.packed import PackedMatrix, times_dense
 from sklearn_subquad._network.activations import SPARSIFIERS, calibrate_shift, dense_row_bytes
 from sklearn_subquad._network.initial_weights import INPUT_WEIGHTS, normal, normal_tiles
 from sklearn_subquad._network.lazy_weights import LazyWeights
+from sklearn_subquad._utils.slices import batches
 
 # From this scale of the output weights on the random start would drown the targets: the last layer
 # is then mirrored, so that the network starts at zero.
@@ -297,7 +298,7 @@ class Network:
         if self.architecture.sparsifier == "topk":
             per_row += max(self.architecture.widths) * dense_row_bytes(itemsize, topk=True)
         batch = int(get_config()["working_memory"] * 2**20 // per_row)
-        return gen_batches(n_rows, max(1, min(n_rows, batch)))
+        return batches(n_rows, max(1, min(n_rows, batch)))
 
     def forward_blocks(self, x, n_rows):
         """`ActivationBlocks` of network inputs x, in blocks of at most `n_rows` rows."""

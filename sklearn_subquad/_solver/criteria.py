@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_subquad._utils.spaced_rows import spaced_rows
+from sklearn_subquad._utils.slices import spaced_rows
 
 # Rows that say enough of when to stop, where they were held out.
 HELD_OUT_ROWS = 100
