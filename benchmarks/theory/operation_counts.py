@@ -81,6 +81,7 @@ class OperationCounter:
                 (_kernels, "forward", self._forward),
                 (_kernels, "backward", self._backward),
                 (_kernels, "forward_packed", self._forward_packed),
+                (_kernels, "add_hadamard", self._add_hadamard),
                 (PackedMatrix, "add_product", self._add_product),
                 (ColumnwiseSum, "_evaluate", self._evaluate),
                 (LazyWeights, "__init__", self._register),
@@ -160,6 +161,16 @@ class OperationCounter:
         def wrapped(rows, values, tiles, out, first_panel=0, first_row=0, accumulate=False):
             self._product(rows, tiles, out.shape, first_row, True)
             kernel(rows, values, tiles, out, first_panel, first_row, accumulate)
+
+        return wrapped
+
+    def _add_hadamard(self, kernel):
+        def wrapped(total, first, left, left_rows, right, right_rows):
+            for rows, _ in [*left_rows, *right_rows]:
+                with self._lock:
+                    indptr, _ = self._rows(rows)
+                    self.counts.elsewhere += 2 * int(indptr[-1] - indptr[first]) * total.shape[1]
+            kernel(total, first, left, left_rows, right, right_rows)
 
         return wrapped
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sklearn_subquad import _kernels
 from sklearn_subquad._kernels import LANES
 from sklearn_subquad._linalg.cholesky import ShiftedMatrix
 from sklearn_subquad._linalg.packed import PackedMatrix, row_gram_columns, symmetric
@@ -64,6 +65,13 @@ class LayerGrams:
             return of_x
         return row_gram_columns(h, first, last, None if x is None else of_x.copy())
 
+    def parts(self, depth, first, last, of_x):
+        """What `columns` are the sum of: dense ones or None, and sparse rows that are multiplied with themselves."""
+        h, x = self._inputs[depth]
+        if depth in self._matrices or h is None:
+            return self.columns(depth, first, last, of_x), []
+        return None if x is None else of_x, [(h.pattern, h.values)]
+
     def columns_of_x(self, first, last):
         """The part of the features in `columns`, which all layers share; None where it is not needed."""
         layers_of_x = [depth for depth, (_, x) in enumerate(self._inputs) if x is not None]
@@ -112,15 +120,12 @@ class GramMatrix:
         # Sums of rounded numbers need no more precision than these.
         total = np.zeros((len(self._outputs[0]) - first, last - first), dtype=self._outputs[0].dtype)
         for depth, of_probes in enumerate(zip(*self._cotangents, strict=True)):
-            layer = None
-            for u in of_probes:
-                layer = row_gram_columns(u, first, last, layer)
-            layer *= grams.columns(depth, first, last, of_x)
-            total += layer
-        layer = sum(C[first:] @ C[first:last].T for C in self._outputs)
-        layer *= grams.columns(grams.n_layers - 1, first, last, of_x)
-        total += layer
-        total /= total.dtype.type(len(self._outputs))
+            cotangents = [(u.pattern, u.values) for u in of_probes]
+            _kernels.add_hadamard(total, first, None, cotangents, *grams.parts(depth, first, last, of_x))
+        outputs = sum(C[first:] @ C[first:last].T for C in self._outputs)
+        _kernels.add_hadamard(total, first, outputs, [], *grams.parts(grams.n_layers - 1, first, last, of_x))
+        if len(self._outputs) > 1:
+            total /= total.dtype.type(len(self._outputs))
         return total
 
     def shifted(self, ridge):

@@ -5,7 +5,6 @@ solver asks. `exact` says that `apply` is the solution itself, `varies` that it 
 """
 
 import numpy as np
-import scipy.linalg
 from scipy.linalg.blas import dsymv, get_blas_funcs
 
 from sklearn_subquad._curvature.jacobian import MAX_SPANNED
@@ -212,7 +211,7 @@ class _IteratedGram:
         # Masks as numbers, which are multiplied with faster than places are looked up.
         self._others = (~large).astype(dtype)
         self._diagonal = np.where(large, 1 / (np.diag(gram)[:, None] * squares + ridge), 0.0).astype(dtype)
-        factor, _ = cholesky(gram * row_scale * row_scale[:, None], ridge, dtype)
+        factor = cholesky(gram * row_scale * row_scale[:, None], ridge, dtype)
         # A product with the inverse is much faster than two triangular solves.
         self._inverse = lower_inverse(factor).astype(dtype, copy=False)
         self._symm = get_blas_funcs("symm", (self._inverse,))
@@ -257,7 +256,7 @@ class _SoftmaxGram:
         total = np.zeros((n, n), order="F")
         for p in curvature.probabilities.T.astype(np.float64):
             root = np.sqrt(p)
-            factor, _ = cholesky(self._gram * root * root[:, None], 1.0, np.float64)
+            factor = cholesky(self._gram * root * root[:, None], 1.0, np.float64)
             inner = lower_inverse(factor)
             inner *= root
             inner *= root[:, None]
@@ -270,8 +269,8 @@ class _SoftmaxGram:
         with blas_threads(4 * len(R) * R.size):
             known = self._gram @ self._curvature.apply(R)
             parts = self._apply_inner(known)
-            shared = scipy.linalg.cho_solve(self._total, parts.sum(axis=1), check_finite=False)
-            parts -= self._apply_inner(np.broadcast_to(shared[:, None], R.shape))
+            shared = cholesky_solve(self._total, parts.sum(axis=1, keepdims=True))
+            parts -= self._apply_inner(np.broadcast_to(shared, R.shape))
             known -= self._gram @ parts
         return (R - self._curvature.apply_transposed(known)) / self._ridge
 

@@ -1,8 +1,10 @@
-"""Compiled kernels: patterns of sparse rows, their products with matrices packed in panels, and their sketches.
+"""Compiled kernels: patterns of sparse rows, their products with matrices packed in panels, their sketches, LAPACK.
 
 All of them release the GIL and can work on a part of the result, so that threads can share the work.
 """
 
+from sklearn_subquad._kernels._gram import add_hadamard, mirror
+from sklearn_subquad._kernels._lapack import potrf, potri, potrs, trtri
 from sklearn_subquad._kernels._pattern import (
     CHUNK_ROWS,
     LANES,
@@ -37,6 +39,7 @@ __all__ = [
     "LANES",
     "SIMD_VARIABLE",
     "Pattern",
+    "add_hadamard",
     "add_sampled_products",
     "backward",
     "concatenate",
@@ -45,6 +48,10 @@ __all__ = [
     "forward",
     "forward_packed",
     "gather",
+    "mirror",
+    "potrf",
+    "potri",
+    "potrs",
     "row_dots",
     "scale_rows",
     "scatter_columns",
@@ -53,6 +60,7 @@ __all__ = [
     "select",
     "simd_level",
     "simd_levels",
+    "trtri",
     "use_simd_level",
     "walsh_hadamard",
 ]

@@ -17,11 +17,6 @@ CHUNK_ROWS = SUBQUAD_CHUNK_ROWS
 # Positions within a block are 16-bit numbers.
 MAX_BLOCK = 1 << 15
 
-ctypedef fused real:
-    float
-    double
-
-
 cdef Py_ssize_t n_blocks(int64_t n_columns, int64_t block) noexcept nogil:
     """With no columns at all there is still one block, an empty one."""
     return (n_columns - 1) // block + 1 if n_columns else 1
@@ -136,6 +131,12 @@ cdef class Pattern:
     cdef check_values(self, Py_ssize_t n_values):
         if n_values != self.nnz:
             raise ValueError(f"values must have one item per entry ({self.nnz}), got {n_values}.")
+
+    cdef check_panel(self, Py_ssize_t first_row):
+        if first_row % SUBQUAD_LANES or not 0 <= first_row < self.c.n_rows:
+            raise ValueError(
+                f"first_row must be a multiple of {SUBQUAD_LANES} in [0, {self.c.n_rows}), got {first_row}."
+            )
 
     cdef check_block_range(self, Py_ssize_t first_block, Py_ssize_t n_asked):
         cdef Py_ssize_t blocks = n_blocks(self.c.n_columns, self.c.block)
@@ -381,26 +382,29 @@ def gather(Pattern pattern, const real[:, ::1] z, Py_ssize_t first_block, real s
 
 def scatter_rows(Pattern pattern, const real[::1] values, Py_ssize_t first_row, real[:, ::1] tile):
     """``tile[j, lane] = matrix[first_row + lane, j]`` for one panel of rows, zero elsewhere."""
-    cdef Py_ssize_t n_rows = pattern.c.n_rows, chunk = first_row - first_row % SUBQUAD_CHUNK_ROWS
+    pattern.check_values(values.shape[0])
+    pattern.check_panel(first_row)
+    if tile.shape[0] != pattern.c.n_columns or tile.shape[1] != SUBQUAD_LANES:
+        raise ValueError(f"tile must have shape ({pattern.c.n_columns}, {SUBQUAD_LANES}).")
+    if pattern.c.n_columns:
+        with nogil:
+            fill_tile(&pattern.c, &values[0] if values.shape[0] else NULL, first_row, &tile[0, 0])
+
+
+cdef void fill_tile(const subquad_pattern *pattern, const real *values, Py_ssize_t first_row, real *tile) noexcept nogil:
+    """`scatter_rows` of checked arguments."""
+    cdef Py_ssize_t n_rows = pattern.n_rows, chunk = first_row - first_row % SUBQUAD_CHUNK_ROWS
     cdef Py_ssize_t n = min(SUBQUAD_CHUNK_ROWS, n_rows - chunk), q, b, lane, low = first_row - chunk
     cdef int64_t p
     cdef real *target
-    pattern.check_values(values.shape[0])
-    if first_row % SUBQUAD_LANES or not 0 <= first_row < n_rows:
-        raise ValueError(f"first_row must be a multiple of {SUBQUAD_LANES} in [0, {n_rows}), got {first_row}.")
-    if tile.shape[0] != pattern.c.n_columns or tile.shape[1] != SUBQUAD_LANES:
-        raise ValueError(f"tile must have shape ({pattern.c.n_columns}, {SUBQUAD_LANES}).")
-    if not pattern.c.n_columns:
-        return
-    with nogil:
-        memset(&tile[0, 0], 0, tile.shape[0] * SUBQUAD_LANES * sizeof(real))
-        for b in range(n_blocks(pattern.c.n_columns, pattern.c.block)):
-            target = &tile[b * pattern.c.block, 0]
-            for q in range(b * n_rows + chunk, b * n_rows + chunk + n):
-                lane = pattern.row[q] - low
-                if 0 <= lane < SUBQUAD_LANES:
-                    for p in range(pattern.start[q], pattern.start[q + 1]):
-                        target[pattern.local[p] * SUBQUAD_LANES + lane] = values[p]
+    memset(tile, 0, pattern.n_columns * SUBQUAD_LANES * sizeof(real))
+    for b in range(n_blocks(pattern.n_columns, pattern.block)):
+        target = tile + b * pattern.block * SUBQUAD_LANES
+        for q in range(b * n_rows + chunk, b * n_rows + chunk + n):
+            lane = pattern.row[q] - low
+            if 0 <= lane < SUBQUAD_LANES:
+                for p in range(pattern.start[q], pattern.start[q + 1]):
+                    target[pattern.local[p] * SUBQUAD_LANES + lane] = values[p]
 
 
 def scatter_columns(Pattern pattern, const real[::1] values, Py_ssize_t first_block, real[:, :, ::1] tiles):

@@ -1,9 +1,8 @@
 """Cholesky factors of symmetric matrices with a ridge, in single precision where that loses nothing."""
 
 import numpy as np
-import scipy.linalg
-from scipy.linalg.lapack import get_lapack_funcs
 
+from sklearn_subquad import _kernels
 from sklearn_subquad._linalg.threads import blas_threads
 
 # Factors are in single precision where the ridge is above this share of a bound of the matrix's norm.
@@ -28,8 +27,8 @@ def cholesky(matrix, ridge, dtype):
 
     Returns
     -------
-    tuple
-        As from `scipy.linalg.cho_factor`, lower.
+    ndarray of shape (n, n)
+        In Fortran's order; above the diagonal is anything.
 
     Raises
     ------
@@ -37,31 +36,30 @@ def cholesky(matrix, ridge, dtype):
         Where the sum is not positive definite in double precision.
     """
     for precision in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
-        # A copy in Fortran's order, which LAPACK does not copy once more. Of a matrix that is in that order already
-        # only the lower triangle counts; of any other, symmetric one the transpose is as good.
+        # A copy in Fortran's order. Of a matrix that is in that order already only the lower triangle counts; of any
+        # other, symmetric one the transpose is as good.
         shifted = np.array(matrix if matrix.flags.f_contiguous else matrix.T, dtype=precision, order="F")
         shifted.flat[:: len(shifted) + 1] += ridge
-        try:
-            with blas_threads(len(shifted) ** 3 / 3):
-                return scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            if precision == np.float64:
-                raise
+        with blas_threads(len(shifted) ** 3 / 3):
+            not_positive = _kernels.potrf(shifted)
+        if not not_positive:
+            return shifted
+    raise np.linalg.LinAlgError(f"The minor of order {not_positive} is not positive definite.")
 
 
 def cholesky_solve(factor, R):
-    """Solve for R (n x k) with a factor."""
+    """Solve for R (n x k) with a factor, in its dtype."""
+    solution = np.array(R, dtype=factor.dtype, order="F")
     with blas_threads(2 * R.shape[0] * R.size):
-        return scipy.linalg.cho_solve(factor, R, check_finite=False)
+        _kernels.potrs(factor, solution)
+    return solution
 
 
 def lower_inverse(factor):
     """Lower triangle of the inverse of what has this Cholesky factor, which is overwritten; above it is anything."""
-    potri = get_lapack_funcs("potri", (factor,))
     with blas_threads(2 * len(factor) ** 3 / 3):
-        # Fails for a zero on the factor's diagonal only, which Cholesky has refused.
-        inverse, _ = potri(factor, lower=True, overwrite_c=True)
-    return inverse
+        _kernels.potri(factor)
+    return factor
 
 
 class ShiftedMatrix:
@@ -94,7 +92,7 @@ class ShiftedMatrix:
 
     @property
     def _is_single(self):
-        return self._factor[0].dtype == np.float32
+        return self._factor.dtype == np.float32
 
     def solve(self, R):
         """Solution for R (n x k), float64.
@@ -134,8 +132,8 @@ class ShiftedMatrix:
 
     def inverse_diagonal(self):
         """Diagonal of the inverse (n,), float64, to the precision of the factor."""
-        trtri = get_lapack_funcs("trtri", (self._factor[0],))
-        with blas_threads(len(self._matrix) ** 3 / 3):
-            inverse, _ = trtri(self._factor[0], lower=True)
+        inverse = self._factor.copy(order="F")
+        with blas_threads(len(inverse) ** 3 / 3):
+            _kernels.trtri(inverse)
         # Above the diagonal of the factor is anything.
         return np.square(np.tril(inverse), dtype=np.float64).sum(axis=0)

@@ -226,15 +226,10 @@ def symmetric(n, dtype, lower_columns):
         Exactly symmetric.
     """
     out = np.empty((n, n), dtype=dtype)
-    lower = np.tri(LANES, dtype=bool)
 
     def of_panel(panel):
-        first, last = panel * LANES, min((panel + 1) * LANES, n)
-        columns = lower_columns(first, last)
-        out[last:, first:last] = columns[last - first :]
-        out[first:last, last:] = columns[last - first :].T
-        square = columns[: last - first]
-        out[first:last, first:last] = np.where(lower[: last - first, : last - first], square, square.T)
+        first = panel * LANES
+        _kernels.mirror(lower_columns(first, min(first + LANES, n)), first, out)
 
     for_each(of_panel, PackedMatrix.n_panels(n))
     return out

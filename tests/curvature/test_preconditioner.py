@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import CASES, DenseNetwork, build, curvature_factor
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _kernels
 from sklearn_subquad._curvature import preconditioners
 from sklearn_subquad._curvature.gram import GramMatrix
 from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
@@ -357,13 +357,13 @@ def definite(seed=0, smallest=1.0):
 @pytest.fixture
 def factored(monkeypatch):
     """The dtypes of all matrices that were factored, successfully or not."""
-    dtypes, cho_factor = [], preconditioners.scipy.linalg.cho_factor
+    dtypes, potrf = [], _kernels.potrf
 
-    def recording(matrix, **options):
+    def recording(matrix):
         dtypes.append(matrix.dtype)
-        return cho_factor(matrix, **options)
+        return potrf(matrix)
 
-    monkeypatch.setattr(preconditioners.scipy.linalg, "cho_factor", recording)
+    monkeypatch.setattr(_kernels, "potrf", recording)
     return dtypes
 
 

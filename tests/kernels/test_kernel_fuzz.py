@@ -121,6 +121,19 @@ CALLS = {
         "signs": ones(N_COLUMNS),
         "out": guarded(LANES, 7),
     },
+    "add_hadamard": lambda: {
+        "total": guarded(N_ROWS - LANES, min(LANES, N_ROWS - LANES)),
+        "first": LANES,
+        "left": None,
+        "left_rows": [(pattern(), ones(pattern().nnz))],
+        "right": ones(N_ROWS - LANES, min(LANES, N_ROWS - LANES)),
+        "right_rows": [],
+    },
+    "mirror": lambda: {"columns": ones(N_ROWS, LANES), "first": 0, "out": guarded(N_ROWS, N_ROWS)},
+    "potrf": lambda: {"a": np.eye(5, order="F")},
+    "potrs": lambda: {"a": np.eye(5, order="F"), "b": np.ones((5, 2), order="F")},
+    "potri": lambda: {"a": np.eye(5, order="F")},
+    "trtri": lambda: {"a": np.eye(5, order="F")},
     "use_simd_level": lambda: {"name": _kernels.simd_level()},
 }
 WITHOUT_ARGUMENTS = {"simd_level", "simd_levels", "Pattern.to_csr"}

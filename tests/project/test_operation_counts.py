@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from sklearn_subquad import _kernels
 from sklearn_subquad._linalg.columnwise import ColumnwiseSum
 from sklearn_subquad._linalg.packed import PackedMatrix, row_gram_columns
 from sklearn_subquad._linalg.sparse_rows import SparseRows
@@ -112,6 +113,14 @@ def test_gram_panels_count_the_rows_from_their_first_on(counter):
         row_gram_columns(rows, 64, 70)
     # Six rows of two entries times one tile, of which six columns are asked for.
     assert counter.phases["init"].elsewhere == 2 * 12 * 6
+
+
+def test_products_of_gram_matrices_count_both_factors(counter):
+    rows = make_rows([(0, 1)] * 70, N_IN)
+    pair = rows.pattern, rows.values
+    with counter.counting():
+        _kernels.add_hadamard(np.zeros((6, 6), np.float32), 64, None, [pair, pair], None, [pair])
+    assert counter.phases["init"].elsewhere == 3 * 2 * 12 * 6
 
 
 def test_dense_products_count_by_phase(counter):
