@@ -207,12 +207,14 @@ class Jacobian:
         """Mean over probes of the trace of ``S^T J J^T S``."""
         diagonal = np.zeros(self.n_rows)
         outputs = [np.einsum("ij,ij->i", C, C, dtype=np.float64) for C in self.probe_outputs]
+        # All layers that meet the features meet the same ones.
+        norms_of_x = np.einsum("ij,ij->i", self.activations.x, self.activations.x, dtype=np.float64)
         for depth, (h, x) in enumerate(self.layer_inputs):
             norms = np.zeros(self.n_rows)
             if h is not None:
                 norms += h.row_norms()
             if x is not None:
-                norms += np.einsum("ij,ij->i", x, x, dtype=np.float64)
+                norms += norms_of_x
             of_probes = outputs
             if depth < len(self.network.layers):
                 of_probes = [U[depth].row_norms() for U in self.probe_cotangents]

@@ -11,7 +11,7 @@ from sklearn_subquad._curvature.sketch_features import sketch_features
 from sklearn_subquad._fit.data import CALIBRATION_ROWS
 from sklearn_subquad._linalg.threads import blas_threads
 from sklearn_subquad._utils.random_streams import Stream, generator
-from sklearn_subquad._utils.slices import batches
+from sklearn_subquad._utils.slices import batches, spaced_rows
 
 # Columns of the sketch at most. Twice as many change the test log-likelihood by 0.01 on most sets and take four times
 # the memory (doc/decisions.md).
@@ -88,20 +88,18 @@ class LinearisedLaplace:
         ValueError
             Where squares of gradients leave the range of doubles, which those of features of extreme scale do.
         """
-        n_rows, n_outputs = batch.Y.shape
-        size = covariance_sketch_size(n_rows)
-        gram, moments, sample = np.zeros((size, size)), np.zeros((size, n_outputs)), []
-        # Rows at equal distances: their order may mean something.
-        distance = -(-n_rows // CALIBRATION_ROWS)
-        for rows in batches(n_rows, COVARIANCE_BLOCK_ROWS):
-            # In double precision: shifts are small beside the largest eigenvalue.
-            features = _features(network, batch.x[rows], size, seed).astype(np.float64)
-            sample.append(features[-rows.start % distance :: distance].copy())
-            roots = np.sqrt(batch.sample_weight[rows])[:, None]
-            features *= roots
-            with blas_threads(2 * features.size * size):
-                gram += features.T @ features
-                moments += features.T @ (roots * batch.Y[rows])
+        n_rows, size = len(batch), covariance_sketch_size(len(batch))
+        sample = batch[spaced_rows(n_rows, CALIBRATION_ROWS)]
+        parts = batches(len(sample), COVARIANCE_BLOCK_ROWS)
+        # In double precision: shifts are small beside the largest eigenvalue.
+        features = np.concatenate([_features(network, sample.x[rows], size, seed).astype(np.float64) for rows in parts])
+        # Of many rows some stand for all.
+        represented = batch.sample_weight.sum() / sample.sample_weight.sum()
+        roots = np.sqrt(represented * sample.sample_weight)[:, None]
+        weighted = roots * features
+        with blas_threads(2 * features.size * size):
+            gram, moments = weighted.T @ weighted, weighted.T @ (roots * sample.Y)
+        del weighted
         if not np.isfinite(gram).all():
             raise ValueError(
                 "The scale of X is so extreme that squares of gradients overflow: leave standardize=True, or scale X."
@@ -109,12 +107,9 @@ class LinearisedLaplace:
         eigenvalues, vectors = np.linalg.eigh(gram)
         # Rounding may leave some below zero.
         eigenvalues = np.maximum(eigenvalues, 0)
-        sample = np.concatenate(sample)
-        with blas_threads(2 * sample.size * size):
-            sample = sample @ vectors
-        left_out = _LeftOutRows(
-            sample, eigenvalues, vectors.T @ moments, batch.Y[::distance], batch.sample_weight[::distance]
-        )
+        with blas_threads(2 * features.size * size):
+            features = features @ vectors
+        left_out = _LeftOutRows(features, eigenvalues, vectors.T @ moments, sample.Y, sample.sample_weight)
         # Without an active neuron or skip connections there are no gradients, and any shift leaves the noise alone.
         mean_square = np.trace(gram) / batch.sample_weight.sum() or 1.0
         shift = min(_SHIFTS * mean_square, key=lambda shift: left_out.at(shift).loss)
