@@ -433,14 +433,16 @@ def scatter_columns(Pattern pattern, const real[::1] values, Py_ssize_t first_bl
 def scale_rows(Pattern pattern, const real[::1] values, const real[::1] factors, real[::1] out):
     """``out = values * factors[row]``."""
     cdef Py_ssize_t q, p
+    cdef real factor
     pattern.check_values(values.shape[0])
     pattern.check_values(out.shape[0])
     if factors.shape[0] != pattern.c.n_rows:
         raise ValueError(f"factors must have one item per row ({pattern.c.n_rows}), got {factors.shape[0]}.")
     with nogil:
         for q in range(pattern.row.shape[0]):
+            factor = factors[pattern.row_of(q)]
             for p in range(pattern.start[q], pattern.start[q + 1]):
-                out[p] = values[p] * factors[pattern.row_of(q)]
+                out[p] = values[p] * factor
 
 
 def row_dots(Pattern pattern, const real[::1] left, const real[::1] right):
