@@ -84,13 +84,12 @@ changed alone, with `random_state=0`.
 CONSTANT_INPUT = ("_fit.scaling.BIAS_FEATURE", "_predictor.BIAS_FEATURE")
 DAMPING = "_solver.damping_schedule."
 GROUPS = {
-    "Networks (the default: eight of two layers of 512, four from 1,000 rows on, each without one fold)": {
+    "Networks (the default: eight of two layers of 512, four from 5,000 rows on, each without one fold)": {
         "one network": parameters(n_folds=1),
         "one network, two layers of 1,024": parameters(n_folds=1, hidden_layer_sizes=(1024, 1024)),
         "three": parameters(n_folds=3),
-        "five from 1,000 rows on, three from 5,000": constants(
-            {"_fit.plan._FOLDS": ((1000, 8), (5000, 5), (np.inf, 3))}, tuple(LARGER_TASKS)
-        ),
+        "four from 1,000 rows on": constants({"_fit.plan._FOLDS": ((1000, 8), (np.inf, 4))}, ("larger classification",)),
+        "three from 5,000 rows on": constants({"_fit.plan._FOLDS": ((5000, 8), (np.inf, 3))}, ("larger regression",)),
         "five": parameters(n_folds=5),
         "sixteen": parameters(n_folds=16),
     },

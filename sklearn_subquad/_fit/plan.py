@@ -50,7 +50,7 @@ _FEW_DIMENSIONS, _MANY_DIMENSIONS = 10, 20
 _MAX_DIMENSION_ROWS, _MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS = 1024, 64, 1 << 23
 # n_folds="auto": up to so many rows, so many folds. A network lacks one of them, which matters less of many rows.
 # Powers of two leave no processor idle, and give both kinds of networks the same number.
-_FOLDS = ((1000, 8), (math.inf, 4))
+_FOLDS = ((5000, 8), (math.inf, 4))
 # n_bins="auto": the cube root of the number of rows, as is best for a histogram (D. Freedman, P. Diaconis, "On the
 # histogram as a density estimator: L2 theory", 1981), up to a number beyond which errors do not fall. So many columns
 # of ramps at least, which few features leave room for, if bins have ten rows each; no more columns than the products

@@ -241,7 +241,7 @@ def test_a_single_network_has_no_such_outputs():
         (99, {}, 1),
         (100, {}, 8),
         (1000, {}, 8),
-        (1001, {}, 4),
+        (5000, {}, 8),
         (5001, {}, 4),
         (99, {"n_folds": 4}, 4),
         (200, {"early_stopping": False}, 1),
