@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_subquad._fit.data import CALIBRATION_ROWS
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
 from sklearn_subquad._fit.laplace import LinearisedLaplace
-from sklearn_subquad._fit.mixture import deviation_scale, mixture_deviation
+from sklearn_subquad._fit.mixture import deviation_scale, mixture_deviation, weighted_mean
 from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling
 from sklearn_subquad._linalg.packed import PackedMatrix
 from sklearn_subquad._linalg.threads import worker_threads
@@ -248,7 +248,7 @@ class Predictor(MLPParameters):
 
     def _combined(self, outputs):
         """Outputs of all networks as those of the estimator."""
-        return np.average(outputs, axis=0, weights=self._state_["weights"]).astype(outputs[0].dtype)
+        return weighted_mean(outputs, self._state_["weights"]).astype(outputs[0].dtype)
 
     @property
     def coefs_(self) -> list[NDArray[np.floating]]:

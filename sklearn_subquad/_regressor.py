@@ -101,7 +101,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
     n_folds : "auto" or int, default="auto"
         Networks that are fitted for ``early_stopping="validation"``, each without one fold of the rows, which says when
-        it stops. Predictions are the mean of their outputs. "auto" takes eight up to 5,000 rows and four of more. 1 is
+        it stops. Predictions are the mean of their outputs, in which those with and without ramps (`n_bins`) count by
+        their errors out of fold. "auto" takes eight up to 5,000 rows and four of more. 1 is
         a single network, which is fitted without `validation_fraction` of the rows. A fit that goes on from another has
         as many networks as that.
     validation_fraction : float, default=0.1

@@ -88,7 +88,9 @@ GROUPS = {
         "one network": parameters(n_folds=1),
         "one network, two layers of 1,024": parameters(n_folds=1, hidden_layer_sizes=(1024, 1024)),
         "three": parameters(n_folds=3),
-        "four from 1,000 rows on": constants({"_fit.plan._FOLDS": ((1000, 8), (np.inf, 4))}, ("larger classification",)),
+        "four from 1,000 rows on": constants(
+            {"_fit.plan._FOLDS": ((1000, 8), (np.inf, 4))}, ("larger classification",)
+        ),
         "three from 5,000 rows on": constants({"_fit.plan._FOLDS": ((5000, 8), (np.inf, 3))}, ("larger regression",)),
         "five": parameters(n_folds=5),
         "sixteen": parameters(n_folds=16),

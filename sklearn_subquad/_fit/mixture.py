@@ -7,6 +7,13 @@ import numpy as np
 _LEAST_SHARE = 0.25
 
 
+def weighted_mean(outputs, weights):
+    """Mean over the first axis; where all are equal, as of constant targets, it is what they are to the bit."""
+    outputs = np.asarray(outputs)
+    mean = np.average(outputs, axis=0, weights=weights)
+    return np.where((outputs == outputs[0]).all(axis=0), outputs[0], mean)
+
+
 def mixture_deviation(means, deviations, weights):
     """Deviation of a mixture of distributions.
 
@@ -53,7 +60,7 @@ def _variances(means, deviations, weights):
     known = [number for number, each in enumerate(deviations) if each is not None]
     means = np.asarray(means, dtype=np.float64)
     deviations = np.asarray([deviations[number] for number in known], dtype=np.float64)
-    distances = np.abs(means - np.average(means, axis=0, weights=weights))
+    distances = np.abs(means - weighted_mean(means, weights))
     # Squares of very large or small numbers leave the range of the type.
     unit = np.maximum(distances.max(axis=0), deviations.max(axis=0))
     unit[unit == 0] = 1

@@ -238,8 +238,8 @@ def test_targets_keep_what_double_precision_has_of_them(mean, unit, n):
     assert np.abs(scaling.inverse_transform(Z) - Y).max() <= np.spacing(np.abs(Y).max())
 
 
-@pytest.mark.parametrize("n_folds", [1, 3])
-@pytest.mark.parametrize("value", [0.0, 7.0, 1e-9, -1e12])
+@pytest.mark.parametrize("n_folds", [1, 3, 8])
+@pytest.mark.parametrize("value", [0.0, 7.1, 0.1, 1e-9, -1e12])
 def test_a_constant_target_beside_others_is_predicted_as_it_is(value, n_folds):
     X = np.random.default_rng(0).standard_normal((150, 3))
     y = X[:, 0] + X[:, 1] ** 2

@@ -282,6 +282,32 @@ class TestWorkerThreads:
             thread.join()
         assert blas_threads() == before
 
+    def test_those_that_stay_longer_than_the_first_keep_one_thread(self):
+        """Only where no caller limits BLAS: threadpoolctl then lets no other thread do so."""
+        before = blas_threads()
+        if max(before) == 1:
+            pytest.skip("BLAS has one thread here in any case.")
+        entered, leave = threading.Barrier(2, timeout=TIMEOUT), threading.Event()
+
+        def other():
+            with worker_threads():
+                entered.wait()
+                leave.wait()
+
+        thread = threading.Thread(target=other)
+        with worker_threads(2):
+            thread.start()
+            entered.wait()
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+        with worker_threads(2):
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+        leave.set()
+        thread.join()
+        assert blas_threads() == before
+        assert not [thread for thread in threading.enumerate() if thread.name == "sklearn_subquad_blas"]
+
     @pytest.mark.parametrize("n_jobs", [1, 3])
     def test_blas_limit_is_restored_after_an_exception(self, n_jobs, blas_limit_of_two):
         before = blas_threads()
