@@ -218,7 +218,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Seconds by phase: init, forward, jacobian, solve, update, flush, stopping.
     oof_decision_function_ : ndarray of shape (n_samples, n_classes)
         Out-of-fold probabilities, of every training row by the network that did not see it; nan for rows of weight
-        zero. Only of several networks, as is `oof_score_`.
+        zero. Only of several networks, as is `oof_score_`, and not of a fit that went on from another: all have seen
+        all rows.
     oof_score_ : float
         Their accuracy, weighted by `sample_weight` and `class_weight`. That of the mean of networks is a little better.
     stop_reason_ : str

@@ -200,7 +200,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Seconds by phase: init, forward, jacobian, solve, update, flush, stopping, covariance.
     oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_targets)
         Out-of-fold predictions, of every training row by the network that did not see it; nan for rows of weight zero.
-        Only of several networks, as is `oof_score_`.
+        Only of several networks, as is `oof_score_`, and not of a fit that went on from another: all have seen all
+        rows.
     oof_score_ : float
         Their coefficient of determination, weighted by `sample_weight`. The mean of the networks is a little better.
     stop_reason_ : str
