@@ -102,9 +102,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     n_folds : "auto" or int, default="auto"
         Networks that are fitted for ``early_stopping="validation"``, each without one fold of the rows, which says when
         it stops. Predictions are the mean of their outputs, in which those with and without ramps (`n_bins`) count by
-        their errors out of fold. "auto" takes eight up to 5,000 rows and four of more. 1 is
-        a single network, which is fitted without `validation_fraction` of the rows. A fit that goes on from another has
-        as many networks as that.
+        their errors out of fold. "auto" takes eight up to 5,000 rows and four of more. 1 is a single network, which is
+        fitted without `validation_fraction` of the rows. A fit that goes on from another has as many networks as that.
     validation_fraction : float, default=0.1
         Fraction of rows that a single network holds out, whose error says which of its iterates is kept.
     n_iter_no_change : int, default=2

@@ -1,7 +1,7 @@
 """What the choices behind the defaults are worth: each changed alone, on splits of real sets.
 
     python benchmarks/accuracy/choices.py measure      # 20 minutes on two cores; adds to results/choices.json
-    python benchmarks/accuracy/choices.py measure --larger --choices three    # five minutes a choice
+    python benchmarks/accuracy/choices.py measure --larger --choices three    # a minute or two a choice
     python benchmarks/accuracy/choices.py report       # results/choices.md
     python benchmarks/accuracy/choices.py --smoke
 

@@ -58,7 +58,7 @@ def blas_libraries():
 def _blas_limit():
     """Threads that BLAS may use now, hence what a caller of threadpool_limits or loky allows us."""
     limits = [library["num_threads"] for library in blas_libraries()]
-    # To count processors takes a third of a millisecond.
+    # To count processors takes longer than to ask BLAS.
     return min(limits) if limits else joblib.cpu_count()
 
 
@@ -69,15 +69,14 @@ def _one_blas_thread():
     BLAS' limit belongs to the process. Of fits and predictions that overlap in several threads, the one that came first
     sets it: if each restored what it had found, the last would leave one thread behind. Where the first one leaves
     before the others, a thread of its own keeps the limit for them, because only the thread that has set it may set it
-    back (threadpoolctl 3.8). Without it they would compute on more threads than there are, which takes up to thirty
-    times as long, and to other roundings.
+    back (threadpoolctl 3.8). Without it they would compute on more threads than there are, which takes many times as
+    long, and to other roundings.
     """
     users = _blas_users
     with _blas_lock:
+        limit = None if users.count else _controller().limit(limits=1).__enter__()
+        # Only now: what has failed before would count for ever.
         users.count += 1
-        limit = None if users.count > 1 else _controller().limit(limits=1)
-        if limit is not None:
-            limit.__enter__()
     try:
         yield limit is not None
     finally:

@@ -4,8 +4,8 @@
 def batches(n, size):
     """Slices of `size` rows one after the other, and of what is left.
 
-    As `sklearn.utils.gen_batches` gives them, which takes some 40 microseconds to check its arguments: longer than
-    several products of a step, and ten times in a prediction of one row.
+    As `sklearn.utils.gen_batches` gives them, which checks its arguments at every call: several times a step and a
+    prediction of one row, that takes longer than what is done with the slices.
     """
     return (slice(first, min(first + size, n)) for first in range(0, n, size))
 
