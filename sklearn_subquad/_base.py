@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import math
 import time
 import warnings
@@ -15,7 +16,7 @@ from sklearn_subquad._compat import CallbackSupportMixin, callback_context, chec
 from sklearn_subquad._curvature.losses import loss_with_baseline, make_loss
 from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature
 from sklearn_subquad._fit.callbacks import CallbackProgress
-from sklearn_subquad._fit.committee import OutOfFold, fit_committee, weights_of_networks
+from sklearn_subquad._fit.committee import FinishedNetwork, OutOfFold, fit_committee, weights_of_networks
 from sklearn_subquad._fit.data import GivenRows, TrainingSet
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.memory import require_memory
@@ -200,39 +201,43 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         progress = None if context is None else CallbackProgress(self, context, given)
         snapshots = Snapshots(self, loss_name, calibration, independent_labels)
         trainer = Trainer(data, _loss(plan, data, start), snapshots, start, score, progress)
-        histories, out_of_fold = [], OutOfFold.of_none(data if plan.in_folds else data[:0])
-
-        def finish(plan_of_it, model, held_out):
-            """What is kept of a network."""
-            histories.append(model.history)
-            laplace = self._laplace(model, plan_of_it.seed) if plan_of_it.covariance else None
-            temperature = None
-            if plan.in_folds:
-                out_of_fold.add(held_out, outputs_of(data.X[held_out], model), kind=plan_of_it.n_bins is None)
-            elif model.held_out is not None:
-                temperature = fitted_inverse_temperature(model.held_out, independent_labels)
-            densities = self._measure_densities(model, data.X)
-            attributes = self._fitted_attributes(model, plan, score is not None, densities, laplace, temperature)
-            return attributes, plan_of_it.n_bins is None, model.history.left_out_error
-
+        finish = functools.partial(self._finished, data.X, score is not None, independent_labels)
         with worker_threads(plan.n_jobs):
-            networks, kinds, errors = zip(*fit_committee(trainer, plan, validation, finish), strict=True)
-        _warn(histories, plan)
+            networks = fit_committee(trainer, plan, validation, finish)
+        _warn([network.history for network in networks], plan)
         # Whatever fails before the last lines leaves the estimator as it is.
         fitted = copy.copy(self)
-        fitted._set_fitted(networks)
+        fitted._set_fitted([network.attributes for network in networks])
         for attributes in fitted._networks():
             attributes["_state_"]["weight_unit"] = weight_unit
+        out_of_fold = OutOfFold.of_none(data if plan.in_folds else data[:0])
+        if plan.in_folds:
+            for network in networks:
+                out_of_fold.add(network)
         known = out_of_fold.known
         if plan.in_folds or len(networks) > 1:
             fitted._set_temperature(known, len(data), independent_labels, calibration)
         if len(networks) > 1:
+            kinds = [network.is_plain for network in networks]
             fitted._weigh(known, kinds, data, start)
             if covariance:
+                errors = [network.history.left_out_error for network in networks]
                 fitted._set_deviations(kinds, errors, data, plan.n_jobs)
         self.__dict__ = fitted.__dict__
         if progress is not None:
             progress.end()
+
+    def _finished(self, X, scored, independent_labels, plan, model, held_out):
+        """A `FinishedNetwork`, which may come from another process; X are all rows."""
+        laplace = self._laplace(model, plan.seed) if plan.covariance else None
+        outputs = temperature = None
+        if plan.in_folds:
+            outputs = outputs_of(X[held_out], model)
+        elif model.held_out is not None:
+            temperature = fitted_inverse_temperature(model.held_out, independent_labels)
+        densities = self._measure_densities(model, X)
+        attributes = self._fitted_attributes(model, plan, scored, densities, laplace, temperature)
+        return FinishedNetwork(attributes, plan.n_bins is None, model.history, held_out, outputs)
 
     def _validation_set(self, X_val, y_val, sample_weight_val, dtype, encode):
         """Rows that say when to stop, or None where none are given.

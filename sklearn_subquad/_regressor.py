@@ -74,8 +74,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     sketch_size : "auto" or int, default="auto"
         Columns of the sketch; "auto" is twice the number of rows of a step, and at most 2,048.
     cg_tol : "auto" or float, default="auto"
-        Relative residual at which the conjugate gradients stop. "auto" is 0.01, in batches 0.3 for
-        the squared error and 0.1 for other losses.
+        Relative residual at which the conjugate gradients stop. "auto" is 0.1 for the squared error and 0.01 for other
+        losses, in batches 0.3 and 0.1.
     max_cg_iter : int, default=50
         Conjugate gradient iterations per inner solve at most. If that is too few for most solves of a fit, there is a
         ConvergenceWarning (in batches none).

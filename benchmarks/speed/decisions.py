@@ -1,13 +1,13 @@
 """Seconds and iterations behind the decisions in doc/decisions.md.
 
 python benchmarks/speed/decisions.py threads alignment small_steps nearby_shifts deviations      # results/decisions.md
-python benchmarks/speed/decisions.py searches       # results/searches.md
-python benchmarks/speed/decisions.py outputs
+python benchmarks/speed/decisions.py searches networks      # results/searches.md
 python benchmarks/speed/decisions.py memory         # ends with an error where the memory grows over a thousand fits
 python benchmarks/speed/decisions.py --smoke
 """
 
 import contextlib
+import functools
 import gc
 import importlib.util
 import itertools
@@ -30,11 +30,11 @@ from sklearn_subquad._fit import plan
 from sklearn_subquad._linalg.packed import PackedMatrix
 from sklearn_subquad._linalg.sparse_rows import SparseRows
 from sklearn_subquad._linalg.threads import worker_threads
-from sklearn_subquad._solver import levenberg_marquardt
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from common.program import network_options, run_chosen
+from speed import outputs
 from suite.problems import friedman
 
 
@@ -136,42 +136,41 @@ def deviations(arguments):
     print(f"predict of 1,000 rows: {mean:.0f} ms, with deviations {both:.0f} ms", flush=True)
 
 
-def outputs(arguments):
-    """Fits to few rows with 1 to 200 outputs: targets with noise, and classes of three rows or more, by both losses."""
-    print("outputs | what | inner solves | inner iterations | most of a solve | not to cg_tol | seconds")
-    options = {"random_state": 0} | network_options(arguments)
-    for k in (1, 10) if arguments.smoke else (1, 3, 10, 32, 100, 200):
-        rng = np.random.default_rng(0)
-        X = rng.standard_normal((400, 10))
-        Y = np.sin(X @ rng.standard_normal((10, k)) / 2) + 0.3 * rng.standard_normal((400, k))
-        _print_inner_solves(k, "targets", SubquadMLPRegressor(**options), X, Y[:, 0] if k == 1 else Y)
-        # One output stands for two classes.
-        y = np.arange(max(300, 3 * k)) % max(k, 2)
-        X = rng.standard_normal((max(k, 2), 10))[y] + 0.5 * rng.standard_normal((len(y), 10))
-        for loss in ("squared_error", "log_loss"):
-            _print_inner_solves(k, f"classes, {loss}", SubquadMLPClassifier(loss=loss, **options), X, y)
-
-
-def _print_inner_solves(k, name, model, X, y):
-    solves, pcg = [], levenberg_marquardt.pcg
-
-    def recording(*args, **named):
-        solves.append(pcg(*args, **named))
-        return solves[-1]
-
-    with unittest.mock.patch.object(levenberg_marquardt, "pcg", recording):
-        start = time.perf_counter()
-        model.fit(X, y)
-        seconds = time.perf_counter() - start
-    counts = [each.n_iter for each in solves]
-    failed = sum(not each.converged for each in solves)
-    columns = (k, name, len(counts), sum(counts), max(counts, default=0), failed, f"{seconds:.1f}")
-    print(" | ".join(map(str, columns)), flush=True)
-
-
 # ---- parallel searches ------------------------------------------------------------------------------------
 
 N_JOBS = 2
+
+
+def networks(arguments):
+    """Seconds of one fit of several networks: one by one, on threads and in processes, which are there already."""
+    settings = [{"n_jobs": 1}, {"n_jobs": N_JOBS}, {"backend": "loky", "n_jobs": N_JOBS}]
+    problems = {
+        "700 rows, one target": (SubquadMLPRegressor, *friedman(700)),
+        "6,000 rows, one target": (SubquadMLPRegressor, *friedman(6000)),
+        "300 rows, 100 classes, log loss": (
+            functools.partial(SubquadMLPClassifier, loss="log_loss"),
+            *outputs.with_classes(300, 100)[:2],
+        ),
+        "1,500 rows, 4 classes": (SubquadMLPClassifier, *outputs.with_classes(1500, 4)[:2]),
+    }
+    for name, (estimator, X, y) in problems.items():
+        rows = slice(None, 200 if arguments.smoke else None)
+        seconds = []
+        # The first round loads what loads late, and starts processes.
+        for _ in range(2 if arguments.smoke else 6):
+            seconds.append([])
+            for setting in settings:
+                with joblib.parallel_config(**setting):
+                    model = estimator(random_state=0, **network_options(arguments))
+                    seconds[-1].append(outputs.timed(model, X[rows], y[rows]))
+        first, *others = np.array(seconds)
+        one, threads, processes = np.median(others, axis=0)
+        ratios = np.median(np.array(others)[:, :1] / np.array(others), axis=0)
+        print(
+            f"{name}: one by one {one:.2f} s, {N_JOBS} threads {threads:.2f} s ({ratios[1]:.2f} times as fast), "
+            f"{N_JOBS} processes {processes:.2f} s ({ratios[2]:.2f}); the first time {first[1]:.2f}, {first[2]:.2f} s",
+            flush=True,
+        )
 
 
 @contextlib.contextmanager
@@ -277,4 +276,4 @@ def memory(arguments):
 if __name__ == "__main__":
     # Many fits here have a few steps only.
     warnings.simplefilter("ignore", ConvergenceWarning)
-    run_chosen(__doc__, (threads, alignment, small_steps, nearby_shifts, deviations, outputs, searches, memory))
+    run_chosen(__doc__, (threads, alignment, small_steps, nearby_shifts, deviations, searches, networks, memory))

@@ -1,6 +1,6 @@
 """Many rows: images against scikit-learn's MLP, and seconds and memory against the number of rows.
 
-python benchmarks/speed/rows.py images linear outputs     # about ten minutes
+python benchmarks/speed/rows.py images linear     # about ten minutes
 python benchmarks/speed/rows.py --smoke
 
 Fashion-MNIST is read from ``../shared/data`` beside the repository (or --data) and left out where that is missing.
@@ -98,31 +98,9 @@ def linear(arguments):
         )
 
 
-def outputs(arguments):
-    """Seconds per inner iteration for growing numbers of outputs."""
-    n_rows, width = (200, 64) if arguments.smoke else (2000, 2048)
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((n_rows, 20), dtype=np.float32)
-    for k in (5, 50, 200):
-        Y = np.sin(X @ rng.standard_normal((20, k)) / 2)
-        model = SubquadMLPRegressor(
-            hidden_layer_sizes=(width, width),
-            max_iter=3,
-            batch_size=n_rows,
-            early_stopping=False,
-            damping=0.3,
-            random_state=0,
-        ).fit(X, Y)
-        each = model.phase_times_["solve"] / sum(model.n_cg_iter_)
-        print(
-            f"{k:3d} outputs: {each:.3f} s per inner iteration (factorisations included), {model.n_cg_iter_} of them",
-            flush=True,
-        )
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one_linear"]:
         print(json.dumps(one_linear(int(sys.argv[2]), smoke=False)))
     else:
         # The one that measures memory first: a child's peak begins at what its parent holds.
-        run_chosen(__doc__, (linear, images, outputs))
+        run_chosen(__doc__, (linear, images))

@@ -1,6 +1,7 @@
 """The networks of a fit, each of which is fitted without some of the rows, and stopped by them."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,8 @@ import numpy as np
 from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.held_out import held_out_parts
 from sklearn_subquad._fit.laplace import N_COVARIANCES
-from sklearn_subquad._linalg.threads import for_each_alone
+from sklearn_subquad._linalg.threads import each_alone
+from sklearn_subquad._solver.history import History
 from sklearn_subquad._solver.stopping import StopReason
 from sklearn_subquad._utils.random_streams import Stream, generator
 
@@ -30,13 +32,13 @@ def fit_committee(trainer, plan, validation, finish):
         Rows that take the place of held-out ones.
     finish : callable
         ``finish(plan, model, held_out)`` is called with every `FittedModel` as soon as there is one, and the indices of
-        its held-out rows or None; what it returns is kept in its place, so that not all are in the memory at once. It
-        may be called by several threads.
+        its held-out rows or None; the `FinishedNetwork` that it returns is kept in its place, so that not all are in
+        the memory at once. It may be called in other threads and processes.
 
     Returns
     -------
-    list
-        Of what `finish` has returned, in order. Networks are fitted side by side, unless somebody is told of their
+    list of FinishedNetwork
+        In order. Networks are fitted side by side, unless somebody is told of their
         steps or gives scores. Where a callback asks to stop, those that come after are left out.
     """
     data, plans, starts = trainer.data, plans_of_networks(plan, trainer.data), [None] * plan.n_networks
@@ -45,28 +47,57 @@ def fit_committee(trainer, plan, validation, finish):
     parts = [None] * plan.n_networks
     if plan.early_stopping == "validation" and validation is None:
         parts = held_out_parts(data, plan.n_networks, plan.validation_fraction, plan.seed)
-    finished = [None] * plan.n_networks
-
-    def fit(number):
-        part, fitting, held_out = parts[number], slice(None), None
-        if part is not None:
-            fitting, held_out = np.delete(np.arange(len(data)), part), (data, part)
-        elif validation is not None:
-            held_out = (validation, slice(None))
-        if plan.solver.verbose and held_out is not None:
-            n_fitted, n_held_out = (len(rows.numbers[of]) for rows, of in ((data, fitting), held_out))
-            print(f"Network {number + 1} of {plan.n_networks}: {n_fitted} rows to fit, {n_held_out} held out.")
-        model = trainer.from_start(starts[number]).train(plans[number], fitting=fitting, held_out=held_out)
-        finished[number] = finish(plans[number], model, part)
-        return model.history.stop_reason
-
-    if trainer.is_watched or plan.solver.verbose:
-        for number in range(plan.n_networks):
-            if fit(number) is StopReason.CALLBACK:
-                return finished[: number + 1]
-    else:
-        for_each_alone(fit, plan.n_networks)
+    networks = list(zip(plans, starts, parts, strict=True))
+    if not trainer.is_watched and not plan.solver.verbose:
+        # Only those who watch are shown rows as they were passed.
+        rows = None if validation is None else validation.without_given()
+        fit = functools.partial(_fit_one, trainer.of(data.without_given()), rows, finish)
+        return each_alone(fit, networks)
+    finished = []
+    for number, network in enumerate(networks, 1):
+        name = f"Network {number} of {len(networks)}"
+        finished.append(_fit_one(trainer, validation, finish, *network, name))
+        if finished[-1].history.stop_reason is StopReason.CALLBACK:
+            break
     return finished
+
+
+def _fit_one(trainer, validation, finish, plan, start, part, name=None):
+    """Fit one network, without a part of the rows, and finish it."""
+    data, fitting, held_out = trainer.data, slice(None), None
+    if part is not None:
+        fitting, held_out = np.delete(np.arange(len(data)), part), (data, part)
+    elif validation is not None:
+        held_out = (validation, slice(None))
+    if plan.solver.verbose and held_out is not None:
+        n_fitted, n_held_out = (len(rows.numbers[of]) for rows, of in ((data, fitting), held_out))
+        print(f"{name}: {n_fitted} rows to fit, {n_held_out} held out.")
+    model = trainer.from_start(start).train(plan, fitting=fitting, held_out=held_out)
+    return finish(plan, model, part)
+
+
+@dataclass
+class FinishedNetwork:
+    """What is kept of a network.
+
+    Attributes
+    ----------
+    attributes : dict
+        The fitted attributes.
+    is_plain : bool
+        True where it has no ramps: its kind.
+    history : History
+    held_out : ndarray of int or None
+        Rows of the training set that it was not fitted to.
+    outputs : ndarray of shape (n_held_out, k) or None
+        What it says of them, in the targets' units.
+    """
+
+    attributes: dict
+    is_plain: bool
+    history: History
+    held_out: np.ndarray | None
+    outputs: np.ndarray | None
 
 
 @dataclass
@@ -94,9 +125,9 @@ class OutOfFold:
     def __len__(self):
         return len(self.rows)
 
-    def add(self, held_out, outputs, kind):
-        """What a network of that kind says of these rows, given by indices."""
-        self.outputs[held_out], self.kinds[held_out] = outputs, kind
+    def add(self, network):
+        """What a `FinishedNetwork` says of the rows that it did not see."""
+        self.outputs[network.held_out], self.kinds[network.held_out] = network.outputs, network.is_plain
 
     @property
     def known(self):

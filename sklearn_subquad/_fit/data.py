@@ -1,5 +1,6 @@
 """Rows that a fit learns from, and the rows as the caller passed them."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class TrainingSet:
     Y : ndarray of shape (n, k), float64 or bool
         Targets, or indicators of classes.
     sample_weight : ndarray of shape (n,), float64
-    given : GivenRows
+    given : GivenRows or None
         Rows as the caller passed them, these and maybe others.
     groups : ndarray of the length of `given`, int
         The number of the row that each of those became a part of, -1 for none.
@@ -103,6 +104,10 @@ class TrainingSet:
         counted = np.flatnonzero(sample_weight)
         rows = cls(X, Y, sample_weight, given, np.arange(len(X)), np.arange(len(X)))
         return rows if len(counted) == len(X) else rows[counted]
+
+    def without_given(self):
+        """The same for nobody who asks for rows as they were passed."""
+        return dataclasses.replace(self, given=None)
 
     def __len__(self):
         return len(self.X)

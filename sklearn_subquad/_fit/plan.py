@@ -35,10 +35,10 @@ _AUTO_BATCHES, _AUTO_BATCHES_OF_OUTPUTS = (4096, 2048), (1024, 1024)
 _AUTO_BATCHES_OF_TARGETS = (1000, 256)
 # Classes are learned at least as well from an eighth of the rows at a time, between these limits.
 _MIN_BATCH_OF_LABELS, _MAX_BATCH_OF_LABELS = 128, 1024
-# A step of a batch is undone in part by the next, and so would be the work of solving for it more exactly. Where the
-# curvature changes, a step that is not exact may be too long besides.
-_AUTO_CG_TOL = 1e-2
-_AUTO_CG_TOL_IN_BATCHES = {"squared_error": 3e-1, "log_loss": 1e-1, "binary_log_loss": 1e-1, "poisson": 1e-1}
+# cg_tol="auto", of the squared error and of other losses: where the curvature changes, a step that is not exact may be
+# too long besides. A step of a batch is undone in part by the next, and so would be the work of solving for it more
+# exactly.
+_AUTO_CG_TOL, _AUTO_CG_TOL_IN_BATCHES = (1e-1, 1e-2), (3e-1, 1e-1)
 # The damping of a part of the data that is small enough to be that of all that follow. A part may say little: one of a
 # single class asks for a large one.
 _SETTLED_DAMPING = 0.3
@@ -420,7 +420,8 @@ def _solver_options(parameters, loss, in_batches, start, partial):
 def _cg_tol(parameters, loss, in_batches):
     if parameters.cg_tol != "auto":
         return float(parameters.cg_tol)
-    return _AUTO_CG_TOL_IN_BATCHES[loss] if in_batches else _AUTO_CG_TOL
+    squared_error, others = _AUTO_CG_TOL_IN_BATCHES if in_batches else _AUTO_CG_TOL
+    return squared_error if loss == "squared_error" else others
 
 
 def _damping(parameters, part_before):

@@ -61,6 +61,10 @@ class Trainer:
         self.data, self._loss, self._snapshots = data, loss, snapshots
         self.start, self._score, self._progress = start, score, progress
 
+    def of(self, data):
+        """The same for another data set."""
+        return Trainer(data, self._loss, self._snapshots, self.start, self._score, self._progress)
+
     def from_start(self, start):
         """The same for fits that go on from another model, or from none."""
         return Trainer(self.data, self._loss, self._snapshots, start, self._score, self._progress)

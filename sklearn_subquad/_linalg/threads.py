@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import joblib
 from joblib.parallel import BACKENDS, get_active_backend
-from sklearn import config_context, get_config
+from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import ThreadpoolController
 
 # Operations of dense linear algebra from which more threads save more than their spinning costs afterwards.
@@ -134,7 +134,13 @@ def worker_threads(n_jobs=None):
         says something, is 1 in the threads of a joblib pool, and otherwise the limit that BLAS has at the moment, so
         that ``threadpoolctl.threadpool_limits`` and joblib's worker processes govern it.
     """
-    n_threads = resolve_n_jobs(n_jobs)
+    with so_many_threads(resolve_n_jobs(n_jobs)):
+        yield
+
+
+@contextmanager
+def so_many_threads(n_threads):
+    """The same for a number of threads that has been found already."""
     # The executor starts threads only for what is submitted: with n_threads = 1 there are none.
     with (
         _one_blas_thread() as owns_blas,
@@ -145,6 +151,28 @@ def worker_threads(n_jobs=None):
             yield
         finally:
             _pool.reset(token)
+
+
+def each_alone(work, items):
+    """``[work(*item) for item in items]`` for items that are worth a thread each, as whole fits are, by joblib.
+
+    They run on threads, or where the user's ``joblib.parallel_config`` says: work and items must be fit for pickle.
+    Within each, `for_each` has an equal share of the threads of the pool: there are never more than it has.
+    """
+    _, n_threads, _ = _pool.get()
+    n_workers, share = min(n_threads, len(items)), None
+    if isinstance(get_active_backend()[0], _LOCAL_BACKENDS):
+        share = n_threads // max(n_workers, 1)
+    else:
+        n_workers = None
+    if n_workers == 1:
+        return [work(*item) for item in items]
+    return Parallel(n_workers, prefer="threads")(delayed(_alone)(share, work, item) for item in items)
+
+
+def _alone(n_threads, work, item):
+    with worker_threads() if n_threads is None else so_many_threads(n_threads):
+        return work(*item)
 
 
 @contextmanager
@@ -191,25 +219,3 @@ def for_each(work, n_items):
         wait(others)
     for other in others:
         other.result()
-
-
-def for_each_alone(work, n_items):
-    """Call ``work(i)`` for every i in ``range(n_items)`` for items that are worth a thread each, as whole fits are.
-
-    Within each, `for_each` has an equal share of the threads: there are never more than the pool has. scikit-learn's
-    configuration is that of the caller.
-    """
-    pool, n_threads, owns_blas = _pool.get()
-    n_workers = max(1, min(n_threads, n_items))
-    share = (pool, n_threads // n_workers, owns_blas and n_workers == 1)
-    config = get_config()
-
-    def alone(i):
-        token = _pool.set(share)
-        try:
-            with config_context(**config):
-                work(i)
-        finally:
-            _pool.reset(token)
-
-    for_each(alone, n_items)

@@ -3,6 +3,7 @@
 import pickle
 from unittest import mock
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.base import clone, is_classifier
@@ -305,6 +306,23 @@ def test_networks_side_by_side_equal_those_that_take_turns(estimator_class, loss
     for other in models[1:]:
         assert other.predict(X).tobytes() == models[0].predict(X).tobytes()
         assert other.oof_score_ == models[0].oof_score_
+
+
+@BOTH
+def test_networks_in_processes_equal_those_in_threads(estimator_class, monkeypatch):
+    """Where joblib is told so; rows beyond a megabyte are mapped, and nobody may write into them."""
+    monkeypatch.setattr(plan_module, "_MIN_STEP_FOR_THREADS", 0)
+    X, y = problem(estimator_class, "squared_error", 2)
+    X = np.hstack([X, np.zeros((len(X), 150_000 // len(X)))])
+    models = [estimator_class(n_folds=2, n_jobs=2, **SMALL) for _ in range(2)]
+    models[0].fit(X, y)
+    with joblib.parallel_config("loky"):
+        models[1].fit(X, y)
+        assert models[1].oof_score_ == models[0].oof_score_
+        # It goes on from networks that came from elsewhere.
+        for model in models:
+            model.set_params(warm_start=True).fit(X, y)
+    assert models[1].predict(X).tobytes() == models[0].predict(X).tobytes()
 
 
 @BOTH

@@ -56,7 +56,7 @@ def test_of_a_single_network_one_fit_counts_in_the_bill():
 @pytest.mark.parametrize(
     ("data", "parameters", "expected"),
     [
-        ((1000,), {}, {"in_batches": False, "batch_size": 1000, "cg_tol": 1e-2, "preconditioner": "gram"}),
+        ((1000,), {}, {"in_batches": False, "batch_size": 1000, "cg_tol": 0.1, "preconditioner": "gram"}),
         ((1001,), {}, {"in_batches": True, "batch_size": 256, "cg_tol": 0.3, "block_rows": None}),
         ((1001, 2), {}, {"in_batches": True, "batch_size": 256}),
         ((4096,), {"loss": "poisson"}, {"in_batches": False, "batch_size": 4096}),

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -5,6 +6,7 @@ import joblib
 import numpy as np
 import pytest
 import threadpoolctl
+from joblib.parallel import ParallelBackendBase
 from sklearn import config_context, get_config
 
 from sklearn_subquad._linalg import threads
@@ -12,7 +14,7 @@ from sklearn_subquad._linalg.columnwise import ColumnwiseSum, sparse_term
 from sklearn_subquad._linalg.packed import ROUTES, PackedMatrix, row_gram_columns, row_products, symmetric, times_dense
 from sklearn_subquad._linalg.sparse_rows import SparseRows
 from sklearn_subquad._linalg.threads import blas_threads as large_work
-from sklearn_subquad._linalg.threads import for_each, for_each_alone, resolve_n_jobs, worker_threads
+from sklearn_subquad._linalg.threads import each_alone, for_each, resolve_n_jobs, worker_threads
 
 # Longer than any thread needs to get going; only a failing test waits as long.
 TIMEOUT = 30
@@ -374,27 +376,61 @@ def test_number_of_threads_does_not_change_a_bit_of_any_result(dtype, density, s
 
 @pytest.mark.parametrize(("n_jobs", "n_items"), [(1, 3), (2, 3), (3, 2), (4, 2), (5, 2), (4, 1)])
 def test_items_that_run_alone_share_the_threads(n_jobs, n_items):
-    """Never more threads than the pool has, the caller's configuration, and every item once."""
-    lock, running, most, done = threading.Lock(), set(), [0], []
+    """Never more threads than the pool has, the caller's configuration, BLAS on one thread, and every item once."""
+    lock, running, most, blas = threading.Lock(), set(), [0], set()
 
     def inner(_):
         with lock:
             running.add(threading.get_ident())
             most[0] = max(most[0], len(running))
+            blas.update(library["num_threads"] for library in threads.blas_libraries())
         time.sleep(0.002)
         with lock:
             running.discard(threading.get_ident())
 
-    def item(i):
+    def item(i, name):
         assert get_config()["working_memory"] == 7
         for_each(inner, 6)
-        with lock:
-            done.append(i)
+        return i, name
 
+    items = [(i, f"item {i}") for i in range(n_items)]
     with worker_threads(n_jobs), config_context(working_memory=7):
-        for_each_alone(item, n_items)
-    assert sorted(done) == list(range(n_items))
+        assert each_alone(item, items) == items
     assert most[0] <= n_jobs
+    assert blas == {1}
+
+
+class OfACluster(ParallelBackendBase):
+    """Workers elsewhere: joblib takes it for none of its own backends."""
+
+    supports_retrieve_callback = True
+
+    def effective_n_jobs(self, n_jobs):
+        return 3 if n_jobs in (None, -1) else n_jobs
+
+    def submit(self, func, callback=None):
+        result = func()
+        callback(result)
+        return result
+
+    def retrieve_result_callback(self, out):
+        return out
+
+
+def process_and_threads(_):
+    return os.getpid(), threads._pool.get()[1]
+
+
+@pytest.mark.parametrize(
+    ("backend", "n_jobs", "others"),
+    [("loky", 2, True), ("loky", 1, False), ("threading", 2, False), ("cluster", 3, False)],
+)
+def test_items_run_alone_where_joblib_is_told(backend, n_jobs, others):
+    """In processes of their own, if so configured; a cluster's workers ask BLAS, which here is limited already."""
+    joblib.register_parallel_backend("cluster", OfACluster)
+    with joblib.parallel_config(backend, n_jobs=n_jobs), worker_threads(n_jobs):
+        found = each_alone(process_and_threads, [(0,), (1,), (2,)])
+    assert [(pid != os.getpid(), n_threads) for pid, n_threads in found] == [(others, 1)] * 3
 
 
 def test_an_item_that_fails_alone_ends_all_and_leaves_the_pool_as_it_was():
@@ -404,5 +440,5 @@ def test_an_item_that_fails_alone_ends_all_and_leaves_the_pool_as_it_was():
 
     with worker_threads(2):
         with pytest.raises(ValueError, match="item 1"):
-            for_each_alone(failing, 4)
+            each_alone(failing, [(i,) for i in range(4)])
         assert threads._pool.get()[1] == 2
