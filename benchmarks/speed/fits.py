@@ -51,7 +51,10 @@ def make_model(kind, is_regression, options):
         return model(verbose=False, thread_count=2, random_seed=0, allow_writing_files=False)
     from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 
-    return (SubquadMLPRegressor if is_regression else SubquadMLPClassifier)(random_state=0, **options)
+    model = (SubquadMLPRegressor if is_regression else SubquadMLPClassifier)(random_state=0)
+    # An older version may lack some.
+    known = model.get_params()
+    return model.set_params(**{name: value for name, value in options.items() if name in known})
 
 
 def serve(kind, data, options):

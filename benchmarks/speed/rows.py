@@ -1,32 +1,41 @@
 """Many rows: images against scikit-learn's MLP, and seconds and memory against the number of rows.
 
-python benchmarks/speed/rows.py images linear     # about ten minutes
+python benchmarks/speed/rows.py images linear methods     # about ten minutes
 python benchmarks/speed/rows.py --smoke
 
 Fashion-MNIST is read from ``../shared/data`` beside the repository (or --data) and left out where that is missing.
 Every number of rows runs in a process of its own, so that its peak memory is known.
 """
 
+import contextlib
 import json
 import pathlib
 import resource
 import subprocess
 import sys
 import time
+import unittest.mock
 import warnings
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._solver import iterations
+from sklearn_subquad._solver.averaging import IterateAverage
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from common.program import run_chosen
-from common.sets import load_images
+from common.evaluation import rmse
+from common.program import network_options, run_chosen
+from common.sets import has_data, load_images, load_splits
+from suite.problems import friedman
 
 MLP_EPOCHS = 15
+# Rows of which the Gram matrix is formed: it takes 2 GiB of 16,384.
+MAX_GRAM_ROWS = 16_384
 
 
 def images(arguments):
@@ -98,9 +107,87 @@ def linear(arguments):
         )
 
 
+class MomentumAverage(IterateAverage):
+    """An average that lets the next step start ahead of the iterate, where its last change leads.
+
+    To first order in that change a step then stays close to the one before, as in G. Goldshlager, N. Abrahamsen,
+    L. Lin, "A Kaczmarz-inspired approach to accelerate the optimization of neural network wavefunctions", 2024.
+    """
+
+    momentum = 0.9
+
+    def __init__(self):
+        super().__init__()
+        self._before = None
+
+    def update(self, parameters):
+        super().update(parameters)
+        before, self._before = self._before, parameters.copy()
+        if before is not None:
+            parameters.move_towards(before, -self.momentum)
+
+
+def momentum(strength):
+    """Batches with so much of it."""
+    average = type("Average", (MomentumAverage,), {"momentum": strength})
+    return unittest.mock.patch.object(iterations, "IterateAverage", average)
+
+
+WAYS = {
+    "default": {},
+    "batches of 128": {"batch_size": 128},
+    "batches of 1,024": {"batch_size": 1024},
+    "batches of 4,096": {"batch_size": 4096},
+    "all rows, Gram matrix": {"batch_size": 10**6, "preconditioner": "gram"},
+    "all rows, sketch": {"batch_size": 10**6, "preconditioner": "sketch"},
+    "momentum 0.5": {},
+    "momentum 0.9": {},
+}
+
+
+def methods(arguments):
+    """One network by batches of several sizes, all rows at once, and momentum: seconds and test errors."""
+    for name, (estimator, X, y, X_test, y_test) in large_problems(arguments).items():
+        for way, parameters in WAYS.items():
+            if parameters.get("preconditioner") == "gram" and len(X) > MAX_GRAM_ROWS:
+                continue
+            model = estimator(n_folds=1, random_state=0, **network_options(arguments), **parameters)
+            changed = momentum(float(way.split()[1])) if "momentum" in way else contextlib.nullcontext()
+            start = time.perf_counter()
+            with changed, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model.fit(X, y)
+            seconds = time.perf_counter() - start
+            predicted = model.predict(X_test)
+            error = 100 * np.mean(predicted != y_test) if is_classifier(model) else rmse(y_test, predicted)
+            phases = model.phase_times_
+            print(
+                f"{name}, {way}: {seconds:.2f} s, error {error:.4g}; {model.n_iter_} iterations, solving "
+                f"{phases['solve'] / seconds:.0%} and linearising {phases['jacobian'] / seconds:.0%} of it, "
+                f"{np.mean(model.n_cg_iter_):.1f} inner iterations a step",
+                flush=True,
+            )
+
+
+def large_problems(arguments):
+    """Estimators and data: real sets of 7,000 to 17,000 rows where they are, and Friedman's function with noise."""
+    rng, problems = np.random.default_rng(0), {}
+    if has_data(arguments.data, "kin8nm, power-plant, magic"):
+        for name in ("kin8nm", "power-plant", "magic"):
+            estimator = SubquadMLPClassifier if name == "magic" else SubquadMLPRegressor
+            problems[name] = (estimator, *load_splits(arguments.data, name)[0])
+    for n_rows in (300,) if arguments.smoke else (5000, 50_000):
+        X, y = friedman(n_rows + 2000)
+        noisy = y[:n_rows] + rng.standard_normal(n_rows)
+        problems[f"{n_rows:,} rows"] = (SubquadMLPRegressor, X[:n_rows], noisy, X[n_rows:], y[n_rows:])
+    if arguments.smoke:
+        problems = {name: (each[0], *(part[:300] for part in each[1:])) for name, each in problems.items()}
+    return problems
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one_linear"]:
         print(json.dumps(one_linear(int(sys.argv[2]), smoke=False)))
     else:
         # The one that measures memory first: a child's peak begins at what its parent holds.
-        run_chosen(__doc__, (linear, images))
+        run_chosen(__doc__, (linear, images, methods))
