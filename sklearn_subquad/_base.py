@@ -218,7 +218,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if plan.in_folds or len(networks) > 1:
             fitted._set_temperature(known, len(data), independent_labels, calibration)
         if len(networks) > 1:
-            kinds = [network.is_plain for network in networks]
+            kinds = [network.kind for network in networks]
             fitted._weigh(known, kinds, data, start)
             if covariance:
                 errors = [network.history.left_out_error for network in networks]
@@ -237,7 +237,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             temperature = fitted_inverse_temperature(model.held_out, independent_labels)
         densities = self._measure_densities(model, X)
         attributes = self._fitted_attributes(model, plan, scored, densities, laplace, temperature)
-        return FinishedNetwork(attributes, plan.n_bins is None, model.history, held_out, outputs)
+        return FinishedNetwork(attributes, plan.kinds.index(plan.ramps), model.history, held_out, outputs)
 
     def _validation_set(self, X_val, y_val, sample_weight_val, dtype, encode):
         """Rows that say when to stop, or None where none are given.

@@ -118,8 +118,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
     n_folds : "auto" or int, default="auto"
         Networks that are fitted for ``early_stopping="validation"``, each without one fold of the rows, which says when
-        it stops. Predictions have the mean of their probabilities, calibrated by what each says of its own fold; those
-        with and without ramps (`n_bins`) count by their errors out of fold. "auto" takes eight up to 5,000 rows and
+        it stops. Predictions have the mean of their probabilities, calibrated by what each says of its own fold; kinds
+        of networks (`n_bins`) count by their errors out of fold. "auto" takes eight up to 5,000 rows and
         four of more. 1 is a single network, which is fitted without `validation_fraction` of the rows. A fit that goes
         on from another has as many networks as that.
     validation_fraction : float, default=0.1
@@ -132,10 +132,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [2]_.
         Thresholds and steps in single features are then learned from few rows. Features of one or two values have none.
         "auto" takes the cube root of the number of rows up to 8, or what gives 16 columns in all if bins then have ten
-        rows, at most 256 columns over the number of features, and none where fewer than three bins are left; of several
-        networks every second one has none. None leaves features as they are, which suits smooth
-        functions of few features and features that are alike, such as pixels. A fit that goes on from another keeps
-        its ramps.
+        rows, at most 256 columns over the number of features, and none where fewer than three bins are left. All ramps
+        of a feature together have its variance. Of four networks the second then has none, and the fourth up to 16
+        that have its variance each. None leaves features as they are, which suits smooth functions of few features and
+        features that are alike, such as pixels. A fit that goes on from another keeps its ramps.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Features with values beyond five interquartile ranges from the median are squashed to three on

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.held_out import held_out_parts
 from sklearn_subquad._fit.laplace import N_COVARIANCES
+from sklearn_subquad._fit.scaling import Ramps
 from sklearn_subquad._linalg.threads import each_alone
 from sklearn_subquad._solver.history import History
 from sklearn_subquad._solver.stopping import StopReason
@@ -84,8 +85,8 @@ class FinishedNetwork:
     ----------
     attributes : dict
         The fitted attributes.
-    is_plain : bool
-        True where it has no ramps: its kind.
+    kind : int
+        The first of the plan's kinds that it is of.
     history : History
     held_out : ndarray of int or None
         Rows of the training set that it was not fitted to.
@@ -94,7 +95,7 @@ class FinishedNetwork:
     """
 
     attributes: dict
-    is_plain: bool
+    kind: int
     history: History
     held_out: np.ndarray | None
     outputs: np.ndarray | None
@@ -109,7 +110,7 @@ class OutOfFold:
     rows : TrainingSet
     outputs : ndarray of shape (n, k), float64
         In the targets' units; not a number where no network has said anything.
-    kinds : ndarray of shape (n,), bool
+    kinds : ndarray of shape (n,), int
         The kind of the network.
     """
 
@@ -120,14 +121,14 @@ class OutOfFold:
     @classmethod
     def of_none(cls, rows):
         """Of no network so far."""
-        return cls(rows, np.full(rows.Y.shape, np.nan), np.zeros(len(rows), dtype=bool))
+        return cls(rows, np.full(rows.Y.shape, np.nan), np.zeros(len(rows), dtype=int))
 
     def __len__(self):
         return len(self.rows)
 
     def add(self, network):
         """What a `FinishedNetwork` says of the rows that it did not see."""
-        self.outputs[network.held_out], self.kinds[network.held_out] = network.outputs, network.is_plain
+        self.outputs[network.held_out], self.kinds[network.held_out] = network.outputs, network.kind
 
     @property
     def known(self):
@@ -171,17 +172,19 @@ def _mean_of_most(squares):
 
 
 def plans_of_networks(plan, data):
-    """A plan for each of several networks, with a seed of its own; every second one without ramps, if so planned.
+    """A plan for each of several networks, with a seed of its own and, in turns, a kind.
 
     The first two stand for all where deviations of predictions are asked for.
     """
     if plan.n_networks == 1:
         return [plan]
     seeds = generator(plan.seed, Stream.NETWORKS).integers(np.iinfo(np.int32).max, size=plan.n_networks)
-    plain = dataclasses.replace(plan, n_bins=None).with_init_scale(data) if plan.alternates else plan
-    return [
-        dataclasses.replace(
-            plain if number % 2 else plan, seed=int(seed), covariance=plan.covariance and number < N_COVARIANCES
-        )
-        for number, seed in enumerate(seeds)
-    ]
+    plain = dataclasses.replace(plan, ramps=Ramps(None)).with_init_scale(data)
+    plans = []
+    for number, seed in enumerate(seeds):
+        ramps = plan.kinds[number % len(plan.kinds)]
+        # How loud ramps are does not make weights smaller.
+        like = plain if ramps == plain.ramps else plan
+        covariance = plan.covariance and number < N_COVARIANCES
+        plans.append(dataclasses.replace(like, ramps=ramps, seed=int(seed), covariance=covariance))
+    return plans

@@ -17,7 +17,7 @@ from sklearn_subquad._fit.held_out import held_out_parts
 from sklearn_subquad._fit.laplace import N_COVARIANCES, covariance_sketch_size
 from sklearn_subquad._fit.layers import densities_of, widths_of
 from sklearn_subquad._fit.memory import FitSize
-from sklearn_subquad._fit.scaling import InputScaling, effective_dimension
+from sklearn_subquad._fit.scaling import InputScaling, Ramps, effective_dimension
 from sklearn_subquad._linalg.threads import resolve_n_jobs
 from sklearn_subquad._network.network import Architecture
 from sklearn_subquad._solver.options import SolverOptions
@@ -56,6 +56,8 @@ _FOLDS = ((5000, 8), (math.inf, 4))
 # of ramps at least, which few features leave room for, if bins have ten rows each; no more columns than the products
 # with sparse rows hide; and none where that leaves fewer bins than say more than the feature itself.
 _MIN_AUTO_COLUMNS, _MAX_AUTO_COLUMNS, _MIN_AUTO_BINS, _MAX_AUTO_BINS, _ROWS_OF_A_BIN = 16, 256, 3, 8, 10
+# The same for networks whose ramps are loud, up to a number of their own.
+_MAX_LOUD_BINS = 16
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
 _MIN_STEP_FOR_THREADS = 100_000
 
@@ -75,10 +77,10 @@ class FitPlan:
         Networks whose outputs are averaged.
     in_folds : bool
         True where every one of several networks holds out one fold of the rows.
-    n_bins : int or None
-        Ramps of a feature at most, beside the feature itself; None without any.
-    alternates : bool
-        True where every second network has none.
+    kinds : tuple of Ramps
+        Those of the networks, which take turns.
+    ramps : Ramps
+        Those of this network.
     dtype : numpy.dtype
         Of weights, activations and all that the solver computes with them.
     standardize, unit_variance_targets : bool
@@ -100,8 +102,8 @@ class FitPlan:
     validation_fraction: float
     n_networks: int
     in_folds: bool
-    n_bins: int | None
-    alternates: bool
+    kinds: tuple[Ramps, ...]
+    ramps: Ramps
     dtype: np.dtype
     standardize: bool
     unit_variance_targets: bool
@@ -164,14 +166,14 @@ class FitPlan:
             batch_size=batch_size,
             block_rows=None if forms_gram else MAX_SQUARE_ROWS,
         )
-        n_bins = _n_bins(parameters, *data.X.shape) if start is None else None
+        kinds = _kinds(parameters, *data.X.shape, in_folds) if start is None else (Ramps(None),)
         dtype = _network_dtype(parameters, n_rows, start, partial)
         size = FitSize(
             widths=architecture.widths,
             densities=architecture.densities,
             n_rows=n_rows,
             rows_of_a_step=rows_of_a_step,
-            n_inputs=_n_inputs(data, n_bins, start),
+            n_inputs=_n_inputs(data, kinds, start),
             n_outputs=n_outputs,
             itemsize=dtype.itemsize,
             topk=architecture.sparsifier == "topk",
@@ -191,8 +193,8 @@ class FitPlan:
             validation_fraction=float(parameters.validation_fraction),
             n_networks=n_networks,
             in_folds=in_folds,
-            n_bins=n_bins,
-            alternates=in_folds and parameters.n_bins == "auto" and n_bins is not None,
+            kinds=kinds,
+            ramps=kinds[0],
             dtype=dtype,
             standardize=parameters.standardize,
             unit_variance_targets=unit_variance_targets,
@@ -216,7 +218,7 @@ class FitPlan:
         """The same plan with the scale of initial weights for these features and their ramps, unless it is fixed."""
         if self.fixed_init_scale:
             return self
-        inputs = InputScaling.fit(data.X, data.sample_weight, self.standardize, self.n_bins)
+        inputs = InputScaling.fit(data.X, data.sample_weight, self.standardize, self.ramps)
         n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // len(inputs.mean)))
         data = data[drawn_rows(len(data), n_wanted, generator(self.seed, Stream.DIMENSION_ROWS))]
         # Without the constant.
@@ -280,14 +282,20 @@ def _batch_size(parameters, n_rows, Y):
     return n_rows if n_rows <= at_once else part
 
 
-def _n_bins(parameters, n_rows, n_features):
-    """Ramps of a feature at most, or None."""
+def _kinds(parameters, n_rows, n_features, in_folds):
+    """The ramps of networks that take turns."""
     if parameters.n_bins != "auto":
-        return parameters.n_bins
+        return (Ramps(parameters.n_bins),)
+    most = min(_MAX_AUTO_COLUMNS // n_features, n_rows // _ROWS_OF_A_BIN)
     at_least = min(_MIN_AUTO_COLUMNS // n_features, n_rows // _ROWS_OF_A_BIN)
     n_bins = min(round(n_rows ** (1 / 3)), _MAX_AUTO_BINS)
     n_bins = min(max(n_bins, at_least), _MAX_AUTO_COLUMNS // n_features)
-    return n_bins if n_bins >= _MIN_AUTO_BINS else None
+    if n_bins < _MIN_AUTO_BINS:
+        return (Ramps(None),)
+    quiet = Ramps(n_bins)
+    if not in_folds:
+        return (quiet,)
+    return quiet, Ramps(None), quiet, Ramps(max(n_bins, min(most, _MAX_LOUD_BINS)), loud=True)
 
 
 def _n_networks(parameters, data, early_stopping, validation, score, start, partial):
@@ -337,13 +345,14 @@ def _network_dtype(parameters, n_rows, start, partial):
     return _DTYPES[precision]
 
 
-def _n_inputs(data, n_bins, start):
+def _n_inputs(data, kinds, start):
     """Network inputs at most, the constant among them."""
     if start is not None:
         return len(start.inputs.mean) + 1
     n_rows, n_features = data.X.shape
     # There are no more ramps than rows.
-    return n_features * (1 + min(n_bins or 0, n_rows)) + 1
+    n_bins = max(ramps.n_bins or 0 for ramps in kinds)
+    return n_features * (1 + min(n_bins, n_rows)) + 1
 
 
 def _early_stopping(parameters, n_rows, in_batches, validation, score, start):

@@ -20,11 +20,7 @@ def plan_table(plan):
             for width, density in zip(architecture.widths, architecture.densities, strict=True)
         ),
         "precision": "single" if plan.dtype == np.float32 else "double",
-        "n_bins": (
-            "features as they are"
-            if plan.n_bins is None
-            else f"{plan.n_bins}{', none in every second network' if plan.alternates else ''}"
-        ),
+        "n_bins": ", ".join(map(_of_kind, plan.kinds)),
         "init, init_scale": f"{architecture.init}, {architecture.init_scale:.3g}",
         "early_stopping": stopping[plan.early_stopping],
         "preconditioner": (
@@ -37,3 +33,7 @@ def plan_table(plan):
         "memory": f"{plan.n_bytes / 1e6:.0f} MB at most",
     }
     return "\n".join(f"{name + ':':<18}{value}" for name, value in lines.items())
+
+
+def _of_kind(ramps):
+    return "none" if ramps.n_bins is None else f"{ramps.n_bins}{' loud ones' if ramps.loud else ''}"

@@ -28,8 +28,23 @@ _MAX_SINGLE = float(np.finfo(np.float32).max) ** 0.75
 # Features with values beyond so many interquartile ranges from the median are squashed to a bounded range, that of so
 # many on either side. A normal variable of a million values stays within four.
 _OUTLYING, _SQUASHED_RANGES = 5.0, 3.0
-# Variance of all ramps of a feature together, relative to that of the feature.
-_RAMP_SHARE = 1.0
+
+
+@dataclass(frozen=True)
+class Ramps:
+    """What a network sees beside the features.
+
+    Attributes
+    ----------
+    n_bins : int or None
+        Ramps of a feature at most; None without any.
+    loud : bool
+        True where every ramp has the variance of its feature. A function is then local: it may turn between any two
+        knots. Otherwise all ramps of a feature together have its variance, however many they are.
+    """
+
+    n_bins: int | None
+    loud: bool = False
 
 
 def _unit(values, axis=None):
@@ -185,11 +200,8 @@ class InputScaling:
     squash: tuple | None = None
 
     @classmethod
-    def fit(cls, X, sample_weight, standardize, n_bins=None):
-        """Scaling of these rows, with ramps in so many bins of every feature, or none.
-
-        All ramps of a feature together have its variance: they are heard as much as the feature, however many they are.
-        """
+    def fit(cls, X, sample_weight, standardize, ramps=Ramps(None)):
+        """Scaling of these rows and of `Ramps` beside them."""
         mean, deviation, largest, tolerance = _moments(X, sample_weight, _ROUNDING)
         constant, squash = ~np.isnan(tolerance), None
         if standardize:
@@ -204,10 +216,9 @@ class InputScaling:
         if not standardize:
             mean, scale = np.where(constant, mean, 0.0), np.ones_like(scale)
         scaling = cls(mean, scale, tolerance, squash=tuple(squash) if standardize and len(outlying) else None)
-        if n_bins is not None:
-            scaling._add_ramps(
-                X, sample_weight, PiecewiseLinearEncoding.fit(X, sample_weight, constant, n_bins), deviation
-            )
+        if ramps.n_bins is not None:
+            encoding = PiecewiseLinearEncoding.fit(X, sample_weight, constant, ramps.n_bins)
+            scaling._add_ramps(X, sample_weight, encoding, deviation, ramps.loud)
         return scaling
 
     def _before(self, X):
@@ -220,7 +231,7 @@ class InputScaling:
             encoded[:, columns] = _squash(X[:, columns].astype(np.float64), median[columns], limit[columns])
         return encoded
 
-    def _add_ramps(self, X, sample_weight, encoding, deviation):
+    def _add_ramps(self, X, sample_weight, encoding, deviation, loud):
         """Let the encoding come before; `deviation` is that of the features as they are."""
         means, scales = [self.mean], [self.scale]
         for feature in np.flatnonzero(encoding.counts):
@@ -229,7 +240,7 @@ class InputScaling:
             # What the feature is multiplied by to have its present scale.
             unit = self.scale[feature] / deviation[feature]
             means.append(mean)
-            share = np.sqrt(ramps.shape[1] / _RAMP_SHARE)
+            share = 1.0 if loud else np.sqrt(ramps.shape[1])
             scales.append(np.maximum(of_ramp, largest / _MAX_DEVIATION) * share * unit)
         self.mean, self.scale = np.concatenate(means), np.concatenate(scales)
         self.tolerance = np.append(self.tolerance, np.full(len(self.mean) - len(self.tolerance), np.nan))

@@ -132,7 +132,7 @@ class Trainer:
         """Scaling of inputs and of targets for these rows."""
         if self.start is not None:
             return self.start.inputs, self.start.targets
-        inputs = InputScaling.fit(rows.X, rows.sample_weight, plan.standardize, plan.n_bins)
+        inputs = InputScaling.fit(rows.X, rows.sample_weight, plan.standardize, plan.ramps)
         if self._loss is None:
             targets = TargetScaling.fit(rows.Y, rows.sample_weight, plan.unit_variance_targets)
             return inputs, targets.for_more_rows() if plan.solver.partial else targets

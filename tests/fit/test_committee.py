@@ -278,12 +278,30 @@ def test_a_validation_set_takes_the_place_of_folds():
     assert len(SubquadMLPRegressor(**SMALL).fit(X, y, X_val=X, y_val=y).estimators_) == 1
 
 
-@pytest.mark.parametrize(("n_bins", "with_ramps"), [("auto", [1, 0, 1, 0]), (5, [1, 1, 1, 1]), (None, [0, 0, 0, 0])])
-def test_every_second_network_has_no_ramps_unless_they_are_asked_for(n_bins, with_ramps):
-    for n in (120, 1200):
-        X, y = regression_data(n)
-        model = SubquadMLPRegressor(n_folds=4, n_bins=n_bins, **SMALL).fit(X, y)
-        assert [int(member._state_["knots"] is not None) for member in model.estimators_] == with_ramps
+@pytest.mark.parametrize(
+    ("n_bins", "of_networks"),
+    [
+        ("auto", [(5, False), (None, False), (5, False), (12, True), (5, False)]),
+        (5, [(5, False)] * 5),
+        (None, [(None, False)] * 5),
+    ],
+)
+def test_networks_with_ramps_without_and_with_loud_ones_take_turns(n_bins, of_networks):
+    X, y = regression_data(120)
+    model = SubquadMLPRegressor(n_folds=5, n_bins=n_bins, **SMALL).fit(X, y)
+    for member, (n_ramps, loud) in zip(model.estimators_, of_networks, strict=True):
+        state = member._state_
+        if n_ramps is None:
+            assert state["knots"] is None
+            continue
+        assert set(state["knot_counts"] - 1) == {n_ramps}
+        # The scale of the first feature's ramps over that of the feature, in their deviations.
+        ramps = np.clip((X[:, [0]] - state["knots"][:n_ramps]) / np.diff(state["knots"][: n_ramps + 1]), 0, 1)
+        first = X.shape[1]
+        heard = ramps.std(axis=0) / state["input_scale"][first : first + n_ramps]
+        expected = X[:, 0].std() / state["input_scale"][0] / (1 if loud else np.sqrt(n_ramps))
+        # Outer ones, on which most rows are alike, may be heard less.
+        assert np.median(heard) == pytest.approx(expected, rel=0.1)
 
 
 def test_a_smooth_function_is_learned_as_well_from_one_row_more_than_are_fitted_at_once():

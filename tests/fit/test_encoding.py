@@ -7,7 +7,7 @@ import pytest
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
-from sklearn_subquad._fit.scaling import InputScaling
+from sklearn_subquad._fit.scaling import InputScaling, Ramps
 
 SMALL = {"hidden_layer_sizes": (32, 32), "max_iter": 3, "random_state": 0, "early_stopping": False}
 
@@ -129,7 +129,7 @@ def test_knots_that_single_precision_cannot_tell_apart_make_a_step():
 class TestScaling:
     def test_ramps_of_a_feature_have_together_its_variance(self):
         X = np.column_stack([np.random.default_rng(0).random(2000), columns(2000)])
-        scaling = InputScaling.fit(X, np.ones(len(X)), True, n_bins=8)
+        scaling = InputScaling.fit(X, np.ones(len(X)), True, Ramps(8))
         variances, first = scaling.transform(X)[:, :-1].var(axis=0), X.shape[1]
         for feature, n_ramps in enumerate(scaling.encoding.n_ramps):
             if feature in (0, 4):
@@ -138,17 +138,22 @@ class TestScaling:
             assert variances[first : first + n_ramps].sum() <= 1.001 / scaling.encoding.n_columns
             first += n_ramps
 
+    def test_every_loud_ramp_has_the_variance_of_its_feature(self):
+        X = np.random.default_rng(0).random((2000, 2)) * [1, 50]
+        scaling = InputScaling.fit(X, np.ones(len(X)), True, Ramps(4, loud=True))
+        np.testing.assert_allclose(scaling.transform(X)[:, :-1].var(axis=0), 1 / scaling.encoding.n_columns, rtol=1e-6)
+
     @pytest.mark.parametrize("unit", [1e-3, 1.0, 50.0])
     def test_without_standardisation_ramps_have_the_unit_of_their_feature(self, unit):
         X = unit * np.random.default_rng(0).random((2000, 1))
-        scaling = InputScaling.fit(X, np.ones(len(X)), False, n_bins=8)
+        scaling = InputScaling.fit(X, np.ones(len(X)), False, Ramps(8))
         x = scaling.transform(X)[:, :-1] * np.sqrt(scaling.encoding.n_columns)
         np.testing.assert_allclose(x[:, 0], X[:, 0], rtol=1e-14)
         assert x[:, 1:].var(axis=0).sum() == pytest.approx(X.var(), rel=1e-6)
 
     def test_rows_that_do_not_vary_have_no_encoding(self):
         X = columns()[:, 4:6]
-        assert InputScaling.fit(X, np.ones(len(X)), True, n_bins=8).encoding is None
+        assert InputScaling.fit(X, np.ones(len(X)), True, Ramps(8)).encoding is None
 
 
 @pytest.mark.parametrize(
