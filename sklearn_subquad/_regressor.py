@@ -508,8 +508,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         noise is what explains the early-stopping error of the returned network, on rows that were left out or held
         out; with ``early_stopping=False`` there is none, and it is what explains the leave-one-out residuals of the
         linear model, however much worse than that a network is that has fitted the noise as well. For several targets
-        the covariance is that of all, and every one has its own noise. Of several networks, the first of either kind
-        have a covariance, and their noise is what explains the errors of all networks of that kind.
+        the covariance is that of all, and every one has its own noise. Of several networks, the first two, which
+        are of two kinds, have a covariance, and their noise is what explains the errors of all networks of that kind.
 
         References
         ----------

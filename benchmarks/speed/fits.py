@@ -2,7 +2,7 @@
 
 python benchmarks/speed/fits.py                                         # this package alone, then CatBoost
 python benchmarks/speed/fits.py --against old/bin/python --runs 5       # an interpreter that has another version
-python benchmarks/speed/fits.py --sets concrete car --set n_jobs=1 early_stopping=False
+python benchmarks/speed/fits.py --sets concrete car --set n_jobs=1 early_stopping=False --dtype float32
 python benchmarks/speed/fits.py --smoke
 
 Every competitor is a process of its own that lives as long as the program; they take turns, set by set and run by
@@ -57,12 +57,13 @@ def make_model(kind, is_regression, options):
     return model.set_params(**{name: value for name, value in options.items() if name in known})
 
 
-def serve(kind, data, options):
+def serve(kind, data, options, dtype):
     """Fit what the lines of the standard input name; answer with seconds and RMSE or percent."""
     warnings.simplefilter("ignore")
     for line in sys.stdin:
         name = line.strip()
         X, y, X_test, y_test = load_set(data, name)
+        X, X_test = X.astype(dtype), X_test.astype(dtype)
         is_regression = name in REGRESSION
         model = make_model(kind, is_regression, options)
         start = time.perf_counter()
@@ -82,7 +83,7 @@ class Competitor:
     """A process that fits on demand."""
 
     def __init__(self, python, kind, arguments):
-        command = [python, HERE, "--serve", kind, "--data", arguments.data.resolve()]
+        command = [python, HERE, "--serve", kind, "--data", arguments.data.resolve(), "--dtype", arguments.dtype]
         command += ["--set", *(f"{name}={value}" for name, value in arguments.set)]
         # A folder without a package of the same name beside it.
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": HERE.parent}
@@ -125,10 +126,11 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--against", metavar="PYTHON", help="an interpreter that has another version of the package")
     parser.add_argument("--set", nargs="*", type=parameter, default=[], metavar="NAME=VALUE", help="parameters of ours")
+    parser.add_argument("--dtype", default="float64", help="of the features")
     parser.add_argument("--serve", choices=("ours", "catboost"), help="be a competitor (the program's own use)")
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, arguments.data, dict(arguments.set))
+        serve(arguments.serve, arguments.data, dict(arguments.set), arguments.dtype)
         return
     print_provenance()
     names, n_runs = arguments.sets, arguments.runs
