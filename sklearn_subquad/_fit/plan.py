@@ -56,8 +56,9 @@ _FOLDS = ((5000, 8), (math.inf, 4))
 # of ramps at least, which few features leave room for, if bins have ten rows each; no more columns than the products
 # with sparse rows hide; and none where that leaves fewer bins than say more than the feature itself.
 _MIN_AUTO_COLUMNS, _MAX_AUTO_COLUMNS, _MIN_AUTO_BINS, _MAX_AUTO_BINS, _ROWS_OF_A_BIN = 16, 256, 3, 8, 10
-# The same for networks whose ramps are loud, up to a number of their own.
-_MAX_LOUD_BINS = 16
+# The same for networks whose ramps are loud, up to a number of their own; and losses by which labels are learned with
+# some of these. By the squared error they gain no decision.
+_MAX_LOUD_BINS, _LOUD_FOR_LABELS = 16, ("log_loss",)
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
 _MIN_STEP_FOR_THREADS = 100_000
 
@@ -166,7 +167,7 @@ class FitPlan:
             batch_size=batch_size,
             block_rows=None if forms_gram else MAX_SQUARE_ROWS,
         )
-        kinds = _kinds(parameters, *data.X.shape, in_folds) if start is None else (Ramps(None),)
+        kinds = _kinds(parameters, data, in_folds) if start is None else (Ramps(None),)
         dtype = _network_dtype(parameters, n_rows, start, partial)
         size = FitSize(
             widths=architecture.widths,
@@ -282,8 +283,9 @@ def _batch_size(parameters, n_rows, Y):
     return n_rows if n_rows <= at_once else part
 
 
-def _kinds(parameters, n_rows, n_features, in_folds):
+def _kinds(parameters, data, in_folds):
     """The ramps of networks that take turns."""
+    n_rows, n_features = data.X.shape
     if parameters.n_bins != "auto":
         return (Ramps(parameters.n_bins),)
     most = min(_MAX_AUTO_COLUMNS // n_features, n_rows // _ROWS_OF_A_BIN)
@@ -295,6 +297,8 @@ def _kinds(parameters, n_rows, n_features, in_folds):
     quiet = Ramps(n_bins)
     if not in_folds:
         return (quiet,)
+    if data.Y.dtype == bool and parameters.loss not in _LOUD_FOR_LABELS:
+        return quiet, Ramps(None)
     return quiet, Ramps(None), quiet, Ramps(max(n_bins, min(most, _MAX_LOUD_BINS)), loud=True)
 
 
