@@ -133,9 +133,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Thresholds and steps in single features are then learned from few rows. Features of one or two values have none.
         "auto" takes the cube root of the number of rows up to 8, or what gives 16 columns in all if bins then have ten
         rows, at most 256 columns over the number of features, and none where fewer than three bins are left. All ramps
-        of a feature together have its variance. Every second network then has none, and with ``loss="log_loss"`` every
-        fourth up to 16 that have its variance each. None leaves features as they are, which suits smooth functions of
-        few features and features that are alike, such as pixels. A fit that goes on from another keeps its ramps.
+        of a feature together have its variance. Every second network then has none. With ``loss="log_loss"``, or from
+        1,000 rows on, the second of four has none, and the fourth up to 16 that have its variance each. None leaves
+        features as they are, which suits smooth functions of few features and features that are alike, such as pixels.
+        A fit that goes on from another keeps its ramps.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Features with values beyond five interquartile ranges from the median are squashed to three on

@@ -80,7 +80,7 @@ changed alone, with `random_state=0`.
 - Standard errors take the splits of all sets as independent draws of the difference from the defaults. They leave out
   what another draw of the initial weights would change.
 - Relative seconds: geometric means of the ratios to the defaults' processor seconds.
-- "The defaults" are those of commit 4ec3584, when no network had loud ramps. Today's have them for numbers: a row below.
+- "The defaults" are those of commit 4ec3584, when no network had loud ramps; today's are a row below.
 """
 NOW = "loud ones in every fourth network, as now"
 LOUD_LABELS = "loud ones in every fourth network for classes"
@@ -100,7 +100,7 @@ GROUPS = {
     },
     "Ramps beside the features (the default: the cube root of the rows, eight at most, none in every second network)": {
         NOW: parameters(REGRESSION_ONLY),
-        LOUD_LABELS: constants({"_fit.plan._LOUD_FOR_LABELS": ("squared_error", "log_loss")}, CLASSIFICATION_ONLY),
+        LOUD_LABELS: constants({"_fit.plan._MIN_LABELS_FOR_LOUD": 0}, CLASSIFICATION_ONLY),
         "none": parameters(n_bins=None),
         "in every network, 4": parameters(n_bins=4),
         "in every network, 8": parameters(n_bins=8),

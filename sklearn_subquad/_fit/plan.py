@@ -56,9 +56,9 @@ _FOLDS = ((5000, 8), (math.inf, 4))
 # of ramps at least, which few features leave room for, if bins have ten rows each; no more columns than the products
 # with sparse rows hide; and none where that leaves fewer bins than say more than the feature itself.
 _MIN_AUTO_COLUMNS, _MAX_AUTO_COLUMNS, _MIN_AUTO_BINS, _MAX_AUTO_BINS, _ROWS_OF_A_BIN = 16, 256, 3, 8, 10
-# The same for networks whose ramps are loud, up to a number of their own; and losses by which labels are learned with
-# some of these. By the squared error they gain no decision.
-_MAX_LOUD_BINS, _LOUD_FOR_LABELS = 16, ("log_loss",)
+# The same for networks whose ramps are loud, up to a number of their own. By the squared error, labels are learned with
+# some of these from so many rows on: where rows are few, they gain no decision.
+_MAX_LOUD_BINS, _MIN_LABELS_FOR_LOUD = 16, 1000
 # Steps of fewer rows times neurons consist of calls that take less time than it takes to wake a thread.
 _MIN_STEP_FOR_THREADS = 100_000
 
@@ -297,7 +297,7 @@ def _kinds(parameters, data, in_folds):
     quiet = Ramps(n_bins)
     if not in_folds:
         return (quiet,)
-    if data.Y.dtype == bool and parameters.loss not in _LOUD_FOR_LABELS:
+    if data.Y.dtype == bool and parameters.loss == "squared_error" and n_rows < _MIN_LABELS_FOR_LOUD:
         return quiet, Ramps(None)
     return quiet, Ramps(None), quiet, Ramps(max(n_bins, min(most, _MAX_LOUD_BINS)), loud=True)
 
