@@ -9,6 +9,7 @@ from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
 from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
 from sklearn_subquad._fit.plan_table import plan_table
+from sklearn_subquad._fit.scaling import Ramps
 
 
 def resolved(n, k=1, labels=False, partial=False, **parameters):
@@ -79,6 +80,30 @@ def test_of_a_single_network_one_fit_counts_in_the_bill():
 def test_steps(data, parameters, expected):
     solver = resolved(*data, **parameters).solver
     assert {name: getattr(solver, name) for name in expected} == expected
+
+
+NONE, EIGHT, LOUD = Ramps(None), Ramps(8), Ramps(16, loud=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "parameters", "kinds"),
+    [
+        ((1000,), {"n_folds": 8}, (EIGHT, NONE, EIGHT, LOUD)),
+        ((1000,), {"n_folds": 1}, (EIGHT,)),
+        ((1000,), {"n_folds": 8, "early_stopping": False}, (EIGHT,)),
+        ((1000,), {"n_folds": 8, "n_bins": 5}, (Ramps(5),)),
+        ((1000,), {"n_folds": 8, "n_bins": None}, (NONE,)),
+        ((999, 2, True), {"n_folds": 8}, (EIGHT, NONE)),
+        ((1000, 2, True), {"n_folds": 8}, (EIGHT, NONE, EIGHT, LOUD)),
+        ((999, 2, True), {"n_folds": 8, "loss": "log_loss"}, (EIGHT, NONE, EIGHT, LOUD)),
+        # Ten rows a bin.
+        ((120,), {"n_folds": 8}, (Ramps(5), NONE, Ramps(5), Ramps(12, loud=True))),
+    ],
+)
+def test_kinds_of_networks(data, parameters, kinds):
+    plan = resolved(*data, **parameters)
+    assert plan.kinds == kinds
+    assert plan.ramps == kinds[0]
 
 
 def test_costs_choose_later_what_depends_on_the_rank():
