@@ -90,7 +90,6 @@ NONE, EIGHT, LOUD = Ramps(None), Ramps(8), Ramps(16, loud=True)
     [
         ((1000,), {"n_folds": 8}, (EIGHT, NONE, EIGHT, LOUD)),
         ((1000,), {"n_folds": 1}, (EIGHT,)),
-        ((1000,), {"n_folds": 8, "early_stopping": False}, (EIGHT,)),
         ((1000,), {"n_folds": 8, "n_bins": 5}, (Ramps(5),)),
         ((1000,), {"n_folds": 8, "n_bins": None}, (NONE,)),
         ((999, 2, True), {"n_folds": 8}, (EIGHT, NONE)),
