@@ -17,7 +17,7 @@ from sklearn_subquad._curvature.losses import loss_with_baseline, make_loss
 from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature
 from sklearn_subquad._fit.callbacks import CallbackProgress
 from sklearn_subquad._fit.committee import FinishedNetwork, OutOfFold, fit_committee, weights_of_networks
-from sklearn_subquad._fit.data import GivenRows, TrainingSet
+from sklearn_subquad._fit.data import GivenRows, TrainingSet, rows_of
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.memory import require_memory
 from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
@@ -27,7 +27,6 @@ from sklearn_subquad._fit.snapshots import Snapshots
 from sklearn_subquad._fit.train import Trainer
 from sklearn_subquad._fit.warm_start import WarmStart
 from sklearn_subquad._linalg.threads import worker_threads
-from sklearn_subquad._memory import densified
 from sklearn_subquad._predictor import OUT_ACTIVATIONS, Predictor, outputs_of
 from sklearn_subquad._solver.stopping import StopReason
 from sklearn_subquad._utils.missing import named_errors
@@ -73,7 +72,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
     def _validated_data(self, X, y, start, **checks):
         """Features and targets, with the features of a start where there is one."""
         with named_errors(X, "X"):
-            return validate_data(
+            X, y = validate_data(
                 self,
                 X,
                 y,
@@ -83,6 +82,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
                 reset=start is None,
                 **checks,
             )
+        return rows_of(X), y
 
     def _fit_part(self, X, Y, sample_weight, *, start, **options):
         """One pass over a part of the data; what it changes is changed at its end."""
@@ -273,7 +273,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if not (weights > 0).any():
             raise ValueError("No row of the validation set has a positive weight.")
         given = GivenRows(X_val_given, y_val, None if sample_weight_val is None else own_weights)
-        return TrainingSet.of_all_rows(densified(X_val), Y, weights, given)
+        return TrainingSet.of_all_rows(rows_of(X_val), Y, weights, given)
 
     @staticmethod
     def _scored_targets(y):

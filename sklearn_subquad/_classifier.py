@@ -22,7 +22,6 @@ from sklearn_subquad._labels import (
     sorted_classes,
     weights_of_classes,
 )
-from sklearn_subquad._memory import densified
 from sklearn_subquad._utils.missing import check_targets
 from sklearn_subquad._utils.typing import MatrixLike
 
@@ -414,7 +413,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         self.classes_ = classes
         self._multilabel = codes is None
         self._fit_network(
-            densified(rows),
+            rows,
             indicators,
             weights,
             given=given,
@@ -484,7 +483,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         self.classes_ = known
         self._multilabel = multilabel
         self._fit_part(
-            densified(rows),
+            rows,
             indicators,
             weights,
             given=given,

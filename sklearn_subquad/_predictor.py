@@ -7,14 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_subquad._fit.data import CALIBRATION_ROWS
+from sklearn_subquad._fit.data import CALIBRATION_ROWS, rows_of
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.mixture import deviation_scale, mixture_deviation, weighted_mean
 from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling
+from sklearn_subquad._linalg.features import as_features
 from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._linalg.row_span import as_array
 from sklearn_subquad._linalg.threads import worker_threads
-from sklearn_subquad._memory import densified
 from sklearn_subquad._network.network import Architecture, Network
 from sklearn_subquad._parameters import MLPParameters
 from sklearn_subquad._utils.missing import named_errors
@@ -198,11 +199,11 @@ class Predictor(MLPParameters):
     @staticmethod
     def _measure_densities(model, X):
         network = model.network
-        X = X[spaced_rows(len(X), CALIBRATION_ROWS)]
+        X = X[spaced_rows(X.shape[0], CALIBRATION_ROWS)]
         active = np.zeros(len(network.layers))
-        for rows in network.row_batches(len(X)):
-            active += network.forward(model.inputs.transform(X[rows], network.dtype)).n_active
-        return network.mean_densities(active, len(X))
+        for rows in network.row_batches(X.shape[0]):
+            active += network.forward(model.inputs.transform(network.accepted(X[rows]), network.dtype)).n_active
+        return network.mean_densities(active, X.shape[0])
 
     def _models(self):
         """Every fitted network with its scalings, on the stored arrays, and its covariance of predictions or None."""
@@ -235,7 +236,7 @@ class Predictor(MLPParameters):
         """
         check_is_fitted(self)
         with named_errors(X, "X"):
-            X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
+            X = rows_of(validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False))
         with worker_threads(self.n_jobs):
             of_networks = [_outputs_of_one(X, *model, return_std) for model in self._models()]
         if len(of_networks) == 1:
@@ -287,7 +288,8 @@ class Predictor(MLPParameters):
             None,
             *(PackedMatrix(t, m).to_dense().T for t, m in zip(state["tiles"], widths[1:], strict=True)),
         ]
-        inputs = [None if weights is None else weights.T for weights in state["input_weights"]]
+        weights = [layer.input_weights for layer in self._model(self._architecture_, state)[0].layers]
+        inputs = [None if each is None else as_array(each).T for each in weights]
         hidden.append(state["output_weights"][0])
         inputs.append(state["output_weights"][1])
         layers = []
@@ -329,9 +331,8 @@ def _outputs_of_one(X, network, inputs, targets, laplace, return_std):
     # What has no say in predictions has none in their deviations, whatever its unit makes of a change.
     unseen = np.flatnonzero(inputs.constant & network.unseen()[:-1]) if return_std else []
     for rows in network.row_batches(X.shape[0]):
-        x = inputs.transform(densified(X[rows]), network.dtype)
+        x = inputs.transform(network.accepted(X[rows]), network.dtype)
         out[rows] = targets.inverse_transform(network.forward(x).output.astype(out.dtype, copy=False))
         if return_std:
-            x[:, unseen] = 0
-            std[rows] = targets.scale * np.sqrt(laplace.variance(network, x))
+            std[rows] = targets.scale * np.sqrt(laplace.variance(network, as_features(x).cleared(unseen)))
     return out, std

@@ -12,7 +12,6 @@ from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 from sklearn_subquad._fit.data import GivenRows
 from sklearn_subquad._fit.plan import resolve_architecture
-from sklearn_subquad._memory import densified
 from sklearn_subquad._utils.missing import numeric_targets
 from sklearn_subquad._utils.typing import MatrixLike
 
@@ -379,7 +378,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         validation = self._validation_set(X_val, y_val, sample_weight_val, rows.dtype, encode)
         self._single_output = single_output
         self._fit_network(
-            densified(rows),
+            rows,
             Y,
             weights,
             given=GivenRows(X, Y[:, 0] if single_output else Y, None if sample_weight is None else weights),
@@ -430,7 +429,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         weights = check_sample_weight(sample_weight, rows)
         self._single_output = single_output
         self._fit_part(
-            densified(rows),
+            rows,
             Y,
             weights,
             given=GivenRows(X, Y[:, 0] if single_output else Y, None if sample_weight is None else weights),

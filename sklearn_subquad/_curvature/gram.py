@@ -5,6 +5,7 @@ import numpy as np
 from sklearn_subquad import _kernels
 from sklearn_subquad._kernels import LANES
 from sklearn_subquad._linalg.cholesky import ShiftedMatrix
+from sklearn_subquad._linalg.features import as_features
 from sklearn_subquad._linalg.packed import PackedMatrix, row_gram_columns, symmetric
 
 # The Gram matrices of all layers' inputs may take so many bytes, beyond which products go through folded weights.
@@ -60,7 +61,7 @@ class LayerGrams:
             return self._matrices[depth].tiles[first // LANES, first:, : last - first]
         h, x = self._inputs[depth]
         if x is not None and of_x is None:
-            of_x = x[first:] @ x[first:last].T
+            of_x = as_features(x).gram_columns(first, last)
         if h is None:
             return of_x
         return row_gram_columns(h, first, last, None if x is None else of_x.copy())
@@ -78,7 +79,7 @@ class LayerGrams:
         if all(depth in self._matrices for depth in layers_of_x):
             return None
         x = self._inputs[layers_of_x[0]][1]
-        return x[first:] @ x[first:last].T
+        return as_features(x).gram_columns(first, last)
 
 
 class GramMatrix:

@@ -6,7 +6,9 @@ from sklearn_subquad._curvature.folded_step import FoldedStep
 from sklearn_subquad._curvature.gram import GramMatrix, LayerGrams
 from sklearn_subquad._curvature.losses import IdentityFactor
 from sklearn_subquad._linalg.columnwise import ColumnwiseSum, sparse_term
-from sklearn_subquad._linalg.packed import PackedMatrix, times_dense
+from sklearn_subquad._linalg.features import as_features
+from sklearn_subquad._linalg.packed import times_dense
+from sklearn_subquad._linalg.row_span import products
 from sklearn_subquad._network.network import Step
 
 # Up to so many outputs, all are probes.
@@ -70,7 +72,8 @@ class Jacobian:
         if self.n_outputs == 1 and factor.row_scale is not None:
             self.curvature = IdentityFactor()
             self._scale = self.row_scale * factor.row_scale
-        self._x_columns = PackedMatrix.from_dense(activations.x.T)
+        self._x = as_features(activations.x)
+        self._combine = self._x.combiner()
         self.layer_inputs = network.layer_inputs(activations)
         self._layer_grams = LayerGrams(self.layer_inputs, activations)
         self.probe_outputs = [self._scale * probe for probe in self.probes.T]
@@ -120,14 +123,15 @@ class Jacobian:
 
         U are the `scaled_cotangents` of C, where they are known.
         """
-        x, hidden = self.activations.x, self.activations.hidden
+        hidden = self.activations.hidden
         U, C = self.scaled_cotangents(C) if U is None else U, self.output_cotangents(C)
         input_changes = [
-            None if layer.input_weights is None else self._x_columns.forward(u.transposed())
+            None if layer.input_weights is None else self._combine(u)
             for layer, u in zip(self.network.layers, U, strict=True)
         ]
         _, inputs = self.network.output_weights
-        output_changes = (times_dense(hidden[-1].transposed(), C), None if inputs is None else x.T @ C)
+        of_inputs = None if inputs is None else self._x.transposed_times(C)
+        output_changes = (times_dense(hidden[-1].transposed(), C), of_inputs)
         factors = [[], *([pair] for pair in zip(U[1:], hidden[:-1], strict=True))]
         return Step(factors, input_changes, output_changes)
 
@@ -155,10 +159,9 @@ class Jacobian:
         moved = None
         for depth, layer in enumerate(self.network.layers):
             change = folded.input_changes[depth]
-            dense = None if change is None else (x, change.T)
-            sparse = []
+            dense, sparse = (None, []) if change is None else products(x, change)
             if depth > 0:
-                sparse = layer.hidden_weights.forward_terms(moved)
+                sparse = sparse + layer.hidden_weights.forward_terms(moved)
                 sparse.append(folded.hidden_term(depth, hidden[depth - 1]))
             moved = self._active(depth, dense, sparse)
         A, _ = self.network.output_weights
@@ -208,7 +211,7 @@ class Jacobian:
         diagonal = np.zeros(self.n_rows)
         outputs = [np.einsum("ij,ij->i", C, C, dtype=np.float64) for C in self.probe_outputs]
         # All layers that meet the features meet the same ones.
-        norms_of_x = np.einsum("ij,ij->i", self.activations.x, self.activations.x, dtype=np.float64)
+        norms_of_x = self._x.row_norms()
         for depth, (h, x) in enumerate(self.layer_inputs):
             norms = np.zeros(self.n_rows)
             if h is not None:

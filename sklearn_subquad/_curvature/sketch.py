@@ -20,6 +20,7 @@ from sklearn_subquad._kernels import (
     scatter_signed,
     walsh_hadamard,
 )
+from sklearn_subquad._linalg.features import as_features
 from sklearn_subquad._linalg.sparse_rows import SparseRows
 from sklearn_subquad._linalg.threads import for_each
 
@@ -100,7 +101,7 @@ class _SignedTransform:
             if isinstance(part, SparseRows):
                 scatter_signed(part.pattern, part.values, panel * LANES, signs, tile[columns])
             else:
-                rows = part[_rows_of(panel)]
+                rows = as_features(part[_rows_of(panel)]).to_array()
                 tile[columns, : len(rows)] = (rows * signs).T
                 tile[columns, len(rows) :] = 0
         tile[len(self._signs) :] = 0
@@ -176,7 +177,7 @@ class _CountSketchSpectrum:
             if isinstance(part, SparseRows):
                 count_sketch(part.pattern, part.values, panel * LANES, buckets, signs, sketches)
             else:
-                count_sketch_dense(part[_rows_of(panel)], buckets, signs, sketches)
+                count_sketch_dense(as_features(part[_rows_of(panel)]).to_array(), buckets, signs, sketches)
         return scipy.fft.rfft(sketches, axis=1)
 
 
@@ -217,7 +218,7 @@ class JacobianSketch:
         ----------
         factors : list of list of tuple
             For every probe, for every layer, the triple (u, h, x): u (n x k) sparse rows or an ndarray, h (n x m)
-            sparse rows or None, x (n x d) an ndarray or None, not both None. All are of type `dtype`.
+            sparse rows or None, x (n x d) an ndarray, `SparseFeatures` or None, not both None. All are of type `dtype`.
         n_rows : int
         dtype : dtype
             float32 or float64.

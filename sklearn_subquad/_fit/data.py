@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array, issparse
 
 from sklearn_subquad._compat import safe_indexing
 from sklearn_subquad._utils.random_streams import Stream, generator
@@ -45,7 +46,7 @@ class TrainingSet:
 
     Attributes
     ----------
-    X : ndarray of shape (n, n_features)
+    X : ndarray or scipy.sparse.csr_array of shape (n, n_features)
     Y : ndarray of shape (n, k), float64 or bool
         Targets, or indicators of classes.
     sample_weight : ndarray of shape (n,), float64
@@ -86,31 +87,31 @@ class TrainingSet:
         float
             The weight unit.
         """
-        groups, counted = np.full(len(X), -1), np.flatnonzero(sample_weight)
-        if len(counted) < len(X):
+        groups, counted = np.full(len(Y), -1), np.flatnonzero(sample_weight)
+        if len(counted) < len(Y):
             X, Y, sample_weight = X[counted], Y[counted], sample_weight[counted]
         first, number = distinct_rows(X, Y)
         groups[counted] = number
-        if len(first) < len(X):
+        if len(first) < len(Y):
             X, Y, sample_weight = X[first], Y[first], np.bincount(number, weights=sample_weight)
         unit = float(sample_weight.mean()) if weight_unit is None else weight_unit
         # Steps work with roots of weights in single precision, where small ones may not vanish.
         weights = np.maximum(sample_weight / unit, float(np.finfo(np.float32).tiny) ** 2)
-        return cls(X, Y, weights, given, groups, np.arange(len(X))), unit
+        return cls(X, Y, weights, given, groups, np.arange(len(Y))), unit
 
     @classmethod
     def of_all_rows(cls, X, Y, sample_weight, given):
         """Rows of positive weight as they are, for errors that no fit sees."""
         counted = np.flatnonzero(sample_weight)
-        rows = cls(X, Y, sample_weight, given, np.arange(len(X)), np.arange(len(X)))
-        return rows if len(counted) == len(X) else rows[counted]
+        rows = cls(X, Y, sample_weight, given, np.arange(len(Y)), np.arange(len(Y)))
+        return rows if len(counted) == len(Y) else rows[counted]
 
     def without_given(self):
         """The same for nobody who asks for rows as they were passed."""
         return dataclasses.replace(self, given=None)
 
     def __len__(self):
-        return len(self.X)
+        return len(self.Y)
 
     def __getitem__(self, rows):
         return TrainingSet(
@@ -149,7 +150,7 @@ def distinct_rows(X, Y):
 
     Parameters
     ----------
-    X : ndarray of shape (n, d)
+    X : ndarray or scipy.sparse.csr_array of shape (n, d)
     Y : ndarray of shape (n, k)
 
     Returns
@@ -161,24 +162,51 @@ def distinct_rows(X, Y):
     """
     keys = _row_keys(X) * np.uint64(0x9E3779B97F4A7C15) + _row_keys(Y)
     first, number = np.unique(keys, return_index=True, return_inverse=True)[1:]
-    if len(first) == len(X):
-        return np.arange(len(X)), np.arange(len(X))
+    n = len(Y)
+    if len(first) == n:
+        return np.arange(n), np.arange(n)
     candidate = first[number]
-    for rows in batches(len(X), _CHUNK_ROWS):
-        equal = (X[rows] == X[candidate[rows]]).all(axis=1) & (Y[rows] == Y[candidate[rows]]).all(axis=1)
+    for rows in batches(n, _CHUNK_ROWS):
+        equal = _equal_rows(X[rows], X[candidate[rows]]) & _equal_rows(Y[rows], Y[candidate[rows]])
         # Rows that differ and have one key are next to impossible; they stay as they are.
-        candidate[rows] = np.where(equal, candidate[rows], np.arange(len(X))[rows])
+        candidate[rows] = np.where(equal, candidate[rows], np.arange(n)[rows])
     return np.unique(candidate, return_inverse=True)
+
+
+def rows_of(X):
+    """Validated features with the rows of a sparse matrix as a `csr_array` whose entries are sorted and single."""
+    if not issparse(X):
+        return X
+    rows = csr_array(X)
+    if not rows.has_canonical_format:
+        # The caller's own arrays stay as they are.
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
+
+
+def _equal_rows(A, B):
+    return (A != B).sum(axis=1) == 0 if issparse(A) else (A == B).all(axis=1)
 
 
 def _row_keys(values):
     """A number of 64 bits for every row, the same for equal rows."""
     multipliers = np.random.default_rng(0).integers(1 << 63, size=values.shape[1], dtype=np.uint64) * 2 + 1
+    if issparse(values):
+        # What is not stored would add nothing.
+        parts = _bits(values.data) * multipliers[values.indices]
+        up_to = np.append(np.uint64(0), np.cumsum(parts, dtype=np.uint64))[values.indptr]
+        return up_to[1:] - up_to[:-1]
     keys = np.empty(len(values), dtype=np.uint64)
     for rows in batches(len(values), _CHUNK_ROWS):
-        # Zero is added because minus zero equals zero.
-        bits = (values[rows].astype(np.float64) + 0.0).view(np.uint64)
-        # The lower half of round numbers is zero.
-        bits ^= bits >> np.uint64(32)
-        keys[rows] = (bits * multipliers).sum(axis=1, dtype=np.uint64)
+        keys[rows] = (_bits(values[rows]) * multipliers).sum(axis=1, dtype=np.uint64)
     return keys
+
+
+def _bits(values):
+    """Integers of 64 bits that are the same for equal numbers, zero for zero."""
+    # Zero is added because minus zero equals zero.
+    bits = (values.astype(np.float64) + 0.0).view(np.uint64)
+    # The lower half of round numbers is zero.
+    bits ^= bits >> np.uint64(32)
+    return bits

@@ -4,13 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
-def weighted_quantiles(x, sample_weight, levels):
-    """Of the values of x (n,), for every level the least that at least such a share of the weight does not exceed."""
-    values, of_row = np.unique(x, return_inverse=True)
-    weight_up_to = np.cumsum(np.bincount(of_row, weights=sample_weight))
-    # Rounding of the sums is not to move a level to the next value.
-    return values[np.searchsorted(weight_up_to, np.asarray(levels) * weight_up_to[-1] * (1 - 1e-9))]
+from sklearn_subquad._fit.columns import columns_of, weighted_quantiles
 
 
 @dataclass
@@ -43,7 +37,7 @@ class PiecewiseLinearEncoding:
 
         Parameters
         ----------
-        X : ndarray of shape (n, n_features)
+        X : ndarray or scipy.sparse.csr_array of shape (n, n_features)
         sample_weight : ndarray of shape (n,), positive
         constant : ndarray of shape (n_features,), bool
             Features that do not vary but for rounding. Like those of two values, of which a ramp says no more than the
@@ -51,9 +45,10 @@ class PiecewiseLinearEncoding:
         n_bins : int
             Ramps of a feature at most.
         """
+        columns = columns_of(X, sample_weight)
         knots = [
-            np.empty(0) if is_constant else _knots(x, sample_weight, n_bins)
-            for x, is_constant in zip(X.T, constant, strict=True)
+            np.empty(0) if is_constant else _knots(*columns[feature], n_bins)
+            for feature, is_constant in enumerate(constant)
         ]
         return cls(np.concatenate(knots), np.array([len(each) for each in knots]))
 

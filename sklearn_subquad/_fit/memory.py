@@ -3,12 +3,47 @@
 import itertools
 from dataclasses import dataclass
 
+from scipy.sparse import issparse
+
 from sklearn_subquad._curvature.preconditioners import MAX_SQUARE_ROWS, default_sketch_size
 from sklearn_subquad._fit.data import CALIBRATION_ROWS
 from sklearn_subquad._fit.laplace import COVARIANCE_BLOCK_ROWS
 from sklearn_subquad._memory import require_bytes
 from sklearn_subquad._network.activations import dense_row_bytes
 from sklearn_subquad._solver.levenberg_marquardt import MIN_DAMPING_ROWS
+
+
+@dataclass(frozen=True)
+class SparseInputs:
+    """Figures of sparse network inputs.
+
+    Attributes
+    ----------
+    row_entries : float
+        Of a row, on average.
+    n_spanning : int or None
+        Rows whose combinations weights of the inputs are kept as, where these are more; None: they are dense.
+    keeps_start : bool
+        True where initial weights are dense, and are kept beside combinations of rows.
+    """
+
+    row_entries: float
+    n_spanning: int | None
+    keeps_start: bool
+
+    @classmethod
+    def of(cls, data, n_bins, start, n_fitted, init):
+        """Those of a `TrainingSet` at most; None of a dense X.
+
+        No feature has more than `n_bins` ramps. A fit goes on from a `start`, whose weights are of other rows, if it is not None. Of the number of fitted rows,
+        None says that they are a part that others follow.
+        """
+        if not issparse(data.X):
+            return None
+        n_ramps = n_bins if start is None else max(start.inputs.n_ramps, default=0)
+        row_entries = data.X.nnz / len(data) * (1 + n_ramps)
+        spans_rows = start is None and n_fitted is not None and data.X.shape[1] > n_fitted
+        return cls(row_entries, n_fitted if spans_rows else None, keeps_start=init == "gaussian")
 
 
 @dataclass(frozen=True)
@@ -40,6 +75,8 @@ class FitSize:
         Columns of the sketch in whose space the covariance of predictions is, 0 without one.
     n_validation_rows : int
         Rows that are not fitted and no part of `n_rows`.
+    sparse : SparseInputs or None
+        None of dense inputs.
     """
 
     widths: tuple
@@ -57,18 +94,39 @@ class FitSize:
     n_factors: int = 1
     covariance_size: int = 0
     n_validation_rows: int = 0
+    sparse: SparseInputs | None = None
 
     @property
     def _n_weights(self):
         """Numbers of weights between hidden layers, and of others."""
         hidden = sum(m_in * m_out for m_in, m_out in itertools.pairwise(self.widths))
-        dense = sum(self.widths) * self.n_inputs + (self.widths[-1] + self.n_inputs) * self.n_outputs
+        dense = sum(self.widths) * (self._n_spanning or self.n_inputs)
+        dense += (self.widths[-1] + self.n_inputs) * self.n_outputs
         return hidden, dense
+
+    @property
+    def _n_spanning(self):
+        """Rows whose combinations weights of the inputs are kept as, 0 where these are dense."""
+        return 0 if self.sparse is None else self.sparse.n_spanning or 0
+
+    @property
+    def _start_bytes(self):
+        """Bytes of initial weights that are kept beside combinations of rows."""
+        kept = self._n_spanning and self.sparse.keeps_start
+        return self.itemsize * sum(self.widths) * self.n_inputs if kept else 0
+
+    @property
+    def _input_row_bytes(self):
+        """Bytes of the network inputs of a row."""
+        if self.sparse is None:
+            return self.n_inputs * self.itemsize
+        # Values and columns; once more transposed, and once more in the order of the kernels.
+        return 3 * self.sparse.row_entries * (self.itemsize + 8)
 
     @property
     def network_bytes(self):
         """Bytes of a fitted network."""
-        return self.itemsize * sum(self._n_weights)
+        return self.itemsize * sum(self._n_weights) + self._start_bytes
 
     @property
     def covariance_bytes(self):
@@ -80,7 +138,10 @@ class FitSize:
         """Bytes of all copies of the weight matrices."""
         hidden, dense = self._n_weights
         # J J^T of blocks of rows goes through a dense change of the weights, and a step changes copies of dense parts.
-        return self.itemsize * ((self.n_copies + self._in_blocks) * hidden + (1 + self.n_copies) * dense)
+        n_bytes = self.itemsize * ((self.n_copies + self._in_blocks) * hidden + (1 + self.n_copies) * dense)
+        # Initial weights are drawn as a dense matrix, one layer at a time.
+        drawing = self.itemsize * max(self.widths) * self.n_inputs if self._n_spanning else 0
+        return n_bytes + drawing + self._start_bytes
 
     @property
     def _in_blocks(self):
@@ -103,8 +164,10 @@ class FitSize:
         stepping = n * 4 * entries * entry + min(n, self.block_rows or n) * dense_row
         # Shifts are calibrated on more rows than a small batch has.
         calibrating = min(self.n_rows, CALIBRATION_ROWS) * (entries * entry + dense_row)
-        data = (self.n_inputs + self.n_outputs) * self.itemsize
+        data = self._input_row_bytes + self.n_outputs * self.itemsize
         data *= self.n_rows + self.n_validation_rows
+        # Inner products of the rows of a step with those that span the weights.
+        data += 2 * n * self._n_spanning * self.itemsize
         # Numbers per row and output: of the inner solver, and in double precision of the model that it leaves. Besides,
         # places of rows in patterns, norms, weights.
         solving = n * (self.n_outputs * (10 * self.itemsize + 4 * 8) + 200)
@@ -113,7 +176,7 @@ class FitSize:
             solving += n * self.n_outputs * 7 * self.itemsize
         fitting = max(stepping, calibrating) + solving + self._square_bytes()
         # What a step has held is free when the covariance is made.
-        return int(max(fitting, self._covariance_bytes(entries * entry, dense_row))) + data
+        return int(max(fitting, self._covariance_bytes(entries * entry, dense_row)) + data)
 
     def _covariance_bytes(self, activation_row, dense_row):
         """Bytes that finding the covariance of predictions takes, given those of a row's activations."""

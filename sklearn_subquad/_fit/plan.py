@@ -16,8 +16,9 @@ from sklearn_subquad._fit.data import drawn_rows
 from sklearn_subquad._fit.held_out import held_out_parts
 from sklearn_subquad._fit.laplace import N_COVARIANCES, covariance_sketch_size
 from sklearn_subquad._fit.layers import densities_of, widths_of
-from sklearn_subquad._fit.memory import FitSize
+from sklearn_subquad._fit.memory import FitSize, SparseInputs
 from sklearn_subquad._fit.scaling import InputScaling, Ramps, effective_dimension
+from sklearn_subquad._linalg.features import as_features
 from sklearn_subquad._linalg.threads import resolve_n_jobs
 from sklearn_subquad._network.network import Architecture
 from sklearn_subquad._solver.options import SolverOptions
@@ -154,12 +155,11 @@ class FitPlan:
         if holds_out:
             n_fitted -= max(map(len, held_out_parts(data, n_networks, parameters.validation_fraction, seed)))
         # What batches really have may be half of the most that they are allowed.
-        rows_of_a_step = math.ceil(n_fitted / math.ceil(n_fitted / batch_size))
+        n_step_rows = math.ceil(n_fitted / math.ceil(n_fitted / batch_size))
         n_curvatures = 1 if loss == "squared_error" else n_outputs
-        sizes = (rows_of_a_step, n_outputs, n_curvatures)
-        preconditioner = _preconditioner(parameters, architecture, *sizes, early_stopping)
+        preconditioner = _preconditioner(parameters, architecture, n_step_rows, n_outputs, n_curvatures, early_stopping)
         forms_gram = preconditioner == "gram" or early_stopping == "loo"
-        sketch_size = _sketch_size(parameters, rows_of_a_step)
+        sketch_size = _sketch_size(parameters, n_step_rows)
         solver = dataclasses.replace(
             _solver_options(parameters, loss, in_batches, start, partial),
             preconditioner=preconditioner,
@@ -173,8 +173,9 @@ class FitPlan:
             widths=architecture.widths,
             densities=architecture.densities,
             n_rows=n_rows,
-            rows_of_a_step=rows_of_a_step,
+            rows_of_a_step=n_step_rows,
             n_inputs=_n_inputs(data, kinds, start),
+            sparse=SparseInputs.of(data, _most_bins(kinds), start, None if partial else n_fitted, architecture.init),
             n_outputs=n_outputs,
             itemsize=dtype.itemsize,
             topk=architecture.sparsifier == "topk",
@@ -201,10 +202,15 @@ class FitPlan:
             unit_variance_targets=unit_variance_targets,
             covariance=covariance,
             fixed_init_scale=start is not None or parameters.init_scale != "auto",
-            n_jobs=1 if rows_of_a_step * sum(architecture.widths) < _MIN_STEP_FOR_THREADS else parameters.n_jobs,
+            n_jobs=1 if n_step_rows * sum(architecture.widths) < _MIN_STEP_FOR_THREADS else parameters.n_jobs,
             size=size,
             seed=seed,
         ).with_init_scale(data)
+
+    @property
+    def spans_rows(self):
+        """True where weights of sparse features are kept as combinations of the rows."""
+        return self.size.sparse is not None and self.size.sparse.n_spanning is not None
 
     @property
     def n_bytes(self):
@@ -223,7 +229,7 @@ class FitPlan:
         n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // len(inputs.mean)))
         data = data[drawn_rows(len(data), n_wanted, generator(self.seed, Stream.DIMENSION_ROWS))]
         # Without the constant.
-        x = inputs.transform(data.X, np.float64)[:, :-1]
+        x = as_features(inputs.transform(data.X, np.float64)).to_array()[:, :-1]
         few, many = math.log(_FEW_DIMENSIONS), math.log(_MANY_DIMENSIONS)
         share = (math.log(effective_dimension(x, data.sample_weight)) - few) / (many - few)
         small = _SMALL_INIT_SCALE / math.sqrt(self.architecture.widths[-1])
@@ -349,14 +355,17 @@ def _network_dtype(parameters, n_rows, start, partial):
     return _DTYPES[precision]
 
 
+def _most_bins(kinds):
+    return max(ramps.n_bins or 0 for ramps in kinds)
+
+
 def _n_inputs(data, kinds, start):
     """Network inputs at most, the constant among them."""
     if start is not None:
         return len(start.inputs.mean) + 1
     n_rows, n_features = data.X.shape
     # There are no more ramps than rows.
-    n_bins = max(ramps.n_bins or 0 for ramps in kinds)
-    return n_features * (1 + min(n_bins, n_rows)) + 1
+    return n_features * (1 + min(_most_bins(kinds), n_rows)) + 1
 
 
 def _early_stopping(parameters, n_rows, in_batches, validation, score, start):

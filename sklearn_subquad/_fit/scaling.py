@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csc_array, csr_array, issparse
 from scipy.special import entr
 
-from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding, weighted_quantiles
+from sklearn_subquad._fit.columns import DenseColumns, columns_of
+from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
+from sklearn_subquad._linalg.features import SparseFeatures
 from sklearn_subquad._linalg.threads import blas_threads
+from sklearn_subquad._memory import densified
 from sklearn_subquad._utils.slices import batches
 
-# Rows that are scaled, and columns whose moments are taken, at a time: in double precision, whatever X is in.
+# Rows that are scaled at a time: in double precision, whatever X is in.
 _CHUNK_ROWS = 1024
-_CHUNK_COLUMNS = 16
 # The constant input that carries every layer's bias.
 BIAS_FEATURE = 0.5
 # Features whose range is up to so many units in the last place are constant but for rounding.
@@ -47,60 +50,63 @@ class Ramps:
     loud: bool = False
 
 
-def _unit(values, axis=None):
+def _unit(values):
     """A power of two of the largest magnitude: division by it is exact, and then squares and sums are in range."""
-    return np.ldexp(1.0, np.frexp(np.abs(values).max(axis=axis))[1] - 1)
+    return _unit_of(np.abs(values).max())
 
 
-def _moments(values, sample_weight, rounding=0):
+def _unit_of(largest):
+    return np.ldexp(1.0, np.frexp(largest)[1] - 1)
+
+
+def _moments(columns, rounding=0):
     """Of every column the mean, standard deviation, largest deviation, and the range of a constant one, as float64.
 
     A column is constant whose range is at most so many units in the last place as `rounding` says. Its deviations are
     1. Of other columns the last one is nan.
     """
-    parts = batches(values.shape[1], _CHUNK_COLUMNS)
-    moments = [_column_moments(values[:, part], sample_weight, rounding) for part in parts]
+    moments = [_column_moments(part, rounding) for part in columns.parts()]
     return tuple(np.concatenate(each) for each in zip(*moments, strict=True))
 
 
-def _column_moments(values, sample_weight, rounding):
-    values = values.astype(np.float64, copy=False)
-    unit, sample_weight = _unit(values, axis=0), sample_weight / _unit(sample_weight)
-    values = values / unit
-    low, high = values.min(axis=0), values.max(axis=0)
+def _column_moments(columns, rounding):
+    values, spread = columns.values.astype(np.float64, copy=False), columns.spread
+    unit = _unit_of(columns.max(np.abs(values)))
+    values = values / spread(unit)
+    low, high = columns.min(values), columns.max(values)
     # By range, not by deviation from the mean: over many rows the mean's own rounding looks like a deviation. Nothing
     # can be divided by a range of numbers that are not normal.
     limits = np.finfo(np.float64)
     rounding = np.maximum(rounding * limits.eps * np.maximum(np.abs(low), np.abs(high)), 64 * limits.tiny / unit)
     constant = high - low <= rounding
-    mean = np.where(constant, low, np.average(values, axis=0, weights=sample_weight))
-    error = np.average(values - mean, axis=0, weights=sample_weight)
-    deviation = np.abs(values - mean)
+    mean = np.where(constant, low, columns.average(values))
+    error = columns.average(values - spread(mean))
+    deviation = np.abs(values - spread(mean))
     # Far from zero the rounding of the mean may exceed all deviations.
-    inexact = ~constant & (np.abs(error) > _MAX_MEAN_ERROR * deviation.max(axis=0))
+    inexact = ~constant & (np.abs(error) > _MAX_MEAN_ERROR * columns.max(deviation))
     if inexact.any():
         mean = np.where(inexact, mean + error, mean)
-        deviation = np.abs(values - mean)
-    largest = np.where(constant, 1.0, deviation.max(axis=0))
-    relative = np.sqrt(np.average((deviation / largest) ** 2, axis=0, weights=sample_weight))
+        deviation = np.abs(values - spread(mean))
+    largest = np.where(constant, 1.0, columns.max(deviation))
+    relative = np.sqrt(columns.average((deviation / spread(largest)) ** 2))
     deviations = (np.where(constant, 1.0, moment * unit) for moment in (largest * relative, largest))
     return mean * unit, *deviations, np.where(constant, rounding * unit, np.nan)
 
 
-def _squash_of(x, sample_weight):
-    """Median of a feature x (n,) and the distance from it that squashed values stay within; infinite without outliers.
+def _squash_of(columns):
+    """Medians of columns and the distances from them that squashed values stay within; infinite without outliers.
 
     Where more than half of the values are equal, the interquartile range may be zero: then twice the median distance of
     the others takes its place.
     """
-    x = x.astype(np.float64, copy=False)
-    low, median, high = weighted_quantiles(x, sample_weight, (0.25, 0.5, 0.75))
-    distance = np.abs(x - median)
+    columns = columns.with_values(columns.values.astype(np.float64, copy=False))
+    low, median, high = columns.quantiles((0.25, 0.5, 0.75))
+    distance = columns.with_values(np.abs(columns.values - columns.spread(median)))
     width = high - low
-    if width == 0:
-        others = distance > 0
-        width = 2 * weighted_quantiles(distance[others], sample_weight[others], 0.5)
-    return median, _SQUASHED_RANGES * width if distance.max() > _OUTLYING * width else np.inf
+    narrow = np.flatnonzero(width == 0)
+    if len(narrow):
+        width[narrow] = 2 * distance.selected(narrow).positive_medians()
+    return median, np.where(distance.max(distance.values) > _OUTLYING * width, _SQUASHED_RANGES * width, np.inf)
 
 
 def _squash(x, median, limit):
@@ -202,23 +208,25 @@ class InputScaling:
     @classmethod
     def fit(cls, X, sample_weight, standardize, ramps=Ramps(None)):
         """Scaling of these rows and of `Ramps` beside them."""
-        mean, deviation, largest, tolerance = _moments(X, sample_weight, _ROUNDING)
+        columns = columns_of(X, sample_weight / _unit(sample_weight))
+        mean, deviation, largest, tolerance = _moments(columns, _ROUNDING)
         constant, squash = ~np.isnan(tolerance), None
         if standardize:
-            squash = np.array(
-                [(0.0, np.inf) if skip else _squash_of(x, sample_weight) for x, skip in zip(X.T, constant, strict=True)]
-            ).T
+            median, limit = (np.concatenate(each) for each in zip(*map(_squash_of, columns.parts()), strict=True))
+            squash = np.where(constant, 0.0, median), np.where(constant, np.inf, limit)
             outlying = np.flatnonzero(np.isfinite(squash[1]))
             if len(outlying):
-                squashed = _squash(X[:, outlying].astype(np.float64), *squash[:, outlying])
-                mean[outlying], deviation[outlying], largest[outlying], _ = _moments(squashed, sample_weight)
+                squashed = columns.selected(outlying)
+                values = squashed.values.astype(np.float64)
+                values = _squash(values, *(squashed.spread(each[outlying]) for each in squash))
+                mean[outlying], deviation[outlying], largest[outlying], _ = _moments(squashed.with_values(values))
         scale = np.maximum(deviation, largest / _MAX_DEVIATION)
         if not standardize:
             mean, scale = np.where(constant, mean, 0.0), np.ones_like(scale)
-        scaling = cls(mean, scale, tolerance, squash=tuple(squash) if standardize and len(outlying) else None)
+        scaling = cls(mean, scale, tolerance, squash=squash if standardize and len(outlying) else None)
         if ramps.n_bins is not None:
             encoding = PiecewiseLinearEncoding.fit(X, sample_weight, constant, ramps.n_bins)
-            scaling._add_ramps(X, sample_weight, encoding, deviation, ramps.loud)
+            scaling._add_ramps(columns, encoding, deviation, ramps.loud)
         return scaling
 
     def _before(self, X):
@@ -231,12 +239,13 @@ class InputScaling:
             encoded[:, columns] = _squash(X[:, columns].astype(np.float64), median[columns], limit[columns])
         return encoded
 
-    def _add_ramps(self, X, sample_weight, encoding, deviation, loud):
+    def _add_ramps(self, columns, encoding, deviation, loud):
         """Let the encoding come before; `deviation` is that of the features as they are."""
         means, scales = [self.mean], [self.scale]
         for feature in np.flatnonzero(encoding.counts):
-            ramps = encoding.of_feature(feature).ramps(X[:, [feature]])
-            mean, of_ramp, largest, _ = _moments(ramps, sample_weight)
+            values, sample_weight = columns[feature]
+            ramps = encoding.of_feature(feature).ramps(values[:, np.newaxis])
+            mean, of_ramp, largest, _ = _moments(DenseColumns(ramps, sample_weight))
             # What the feature is multiplied by to have its present scale.
             unit = self.scale[feature] / deviation[feature]
             means.append(mean)
@@ -251,13 +260,82 @@ class InputScaling:
         """Which features were constant, as an array of bool."""
         return ~np.isnan(self.tolerance)
 
+    @property
+    def n_ramps(self):
+        """Ramps of every feature; empty without any."""
+        return [] if self.encoding is None else self.encoding.n_ramps
+
     def transform(self, X, dtype=None):
-        """Network inputs (n x (d + 1)) of that dtype, or of X's, computed in double precision."""
-        d = len(self.mean)
-        out = np.empty((X.shape[0], d + 1), dtype=X.dtype if dtype is None else dtype)
+        """Network inputs (n x (d + 1)) of that dtype, or of X's, computed in double precision.
+
+        `SparseFeatures` of a sparse X, unless there is a metric.
+        """
+        d, dtype = len(self.mean), X.dtype if dtype is None else np.dtype(dtype)
+        if issparse(X) and self.metric is None:
+            return self._transform_sparse(X.tocsc(), dtype)
+        X = densified(X)
+        out = np.empty((X.shape[0], d + 1), dtype=dtype)
         _standardise(X, self.mean, self.scale * np.sqrt(d), out[:, :-1], self.tolerance, self.metric, self._before)
         out[:, -1] = BIAS_FEATURE
         return out
+
+    def _transform_sparse(self, X, dtype):
+        """What zeros of a column become is its origin; what its entries become beyond that is stored."""
+        d = len(self.mean)
+        scale, origin = self.scale * np.sqrt(d), np.empty((1, d))
+        _standardise(np.zeros((1, X.shape[1])), self.mean, scale, origin, self.tolerance, None, self._before)
+        origin = origin[0]
+        # Where zero is far from all that was seen in training, or constant features are another number, differences
+        # from the origin would lose digits: all entries of these columns are stored.
+        far = (np.abs(origin) * np.sqrt(d) > _MAX_DEVIATION) | (self.constant & (origin != 0))
+        far[X.shape[1] :] = False
+        origin[far] = 0
+        X = _with_all_entries(X, np.flatnonzero(far))
+        values, rows, columns = self._entries(X)
+        stored = np.empty_like(values)
+        # As one row, in which every entry has the column's moments.
+        moments = self.mean[columns], scale[columns], stored[np.newaxis], self.tolerance[columns]
+        _standardise(values[np.newaxis], *moments)
+        stored -= origin[columns]
+        if dtype != np.float64:
+            np.clip(stored, -_MAX_SINGLE, _MAX_SINGLE, out=stored)
+            np.clip(origin, -_MAX_SINGLE, _MAX_SINGLE, out=origin)
+        entries = csr_array((stored.astype(dtype), (rows, columns)), shape=(X.shape[0], d + 1))
+        entries.eliminate_zeros()
+        entries.sort_indices()
+        return SparseFeatures(entries, np.append(origin, BIAS_FEATURE).astype(dtype))
+
+    def _entries(self, X):
+        """Values, rows and columns of the entries of X, a `csc_array`, and of their ramps; squashed, not yet scaled."""
+        columns = np.repeat(np.arange(X.shape[1]), np.diff(X.indptr))
+        values, entries = X.data.astype(np.float64), [(X.indices, columns)]
+        if self.squash is not None:
+            median, limit = (each[columns] for each in self.squash)
+            outlying = np.isfinite(limit)
+            values[outlying] = _squash(values[outlying], median[outlying], limit[outlying])
+        values, n_columns = [values], X.shape[1]
+        counts = [] if self.encoding is None else self.encoding.counts
+        for feature in np.flatnonzero(counts):
+            of_feature = slice(X.indptr[feature], X.indptr[feature + 1])
+            ramps = self.encoding.of_feature(feature).ramps(X.data[of_feature, np.newaxis])
+            numbers = n_columns + np.arange(ramps.shape[1])
+            entries.append([each.ravel() for each in np.broadcast_arrays(X.indices[of_feature, np.newaxis], numbers)])
+            values.append(ramps.ravel().astype(np.float64))
+            n_columns += ramps.shape[1]
+        return np.concatenate(values), *(np.concatenate(each) for each in zip(*entries, strict=True))
+
+
+def _with_all_entries(X, columns):
+    """A `csc_array` in which the zeros of these columns are entries."""
+    if not len(columns):
+        return X
+    n, n_features = X.shape
+    counts = np.diff(X.indptr)
+    others = ~np.isin(np.repeat(np.arange(n_features), counts), columns)
+    dense = X[:, columns].toarray()
+    column = np.concatenate([np.repeat(np.arange(n_features), counts)[others], np.repeat(columns, n)])
+    row = np.concatenate([X.indices[others], np.tile(np.arange(n), len(columns))])
+    return csc_array((np.concatenate([X.data[others], dense.T.ravel()]), (row, column)), shape=X.shape)
 
 
 @dataclass
@@ -275,7 +353,8 @@ class TargetScaling:
 
     @classmethod
     def fit(cls, Y, sample_weight, unit_variance):
-        mean, deviation, _, constant_range = _moments(Y, sample_weight)
+        columns = DenseColumns(Y, sample_weight / _unit(sample_weight))
+        mean, deviation, _, constant_range = _moments(columns)
         return cls(mean, np.where(np.isnan(constant_range), deviation, 0.0) if unit_variance else np.ones_like(mean))
 
     def for_more_rows(self):

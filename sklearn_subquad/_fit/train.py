@@ -1,16 +1,20 @@
 """One network: scale, initialise, solve."""
 
 import contextlib
+import dataclasses
 import time
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from sklearn_subquad._curvature.losses import SquaredError
 from sklearn_subquad._fit.calibration import HeldOutRows
 from sklearn_subquad._fit.data import calibration_rows
 from sklearn_subquad._fit.scaling import InputScaling, TargetScaling
 from sklearn_subquad._fit.snapshots import FitInProgress
+from sklearn_subquad._linalg.features import as_features
+from sklearn_subquad._linalg.row_span import RowSpan
 from sklearn_subquad._network.network import Network
 from sklearn_subquad._solver.criteria import HeldOutError, HeldOutScore, LeaveOneOutError
 from sklearn_subquad._solver.gauss_newton import GaussNewton
@@ -92,7 +96,9 @@ class Trainer:
         began = time.perf_counter()
         data, rows = self.data, self.data[fitting]
         inputs, targets = self._scalings(rows, plan)
-        batch = self._scaled(rows, inputs, targets, plan.dtype)
+        batch = self._scaled(rows, inputs, targets, plan)
+        if plan.spans_rows:
+            batch = dataclasses.replace(batch, x=RowSpan(batch.x).features())
         # Of the rows as they come, there is no copy while the solver works.
         del rows
         source, indices = (data, fitting) if held_out is None else held_out
@@ -101,7 +107,7 @@ class Trainer:
         loss = SquaredError(data.Y.shape[1]) if self._loss is None else self._loss
         criterion = None
         if held_out is not None:
-            criterion = HeldOutError(self._scaled(source[indices], inputs, targets, plan.dtype), loss, len(data))
+            criterion = HeldOutError(self._scaled(source[indices], inputs, targets, plan), loss, len(data))
             if self._score is not None:
                 name = "the held-out part of early_stopping" if source is data else "the validation set"
                 criterion = HeldOutScore(criterion, unfinished.scoring(self._score, name))
@@ -139,10 +145,12 @@ class Trainer:
         # The loss adds its baseline, and so do predictions.
         return inputs, TargetScaling(self._loss.baseline, np.ones_like(self._loss.baseline))
 
-    def _scaled(self, rows, inputs, targets, dtype):
+    def _scaled(self, rows, inputs, targets, plan):
         """Rows as network and loss take them: only the squared error's targets are scaled."""
-        Y = targets.transform(rows.Y, dtype) if self._loss is None else rows.Y.astype(dtype)
-        return Batch(inputs.transform(rows.X, dtype), Y, rows.sample_weight)
+        Y = targets.transform(rows.Y, plan.dtype) if self._loss is None else rows.Y.astype(plan.dtype)
+        # A validation set may be dense.
+        X = csr_array(rows.X) if plan.spans_rows else rows.X
+        return Batch(inputs.transform(X, plan.dtype), Y, rows.sample_weight)
 
 
 def _initial_network(batch, plan, start):
@@ -150,7 +158,7 @@ def _initial_network(batch, plan, start):
         return start.network(plan.architecture)
     rows = calibration_rows(batch, plan.seed)
     # What varies in other rows alone varies.
-    varies = batch.x.any(axis=0)
+    varies = as_features(batch.x).nonzero_columns()
     if start is None:
         n_outputs = batch.Y.shape[1]
         return Network.initialise(plan.architecture, rows.x, rows.sample_weight, n_outputs, plan.seed, varies)

@@ -6,6 +6,7 @@ import numpy as np
 
 from sklearn_subquad._fit.scaling import InputScaling, TargetScaling
 from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._linalg.row_span import as_array
 from sklearn_subquad._network.network import Network
 
 
@@ -60,7 +61,10 @@ class WarmStart:
         return self.state["output_weights"][0].dtype
 
     def network(self, architecture):
-        """A network on copies of the arrays that steps change in place."""
+        """A network on copies of the arrays that steps change in place, whose weights are no combinations of rows."""
         pairs = zip(self.state["tiles"], architecture.widths[1:], strict=True)
         copies = [PackedMatrix(tiles, width).copy().tiles for tiles, width in pairs]
-        return Network.from_state(architecture, self.state | {"tiles": copies})
+        network = Network.from_state(architecture, self.state | {"tiles": copies})
+        for layer in network.layers:
+            layer.input_weights = as_array(layer.input_weights)
+        return network

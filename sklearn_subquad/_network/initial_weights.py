@@ -3,6 +3,7 @@
 import numpy as np
 
 from sklearn_subquad._kernels import LANES
+from sklearn_subquad._linalg.features import as_features
 from sklearn_subquad._linalg.packed import PackedMatrix
 from sklearn_subquad._linalg.threads import for_each
 
@@ -28,7 +29,7 @@ def axis_aligned(seed, width, x, sample_weight):
     ----------
     seed : SeedSequence
     width : int
-    x : ndarray of shape (n, d + 1)
+    x : ndarray or SparseFeatures of shape (n, d + 1)
         Network inputs, the constant last. Features get as many neurons as their share of the mean square, to rounding,
         and weights such that the part of a pre-activation that is not constant has, with every feature, the mean square
         that Gaussian weights would give it.
@@ -44,7 +45,7 @@ def axis_aligned(seed, width, x, sample_weight):
     E. Oyallon, G. Varoquaux, "Why do tree-based models still outperform deep learning on typical tabular data?",
     NeurIPS 2022, on what learners that rotations do not affect lack on tables.
     """
-    shares = _shares_of_mean_square(x[:, :-1], sample_weight)
+    shares = _shares_of_mean_square(x, sample_weight)
     rng = np.random.default_rng(seed)
     of_feature, of_constant = rng.standard_normal((2, width), dtype=np.float32)
     # Neurons lie at about equal distances along the cumulated shares, so that chance leaves no feature out.
@@ -61,14 +62,9 @@ def axis_aligned(seed, width, x, sample_weight):
 INPUT_WEIGHTS = {"axis_aligned": axis_aligned, "gaussian": gaussian}
 
 
-def _shares_of_mean_square(features, sample_weight):
-    largest = np.abs(features).max(initial=0.0)
-    if largest == 0:
-        return np.full(features.shape[1], 1 / features.shape[1])
-    # Divided by the largest first: squares of very large or small numbers leave the range of the type.
-    relative = features / largest
-    shares = np.einsum("ij,ij,i->j", relative, relative, sample_weight, dtype=np.float64)
-    return shares / shares.sum()
+def _shares_of_mean_square(x, sample_weight):
+    squares = as_features(x).relative_squares(sample_weight)
+    return squares / squares.sum() if squares.any() else np.full(len(squares), 1 / len(squares))
 
 
 def normal_tiles(seed, n_out, n_in, dtype, mirrored):

@@ -5,7 +5,8 @@ connections) or g_l = h_l:
 
     z_l = W_l g_{l-1},    h_l = gain_l * sparsify(z_l - shift_l),    f = A^T g_L.
 
-The parts of W_l that meet h_{l-1} (m_l x m_{l-1}) are `LazyWeights`; the parts that meet x are dense.
+The parts of W_l that meet h_{l-1} (m_l x m_{l-1}) are `LazyWeights`; the parts that meet x are dense, or
+`SpannedWeights` of sparse rows that are fewer than the inputs.
 """
 
 import copy
@@ -13,11 +14,14 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn import get_config
 from sklearn.utils import gen_even_slices
 
 from sklearn_subquad._linalg.columnwise import ColumnwiseSum
+from sklearn_subquad._linalg.features import as_features
 from sklearn_subquad._linalg.packed import PackedMatrix, times_dense
+from sklearn_subquad._linalg.row_span import RowSpan, SpannedWeights, products
 from sklearn_subquad._network.activations import SPARSIFIERS, calibrate_shift, dense_row_bytes
 from sklearn_subquad._network.initial_weights import INPUT_WEIGHTS, normal, normal_tiles
 from sklearn_subquad._network.lazy_weights import LazyWeights
@@ -38,7 +42,7 @@ class Activations:
 
     Attributes
     ----------
-    x : ndarray of shape (n, n_features + 1)
+    x : ndarray or SparseFeatures of shape (n, n_features + 1)
     hidden : list of SparseRows of shape (n, m_l)
         h_1 to h_L; their patterns are the active sets.
     output : ndarray of shape (n, n_outputs)
@@ -83,7 +87,7 @@ class Step:
     factors : list of list of tuple (SparseRows of shape (n, m_l), SparseRows of shape (n, m_{l-1}))
         For every layer and block of rows, the derivatives U_l of the combined outputs by z_l, and h_{l-1} of the
         linearisation point: W_l's hidden part changes by the sum of ``U_l.T @ h_{l-1}``. Empty for the first layer.
-    input_changes : list of ndarray of shape (m_l, n_features + 1), or None
+    input_changes : list of ndarray or SpannedWeights of shape (m_l, n_features + 1), or None
     output_changes : tuple of ndarray or None
         Changes of the output weights that meet h_L and x.
     """
@@ -100,7 +104,7 @@ class Layer:
     width: int
     density: float
     hidden_weights: LazyWeights | None
-    input_weights: np.ndarray | None
+    input_weights: np.ndarray | SpannedWeights | None
     shift: float = 0.0
     gain: float = 1.0
 
@@ -170,7 +174,7 @@ class Network:
         Parameters
         ----------
         architecture : Architecture
-        x : ndarray of shape (n, n_features + 1)
+        x : ndarray or SparseFeatures of shape (n, n_features + 1)
             Network inputs; their dtype is that of all weights.
         sample_weight : ndarray of shape (n,), positive
         n_outputs : int
@@ -184,7 +188,7 @@ class Network:
         streams = iter(np.random.SeedSequence(seed).spawn(2 * len(architecture.widths) + 1))
         network = cls(architecture, [], (None, None))
         hidden, n_layers = None, len(architecture.widths)
-        varies = x.any(axis=0) if varies is None else varies
+        varies = as_features(x).nonzero_columns() if varies is None else varies
         for depth, (width, density) in enumerate(architecture.layers()):
             mirror = architecture.mirrored and depth == n_layers - 1
             hidden_weights = input_weights = None
@@ -195,6 +199,7 @@ class Network:
                 input_weights = network._drawn_input_weights(depth, next(streams), x, sample_weight)
                 # After all are drawn: those of other inputs do not depend on it.
                 input_weights[:, ~varies] = 0
+                input_weights = as_features(x).trainable(input_weights)
             layer = Layer(width, density, hidden_weights, input_weights)
             hidden = network._calibrate(layer, hidden, x, sample_weight)
             network.layers.append(layer)
@@ -263,12 +268,13 @@ class Network:
 
     @staticmethod
     def _preactivation(layer, hidden, x):
-        dense = None if layer.input_weights is None else (x, layer.input_weights.T)
-        sparse = [] if layer.hidden_weights is None else layer.hidden_weights.forward_terms(hidden)
+        dense, sparse = (None, []) if layer.input_weights is None else products(x, layer.input_weights)
+        if layer.hidden_weights is not None:
+            sparse = sparse + layer.hidden_weights.forward_terms(hidden)
         return ColumnwiseSum((len(x), layer.width), x.dtype, dense, sparse)
 
     def forward(self, x):
-        """Activations of network inputs x (n x (n_features + 1))."""
+        """Activations of network inputs x (n x (n_features + 1)), dense or sparse."""
         sparsify = SPARSIFIERS[self.architecture.sparsifier]
         hidden, previous = [], None
         for layer in self.layers:
@@ -295,6 +301,8 @@ class Network:
         # One at least, however small the densities are.
         entries = max(1.0, sum(width * density for width, density in self.architecture.layers()))
         per_row = entries * (itemsize + 2)
+        if self.span is not None:
+            per_row += 2 * len(self.span.rows) * itemsize
         if self.architecture.sparsifier == "topk":
             per_row += max(self.architecture.widths) * dense_row_bytes(itemsize, topk=True)
         batch = int(get_config()["working_memory"] * 2**20 // per_row)
@@ -347,6 +355,16 @@ class Network:
             matrices.append(self.output_weights[1].T)
         return ~np.any([weights.any(axis=0) for weights in matrices if weights is not None], axis=0)
 
+    @property
+    def span(self):
+        """The `RowSpan` of weights that meet x, or None where these are dense."""
+        first = self.layers[0].input_weights
+        return first.span if isinstance(first, SpannedWeights) else None
+
+    def accepted(self, X):
+        """Features X, in the form in which the network takes them after scaling."""
+        return X if self.span is None else csr_array(X)
+
     def constant(self):
         """A network on the same arrays that is zero everywhere."""
         other = copy.copy(self)
@@ -378,9 +396,15 @@ class Network:
 
     def to_state(self):
         """Parameters as a dict of arrays and lists, everything pending folded in; nothing is copied."""
-        return {
+        rows = {} if self.span is None else {"input_rows": self.span.to_state()}
+        return rows | {
             "tiles": [weights.packed.tiles for weights in self.lazy_weights()],
-            "input_weights": [layer.input_weights for layer in self.layers],
+            "input_weights": [
+                layer.input_weights.to_state()
+                if isinstance(layer.input_weights, SpannedWeights)
+                else layer.input_weights
+                for layer in self.layers
+            ],
             "shifts": [layer.shift for layer in self.layers],
             "gains": [layer.gain for layer in self.layers],
             "output_weights": list(self.output_weights),
@@ -389,8 +413,8 @@ class Network:
     @classmethod
     def from_state(cls, architecture, state):
         """A network on the arrays of `to_state`."""
-        tiles = iter(state["tiles"])
-        layers = []
+        tiles, layers = iter(state["tiles"]), []
+        span = RowSpan.from_state(state["input_rows"]) if "input_rows" in state else None
         for depth, (width, density) in enumerate(architecture.layers()):
             hidden_weights = None
             if depth > 0:
@@ -400,7 +424,10 @@ class Network:
                     matmul=architecture.matmul,
                 )
             shift, gain = state["shifts"][depth], state["gains"][depth]
-            layers.append(Layer(width, density, hidden_weights, state["input_weights"][depth], shift, gain))
+            input_weights = state["input_weights"][depth]
+            if isinstance(input_weights, dict):
+                input_weights = SpannedWeights.from_state(input_weights, span)
+            layers.append(Layer(width, density, hidden_weights, input_weights, shift, gain))
         return cls(architecture, layers, tuple(state["output_weights"]))
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sklearn_subquad._linalg.packed import PackedMatrix
+from sklearn_subquad._linalg.row_span import moving_part, with_moving_part
 from sklearn_subquad._linalg.threads import for_each
 
 # The newest of t iterates counts (_SHARPNESS + 1) / (t + _SHARPNESS), so that early ones are forgotten.
@@ -26,7 +27,7 @@ class Parameters:
     @classmethod
     def of(cls, network):
         """The network's own arrays, not copied; everything pending is folded in."""
-        dense = [layer.input_weights for layer in network.layers if layer.input_weights is not None]
+        dense = [moving_part(layer.input_weights) for layer in network.layers if layer.input_weights is not None]
         dense += [part for part in network.output_weights if part is not None]
         return cls([weights.packed for weights in network.lazy_weights()], dense)
 
@@ -37,7 +38,7 @@ class Parameters:
         dense = iter(self.dense)
         for layer in network.layers:
             if layer.input_weights is not None:
-                layer.input_weights = next(dense)
+                layer.input_weights = with_moving_part(layer.input_weights, next(dense))
         network.output_weights = tuple(None if part is None else next(dense) for part in network.output_weights)
 
     def copy(self):

@@ -33,7 +33,7 @@ class Batch:
 
     Attributes
     ----------
-    x : ndarray of shape (n, n_features + 1) or None
+    x : ndarray or SparseFeatures of shape (n, n_features + 1), or None
         Network inputs; None where only targets are looked at.
     Y : ndarray of shape (n, k)
         Targets as the loss takes them.
