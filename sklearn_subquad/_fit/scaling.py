@@ -296,10 +296,10 @@ class InputScaling:
         # As one row, in which every entry has the column's moments.
         moments = self.mean[columns], scale[columns], stored[np.newaxis], self.tolerance[columns]
         _standardise(values[np.newaxis], *moments)
-        stored -= origin[columns]
         if dtype != np.float64:
             np.clip(stored, -_MAX_SINGLE, _MAX_SINGLE, out=stored)
             np.clip(origin, -_MAX_SINGLE, _MAX_SINGLE, out=origin)
+        stored -= origin[columns]
         entries = csr_array((stored.astype(dtype), (rows, columns)), shape=(X.shape[0], d + 1))
         entries.eliminate_zeros()
         entries.sort_indices()
