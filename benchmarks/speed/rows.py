@@ -1,6 +1,6 @@
-"""Many rows: images against scikit-learn's MLP, and seconds and memory against the number of rows.
+"""Many rows: images against scikit-learn's MLP, and seconds and memory against the number of rows; sparse rows.
 
-python benchmarks/speed/rows.py images linear methods     # about ten minutes
+python benchmarks/speed/rows.py images linear sparse methods     # about ten minutes
 python benchmarks/speed/rows.py --smoke
 
 Fashion-MNIST is read from ``../shared/data`` beside the repository (or --data) and left out where that is missing.
@@ -18,6 +18,7 @@ import unittest.mock
 import warnings
 
 import numpy as np
+from scipy.sparse import random_array
 from sklearn.base import is_classifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
@@ -185,9 +186,44 @@ def large_problems(arguments):
     return problems
 
 
+def one_sparse(form, n_features, share, smoke):
+    """A fit at the defaults to synthetic rows with that share of entries, as a matrix of that form, in this process."""
+    rng = np.random.default_rng(0)
+    X = random_array((500 if smoke else 5000, n_features), density=share, format="csr", rng=rng, dtype=np.float32)
+    y = X @ rng.standard_normal(n_features)
+    y = y / y.std() + 0.3 * rng.standard_normal(len(y))
+    if form == "dense":
+        X = X.toarray()
+    model = SubquadMLPRegressor(hidden_layer_sizes=(64, 64) if smoke else (512, 512), random_state=0)
+    start = time.perf_counter()
+    model.fit(X, y)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": seconds, "peak_bytes": peak, "oof_score": model.oof_score_}
+
+
+def sparse(arguments):
+    """Seconds and peak memory of 5,000 sparse rows at the defaults, and of the same rows as an array."""
+    print("features, entries, form, seconds of a fit, peak memory of the process, out-of-fold score")
+    few = [("dense", 500, 0.1), ("sparse", 500, 0.1)]
+    for form, n_features, share in [*few, *few, ("sparse", 50_000, 0.001)]:
+        if arguments.smoke:
+            report = one_sparse(form, n_features, share, smoke=True)
+        else:
+            command = [sys.executable, __file__, "one_sparse", form, str(n_features), str(share)]
+            report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(
+            f"{n_features:6d}  {share:6.1%}  {form:6s}  {report['seconds']:5.1f} s  "
+            f"{report['peak_bytes'] / 2**30:5.2f} GiB  {report['oof_score']:.4f}",
+            flush=True,
+        )
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one_linear"]:
         print(json.dumps(one_linear(int(sys.argv[2]), smoke=False)))
+    elif sys.argv[1:2] == ["one_sparse"]:
+        print(json.dumps(one_sparse(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), smoke=False)))
     else:
         # The one that measures memory first: a child's peak begins at what its parent holds.
-        run_chosen(__doc__, (linear, images, methods))
+        run_chosen(__doc__, (linear, sparse, images, methods))

@@ -148,7 +148,9 @@ class SparseFeatures:
         def combine(u):
             factor = PackedMatrix(u.column_tiles(0, PackedMatrix.n_panels(u.shape[1])), u.shape[1])
             sums = times_dense(u.transposed(), np.ones((len(self), 1), dtype=self.dtype))
-            return factor.forward(self.rows.transposed()).T + sums * self.origin
+            change = sums * self.origin
+            factor.add_forward(self.rows.transposed(), change.T)
+            return change
 
         return combine
 
