@@ -359,7 +359,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Features; anything but float32 becomes float64. At least two rows. A sparse matrix is made dense.
+            Features; anything but float32 becomes float64. At least two rows. A sparse matrix stays sparse, and gives
+            what the same rows give as an array, to rounding. Where it has more columns than rows are fitted, the model
+            keeps the fitted rows: the weights of the features are combinations of them.
         y : {array-like, sparse matrix} of shape (n_samples,) or (n_samples, n_labels)
             Classes, numbers, strings or dates (datetime64), at least two of them in rows of positive weight; or for
             every label whether a row has it, as zeros and ones in two columns or more. None may be missing.

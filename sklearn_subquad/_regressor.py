@@ -332,7 +332,9 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Features; anything but float32 becomes float64. At least two rows. A sparse matrix is made dense.
+            Features; anything but float32 becomes float64. At least two rows. A sparse matrix stays sparse, and gives
+            what the same rows give as an array, to rounding. Where it has more columns than rows are fitted, the model
+            keeps the fitted rows: the weights of the features are combinations of them.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets. Dates (in UTC, where they have a time zone) and durations are numbers in their own unit, such as
             nanoseconds since 1970, and so are predictions then. None may be missing.

@@ -8,6 +8,7 @@ from scipy.sparse import issparse
 from sklearn_subquad._curvature.preconditioners import MAX_SQUARE_ROWS, default_sketch_size
 from sklearn_subquad._fit.data import CALIBRATION_ROWS
 from sklearn_subquad._fit.laplace import COVARIANCE_BLOCK_ROWS
+from sklearn_subquad._kernels import LANES
 from sklearn_subquad._memory import require_bytes
 from sklearn_subquad._network.activations import dense_row_bytes
 from sklearn_subquad._solver.levenberg_marquardt import MIN_DAMPING_ROWS
@@ -187,6 +188,9 @@ class FitSize:
         linearising = block * (4 * activation_row + dense_row + size * (self.itemsize + 8))
         # Features of rows that are left out, turned and squared; residuals.
         leaving_out = min(self.n_rows, CALIBRATION_ROWS) * 8 * (3 * size + 3 * self.n_outputs)
+        if self.sparse is not None:
+            # A panel of rows as an array, with signs, and transformed.
+            linearising += 4 * LANES * self.n_inputs * self.itemsize
         # The normal matrix, its eigenvectors, and what LAPACK takes for them.
         return linearising + leaving_out + 8 * size * (5 * size + 2 * self.n_outputs)
 

@@ -18,7 +18,7 @@ from sklearn_subquad._fit.laplace import N_COVARIANCES, covariance_sketch_size
 from sklearn_subquad._fit.layers import densities_of, widths_of
 from sklearn_subquad._fit.memory import FitSize, SparseInputs
 from sklearn_subquad._fit.scaling import InputScaling, Ramps, effective_dimension
-from sklearn_subquad._linalg.features import as_features
+from sklearn_subquad._linalg.features import SparseFeatures
 from sklearn_subquad._linalg.threads import resolve_n_jobs
 from sklearn_subquad._network.network import Architecture
 from sklearn_subquad._solver.options import SolverOptions
@@ -228,8 +228,9 @@ class FitPlan:
         inputs = InputScaling.fit(data.X, data.sample_weight, self.standardize, self.ramps)
         n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // len(inputs.mean)))
         data = data[drawn_rows(len(data), n_wanted, generator(self.seed, Stream.DIMENSION_ROWS))]
-        # Without the constant.
-        x = as_features(inputs.transform(data.X, np.float64)).to_array()[:, :-1]
+        # Without the constant, which has no say in a covariance.
+        x = inputs.transform(data.X, np.float64)
+        x = x if isinstance(x, SparseFeatures) else x[:, :-1]
         few, many = math.log(_FEW_DIMENSIONS), math.log(_MANY_DIMENSIONS)
         share = (math.log(effective_dimension(x, data.sample_weight)) - few) / (many - few)
         small = _SMALL_INIT_SCALE / math.sqrt(self.architecture.widths[-1])

@@ -153,7 +153,7 @@ def effective_dimension(x, sample_weight):
 
     Parameters
     ----------
-    x : ndarray of shape (n, d)
+    x : ndarray or SparseFeatures of shape (n, d)
     sample_weight : ndarray of shape (n,)
 
     Returns
@@ -167,6 +167,10 @@ def effective_dimension(x, sample_weight):
     values instead of their squares.
     """
     sample_weight = sample_weight / _unit(sample_weight)
+    if isinstance(x, SparseFeatures):
+        if x.shape[1] > len(x):
+            return _entropic_dimension(_centred_gram(x, sample_weight))
+        x = x.to_array()
     x = x / _unit(x)
     x -= np.average(x, axis=0, weights=sample_weight)
     x *= np.sqrt(sample_weight)[:, None]
@@ -174,8 +178,24 @@ def effective_dimension(x, sample_weight):
         return 1.0
     # Again: rows far from zero may be near each other, and those that differ may weigh little.
     x /= np.abs(x).max()
-    spectrum = np.maximum(np.linalg.eigvalsh(x.T @ x if x.shape[1] <= len(x) else x @ x.T), 0)
-    return float(np.exp(entr(spectrum / spectrum.sum()).sum()))
+    return _entropic_dimension(x.T @ x if x.shape[1] <= len(x) else x @ x.T)
+
+
+def _entropic_dimension(gram):
+    spectrum = np.maximum(np.linalg.eigvalsh(gram), 0)
+    return float(np.exp(entr(spectrum / (spectrum.sum() or 1.0)).sum()))
+
+
+def _centred_gram(x, sample_weight):
+    """Inner products of rows less their mean, times the roots of their weights, to a common factor."""
+    unit = _unit(np.append(x.stored.data, x.origin))
+    x = SparseFeatures(x.stored / unit, x.origin / unit)
+    gram = x.inner_products(x).copy()
+    for rows in (gram, gram.T):
+        rows -= np.average(rows, axis=0, weights=sample_weight)
+    roots = np.sqrt(sample_weight)
+    gram *= np.outer(roots, roots)
+    return gram / (np.abs(gram).max() or 1.0)
 
 
 @dataclass

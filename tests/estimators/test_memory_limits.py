@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.sparse import random_array
 from sklearn.exceptions import NotFittedError
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _memory
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _base, _memory
 from sklearn_subquad._fit import memory
 from sklearn_subquad._fit.data import TrainingSet
 from sklearn_subquad._fit.memory import FitSize
@@ -61,6 +62,21 @@ def test_batches_count_an_average_and_the_best_one_and_scores_a_copy(parameters,
     options = {"unit_variance_targets": True, "covariance": False, "validation": None, "start": None, "partial": False}
     resolved = FitPlan.resolve(model, resolve_architecture(model), data, 0, loss=model.loss, score=score, **options)
     assert resolved.size.n_copies == copies
+
+
+@pytest.mark.parametrize("parameters", [{}, {"init": "gaussian"}, {"batch_size": 60}])
+def test_sparse_rows_take_less_than_their_bill_and_not_much_less(parameters, monkeypatch):
+    rng, bills = np.random.default_rng(0), []
+    X = random_array((250, 20_000), density=0.002, format="csr", rng=rng, dtype=np.float32)
+    monkeypatch.setattr(_base, "require_memory", lambda plan, estimator: bills.append(plan.n_bytes))
+    model = SubquadMLPRegressor(hidden_layer_sizes=64, n_folds=1, max_iter=1, n_jobs=1, random_state=0, **parameters)
+    tracemalloc.start()
+    model.fit(X, rng.standard_normal(250))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # As arrays, X and what it is scaled to would have 40 MB.
+    assert peak < min(bills[0], 30e6)
+    assert bills[0] < 3 * peak
 
 
 def test_batches_take_less_than_all_rows_at_once():

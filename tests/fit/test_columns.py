@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from sklearn_subquad._fit.columns import columns_of
-from sklearn_subquad._fit.scaling import InputScaling, Ramps
+from sklearn_subquad._fit.scaling import InputScaling, Ramps, effective_dimension
 
 N = 60
 
@@ -81,6 +81,16 @@ def test_scaled_rows_are_those_of_the_array(standardize, n_bins, sample_weight, 
             scale = np.maximum(np.abs(expected), np.abs(dense.transform(X, precision)).max(axis=0))
             error = np.abs(found.to_array() - expected) / np.where(scale > 0, scale, 1)
             assert error.max() < (1e-5 if precision == np.float32 or dtype == np.float32 else 1e-9)
+
+
+@weighted
+@pytest.mark.parametrize("n_features", [1, 12, 35])
+@pytest.mark.parametrize("n", [1, 20, N])
+def test_effective_dimensions_are_those_of_the_array(n, n_features, sample_weight):
+    X, weights = table(np.float64)[:n, :n_features], sample_weight[:n]
+    dense, sparse = (InputScaling.fit(rows, weights, True).transform(rows) for rows in (X, csr_array(X)))
+    expected = effective_dimension(dense[:, :-1], weights)
+    assert effective_dimension(sparse, weights) == pytest.approx(expected, rel=1e-6)
 
 
 def test_entries_are_those_of_the_rows():
