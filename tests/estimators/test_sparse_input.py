@@ -8,6 +8,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._fit.data import distinct_rows, rows_of
 from sklearn_subquad._fit.scaling import InputScaling
 from sklearn_subquad._linalg.features import SparseFeatures
 from sklearn_subquad._linalg.row_span import SpannedWeights
@@ -136,14 +137,15 @@ def test_fits_that_go_on(estimator_class, d, makes):
 
 
 def disorderly(X):
-    """The same rows with entries out of order, in two halves each, with stored zeros and indices of 64 bits."""
+    """The same rows with entries out of order, in two halves each, with stored zeros and 64-bit read-only indices."""
     halves = sparse.coo_array((X / 2).astype(X.dtype))
-    order = np.random.default_rng(0).permutation(2 * halves.nnz)
-    rows, columns = (np.tile(each, 2)[order] for each in halves.coords)
-    values = np.tile(halves.data, 2)[order]
-    by_row = np.argsort(rows, kind="stable")
+    empty = np.argwhere(X == 0)[::7]
+    columns = np.concatenate([halves.col, halves.col, empty[:, 1]])
+    rows = np.concatenate([halves.row, halves.row, empty[:, 0]])
+    values = np.concatenate([halves.data, halves.data, np.zeros(len(empty), dtype=X.dtype)])
+    order = np.lexsort((np.random.default_rng(0).random(len(rows)), rows))
     indptr = np.cumsum(np.append(0, np.bincount(rows, minlength=len(X))))
-    out = sparse.csr_array((values[by_row], columns[by_row].astype(np.int64), indptr.astype(np.int64)), shape=X.shape)
+    out = sparse.csr_array((values[order], columns[order].astype(np.int64), indptr.astype(np.int64)), shape=X.shape)
     assert not out.has_canonical_format
     assert out.indices.dtype == np.int64
     for part in (out.data, out.indices, out.indptr):
@@ -175,6 +177,14 @@ def test_rows_that_are_equal_are_one(estimator_class):
     twice, targets = np.concatenate([X, X[::-1], X[:20]]), np.concatenate([y, y[::-1], y[:20]])
     model = estimator_class(**SETTINGS)
     assert_same(clone(model).fit(sparse.csr_array(twice), targets), clone(model).fit(twice, targets), X)
+
+
+def test_equal_rows_are_found_whatever_is_stored():
+    X = np.repeat(data(n=2000)[0].round(), 2, axis=0)[:3001]
+    Y = np.arange(3001)[:, np.newaxis] // 2 % 3
+    for kind in (sparse.csr_array, disorderly):
+        for found, expected in zip(distinct_rows(rows_of(kind(2 * X)), Y), distinct_rows(X, Y), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 @BOTH
