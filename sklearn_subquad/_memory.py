@@ -97,7 +97,7 @@ def densified(X):
     n_bytes = X.shape[0] * X.shape[1] * X.dtype.itemsize
     require_bytes(
         n_bytes,
-        f"X is sparse, and its {X.shape[0]} rows of {X.shape[1]} features are made dense for the fit; use fewer of "
-        "either, or reduce the features by sklearn.decomposition.TruncatedSVD.",
+        f"X is sparse, and its {X.shape[0]} rows of {X.shape[1]} features are made dense, because this model of an "
+        "earlier version has a metric; pass fewer rows, or fit it again.",
     )
     return X.toarray()

@@ -9,10 +9,11 @@ import warnings
 import numpy as np
 import pytest
 import skops.io
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from stored import fitted, raw_outputs, rounding_bound
 
-from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _memory
 
 DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
 # Names that files hold: these have to lead to the classes for ever.
@@ -185,3 +186,13 @@ def test_a_fit_that_goes_on_keeps_a_metric(estimator_class):
     for go_on in (model.fit, model.partial_fit):
         np.testing.assert_array_equal(go_on(X, y)._state_["input_metric"], metric)
     assert "input_metric" not in model.set_params(warm_start=False).fit(X, y)._state_
+
+
+@BOTH
+def test_sparse_rows_are_made_dense_for_a_metric_where_there_is_room(estimator_class, monkeypatch):
+    plain, X = fitted(estimator_class, n_bins=None)
+    model = with_metric(plain, np.eye(6) + 0.1)
+    np.testing.assert_array_equal(model.predict(csr_array(X)), model.predict(X))
+    monkeypatch.setattr(_memory, "available_bytes", lambda: X.nbytes - 1)
+    with pytest.raises(MemoryError, match=rf"its {len(X)} rows of 6 features are made dense, .* {X.nbytes:,} bytes"):
+        model.predict(csr_array(X))
