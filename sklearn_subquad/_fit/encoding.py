@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_subquad._fit.columns import columns_of, weighted_quantiles
+from sklearn_subquad._fit.weighted_columns import columns_of, weighted_quantiles
 
 
 @dataclass

@@ -36,8 +36,8 @@ class SparseInputs:
     def of(cls, data, n_bins, start, n_fitted, init):
         """Those of a `TrainingSet` at most; None of a dense X.
 
-        No feature has more than `n_bins` ramps. A fit goes on from a `start`, whose weights are of other rows, if it is not None. Of the number of fitted rows,
-        None says that they are a part that others follow.
+        No feature has more than `n_bins` ramps. A fit goes on from a `start`, whose weights are of other rows, if it is
+        not None. Of the number of fitted rows, None says that they are a part that others follow.
         """
         if not issparse(data.X):
             return None

@@ -12,17 +12,15 @@ from sklearn_subquad._curvature.preconditioners import (
     cheapest_preconditioner,
     default_sketch_size,
 )
-from sklearn_subquad._fit.data import drawn_rows
 from sklearn_subquad._fit.held_out import held_out_parts
+from sklearn_subquad._fit.init_scale import scale_of_initial_weights, small_init_scale
 from sklearn_subquad._fit.laplace import N_COVARIANCES, covariance_sketch_size
 from sklearn_subquad._fit.layers import densities_of, widths_of
 from sklearn_subquad._fit.memory import FitSize, SparseInputs
-from sklearn_subquad._fit.scaling import InputScaling, Ramps, effective_dimension
-from sklearn_subquad._linalg.features import SparseFeatures
+from sklearn_subquad._fit.scaling import InputScaling, Ramps
 from sklearn_subquad._linalg.threads import resolve_n_jobs
 from sklearn_subquad._network.network import Architecture
 from sklearn_subquad._solver.options import SolverOptions
-from sklearn_subquad._utils.random_streams import Stream, generator
 
 # precision="auto": from this number of rows on networks are in single precision.
 _MIN_ROWS_FOR_SINGLE = 100
@@ -43,12 +41,6 @@ _AUTO_CG_TOL, _AUTO_CG_TOL_IN_BATCHES = (1e-1, 1e-2), (3e-1, 1e-1)
 # The damping of a part of the data that is small enough to be that of all that follow. A part may say little: one of a
 # single class asks for a large one.
 _SETTLED_DAMPING = 0.3
-# init_scale="auto" is this over sqrt(m), 0.05 at m = 2048, where the features have few effective dimensions, and 1
-# where they have many; it grows geometrically in between.
-_SMALL_INIT_SCALE = 0.05 * math.sqrt(2048)
-_FEW_DIMENSIONS, _MANY_DIMENSIONS = 10, 20
-# Rows on which effective dimensions are counted, at most and at least where there are more, and their numbers at most.
-_MAX_DIMENSION_ROWS, _MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS = 1024, 64, 1 << 23
 # n_folds="auto": up to so many rows, so many folds. A network lacks one of them, which matters less of many rows.
 # Powers of two leave no processor idle, and give both kinds of networks the same number.
 _FOLDS = ((5000, 8), (math.inf, 4))
@@ -226,15 +218,8 @@ class FitPlan:
         if self.fixed_init_scale:
             return self
         inputs = InputScaling.fit(data.X, data.sample_weight, self.standardize, self.ramps)
-        n_wanted = min(_MAX_DIMENSION_ROWS, max(_MIN_DIMENSION_ROWS, _DIMENSION_NUMBERS // len(inputs.mean)))
-        data = data[drawn_rows(len(data), n_wanted, generator(self.seed, Stream.DIMENSION_ROWS))]
-        # Without the constant, which has no say in a covariance.
-        x = inputs.transform(data.X, np.float64)
-        x = x if isinstance(x, SparseFeatures) else x[:, :-1]
-        few, many = math.log(_FEW_DIMENSIONS), math.log(_MANY_DIMENSIONS)
-        share = (math.log(effective_dimension(x, data.sample_weight)) - few) / (many - few)
-        small = _SMALL_INIT_SCALE / math.sqrt(self.architecture.widths[-1])
-        init_scale = small ** (1 - min(max(share, 0.0), 1.0))
+        width = self.architecture.widths[-1]
+        init_scale = scale_of_initial_weights(inputs, data.X, data.sample_weight, width, self.seed)
         return dataclasses.replace(self, architecture=dataclasses.replace(self.architecture, init_scale=init_scale))
 
 
@@ -259,7 +244,7 @@ def resolve_architecture(parameters, start=None):
         sparsifier=parameters.sparsifier,
         skip_connections=parameters.skip_connections,
         init=parameters.init,
-        init_scale=_SMALL_INIT_SCALE / math.sqrt(widths[-1]) if init_scale == "auto" else float(init_scale),
+        init_scale=small_init_scale(widths[-1]) if init_scale == "auto" else float(init_scale),
         max_rank=None if parameters.max_rank == "auto" else int(parameters.max_rank),
         matmul=None if parameters.matmul == "auto" else parameters.matmul,
     )

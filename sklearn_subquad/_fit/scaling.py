@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csc_array, csr_array, issparse
-from scipy.special import entr
 
-from sklearn_subquad._fit.columns import DenseColumns, columns_of
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
+from sklearn_subquad._fit.weighted_columns import DenseColumns, columns_of
 from sklearn_subquad._linalg.features import SparseFeatures
 from sklearn_subquad._linalg.threads import blas_threads
 from sklearn_subquad._memory import densified
@@ -50,12 +49,12 @@ class Ramps:
     loud: bool = False
 
 
-def _unit(values):
+def unit_of(values):
     """A power of two of the largest magnitude: division by it is exact, and then squares and sums are in range."""
-    return _unit_of(np.abs(values).max())
+    return _power_of_two(np.abs(values).max())
 
 
-def _unit_of(largest):
+def _power_of_two(largest):
     return np.ldexp(1.0, np.frexp(largest)[1] - 1)
 
 
@@ -71,7 +70,7 @@ def _moments(columns, rounding=0):
 
 def _column_moments(columns, rounding):
     values, spread = columns.values.astype(np.float64, copy=False), columns.spread
-    unit = _unit_of(columns.max(np.abs(values)))
+    unit = _power_of_two(columns.max(np.abs(values)))
     values = values / spread(unit)
     low, high = columns.min(values), columns.max(values)
     # By range, not by deviation from the mean: over many rows the mean's own rounding looks like a deviation. Nothing
@@ -146,58 +145,6 @@ def _standardise(values, mean, scale, out, tolerance=None, metric=None, before=N
             out[rows] = part if metric is None else part.astype(out.dtype) @ metric
 
 
-def effective_dimension(x, sample_weight):
-    """In how many directions rows vary: exp of the entropy of the spectrum of their covariance.
-
-    It is d for d independent columns of equal variance and one where all of them move together.
-
-    Parameters
-    ----------
-    x : ndarray or SparseFeatures of shape (n, d)
-    sample_weight : ndarray of shape (n,)
-
-    Returns
-    -------
-    float
-        At least one, also for rows that do not vary.
-
-    References
-    ----------
-    O. Roy, M. Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007, there of singular
-    values instead of their squares.
-    """
-    sample_weight = sample_weight / _unit(sample_weight)
-    if isinstance(x, SparseFeatures):
-        if x.shape[1] > len(x):
-            return _entropic_dimension(_centred_gram(x, sample_weight))
-        x = x.to_array()
-    x = x / _unit(x)
-    x -= np.average(x, axis=0, weights=sample_weight)
-    x *= np.sqrt(sample_weight)[:, None]
-    if not x.any():
-        return 1.0
-    # Again: rows far from zero may be near each other, and those that differ may weigh little.
-    x /= np.abs(x).max()
-    return _entropic_dimension(x.T @ x if x.shape[1] <= len(x) else x @ x.T)
-
-
-def _entropic_dimension(gram):
-    spectrum = np.maximum(np.linalg.eigvalsh(gram), 0)
-    return float(np.exp(entr(spectrum / (spectrum.sum() or 1.0)).sum()))
-
-
-def _centred_gram(x, sample_weight):
-    """Inner products of rows less their mean, times the roots of their weights, to a common factor."""
-    unit = _unit(np.append(x.stored.data, x.origin))
-    x = SparseFeatures(x.stored / unit, x.origin / unit)
-    gram = x.inner_products(x).copy()
-    for rows in (gram, gram.T):
-        rows -= np.average(rows, axis=0, weights=sample_weight)
-    roots = np.sqrt(sample_weight)
-    gram *= np.outer(roots, roots)
-    return gram / (np.abs(gram).max() or 1.0)
-
-
 @dataclass
 class InputScaling:
     """The map x -> [(encoding(x) - mean) / scale @ metric / sqrt(d), bias feature].
@@ -228,7 +175,7 @@ class InputScaling:
     @classmethod
     def fit(cls, X, sample_weight, standardize, ramps=Ramps(None)):
         """Scaling of these rows and of `Ramps` beside them."""
-        columns = columns_of(X, sample_weight / _unit(sample_weight))
+        columns = columns_of(X, sample_weight / unit_of(sample_weight))
         mean, deviation, largest, tolerance = _moments(columns, _ROUNDING)
         constant, squash = ~np.isnan(tolerance), None
         if standardize:
@@ -373,7 +320,7 @@ class TargetScaling:
 
     @classmethod
     def fit(cls, Y, sample_weight, unit_variance):
-        columns = DenseColumns(Y, sample_weight / _unit(sample_weight))
+        columns = DenseColumns(Y, sample_weight / unit_of(sample_weight))
         mean, deviation, _, constant_range = _moments(columns)
         return cls(mean, np.where(np.isnan(constant_range), deviation, 0.0) if unit_variance else np.ones_like(mean))
 

@@ -7,8 +7,9 @@ import pytest
 from small_fits import BOTH, data_for, fixed_steps, outputs, regression_data, small
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
+from sklearn_subquad._fit.init_scale import effective_dimension
 from sklearn_subquad._fit.plan import resolve_architecture
-from sklearn_subquad._fit.scaling import InputScaling, effective_dimension
+from sklearn_subquad._fit.scaling import InputScaling
 from sklearn_subquad._linalg import threads
 from sklearn_subquad._linalg.packed import ROUTES, PackedMatrix
 from sklearn_subquad._network.network import Network
@@ -228,14 +229,14 @@ def test_automatic_initial_scale_follows_the_effective_dimension(
 
 @pytest.mark.parametrize(("n_features", "numbers"), [(40, 0), (40, 1 << 23), (600, 1 << 16)])
 def test_the_effective_dimension_is_counted_on_some_of_many_rows(n_features, numbers, monkeypatch):
-    monkeypatch.setattr("sklearn_subquad._fit.plan._DIMENSION_NUMBERS", numbers)
+    monkeypatch.setattr("sklearn_subquad._fit.init_scale._DIMENSION_NUMBERS", numbers)
     seen = []
 
     def counting(x, sample_weight):
         seen.append(x.shape)
         return effective_dimension(x, sample_weight)
 
-    monkeypatch.setattr("sklearn_subquad._fit.plan.effective_dimension", counting)
+    monkeypatch.setattr("sklearn_subquad._fit.init_scale.effective_dimension", counting)
     X = np.random.default_rng(0).standard_normal((1500, n_features), np.float32)
     settings = {"hidden_layer_sizes": (20, 200), "max_iter": 1, "early_stopping": False}
     assert small(SubquadMLPRegressor, **settings).fit(X, X[:, 0]).init_scale_ == 1.0

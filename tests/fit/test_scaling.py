@@ -4,7 +4,8 @@ from sklearn.base import clone
 from sklearn.metrics import r2_score
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling, effective_dimension
+from sklearn_subquad._fit.init_scale import effective_dimension
+from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling
 
 DTYPES = [np.float32, np.float64]
 

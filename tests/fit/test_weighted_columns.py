@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from sklearn_subquad._fit.columns import columns_of
-from sklearn_subquad._fit.scaling import InputScaling, Ramps, effective_dimension
+from sklearn_subquad._fit.init_scale import effective_dimension
+from sklearn_subquad._fit.scaling import InputScaling, Ramps
+from sklearn_subquad._fit.weighted_columns import columns_of
 
 N = 60
 
