@@ -96,6 +96,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             least = found if start is None else min(found, start.networks[number].batch_damping)
             attributes["_state_"] |= {"batch_damping": least, "sharpness": temperature}
             if before:
+                attributes["_state_"]["importances"] += before[number]["_state_"].get("importances", 0.0)
                 attributes |= {name: before[number][name] + attributes[name] for name in added_up}
                 curves = before[number]["density_curve_"], attributes["density_curve_"]
                 attributes["density_curve_"] = np.concatenate(curves)
@@ -201,7 +202,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         progress = None if context is None else CallbackProgress(self, context, given)
         snapshots = Snapshots(self, loss_name, calibration, independent_labels)
         trainer = Trainer(data, _loss(plan, data, start), snapshots, start, score, progress)
-        finish = functools.partial(self._finished, data.X, score is not None, independent_labels)
+        finish = functools.partial(self._finished, data.without_given(), score is not None, independent_labels)
         with worker_threads(plan.n_jobs):
             networks = fit_committee(trainer, plan, validation, finish)
         _warn([network.history for network in networks], plan)
@@ -227,16 +228,15 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if progress is not None:
             progress.end()
 
-    def _finished(self, X, scored, independent_labels, plan, model, held_out):
-        """A `FinishedNetwork`, which may come from another process; X are all rows."""
+    def _finished(self, data, scored, independent_labels, plan, model, held_out):
+        """A `FinishedNetwork`, which may come from another process; the data are all rows."""
         laplace = self._laplace(model, plan.seed) if plan.covariance else None
         outputs = temperature = None
         if plan.in_folds:
-            outputs = outputs_of(X[held_out], model)
+            outputs = outputs_of(data.X[held_out], model)
         elif model.held_out is not None:
             temperature = fitted_inverse_temperature(model.held_out, independent_labels)
-        densities = self._measure_densities(model, X)
-        attributes = self._fitted_attributes(model, plan, scored, densities, laplace, temperature)
+        attributes = self._fitted_attributes(model, plan, scored, data, laplace, temperature)
         return FinishedNetwork(attributes, plan.kinds.index(plan.ramps), model.history, held_out, outputs)
 
     def _validation_set(self, X_val, y_val, sample_weight_val, dtype, encode):

@@ -169,6 +169,10 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Fitted estimators of one network each, made at every access. Of several networks, attributes below that describe
         a fit are those of the one that took most steps, seconds are summed over all, and `coefs_`, `intercepts_`,
         `shifts_` and `gains_` are there for each of these only.
+    feature_importances_ : ndarray of shape (`n_features_in_`,)
+        How much the outputs change with each feature, of sum one (zeros of a constant model): from the average gradient
+        outer product, the mean squared change of the linearised network as a feature alone takes its values in the
+        training rows, summed over outputs; the weighted mean of several networks. After `partial_fit`, of all parts.
     coefs_ : list of ndarray
         Weights, as dense arrays built at every access. With skip connections item l has shape
         ``(m_l + d, m_{l+1})``, m_0 being 0: first the rows that meet the hidden layer before, then those that meet the

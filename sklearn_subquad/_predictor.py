@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_subquad._fit.data import CALIBRATION_ROWS, rows_of
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
+from sklearn_subquad._fit.importances import feature_shares
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.mixture import deviation_scale, mixture_deviation, weighted_mean
 from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling
@@ -102,11 +103,11 @@ class Predictor(MLPParameters):
             | ({} if inputs.metric is None else {"input_metric": inputs.metric}),
         }
 
-    def _fitted_attributes(self, model, plan, scored, densities, laplace, inverse_temperature=None):
+    def _fitted_attributes(self, model, plan, scored, data, laplace, inverse_temperature=None):
         """All fitted attributes of one network; `scored` is True where a scorer told when to stop."""
         network, result = model.network, model.history
         attributes = {
-            "densities_": densities,
+            "densities_": self._measure_densities(model, data.X),
             "n_iter_": result.n_iter,
             "best_iter_": result.best_iter,
             "n_cg_iter_": list(result.n_cg_iter),
@@ -124,7 +125,7 @@ class Predictor(MLPParameters):
         elif plan.early_stopping == "validation":
             best = 0.0 if scored else 1.0
             attributes["validation_scores_"] = [best - error for error in result.error_curve]
-        return attributes | self._model_attributes(
+        attributes |= self._model_attributes(
             network,
             model.inputs,
             model.targets,
@@ -132,6 +133,10 @@ class Predictor(MLPParameters):
             laplace=laplace,
             inverse_temperature=inverse_temperature,
         )
+        # By rows, so that those of parts add up.
+        shares = feature_shares(model, data, plan.n_networks, plan.seed)
+        attributes["_state_"]["importances"] = data.sample_weight.sum() * shares
+        return attributes
 
     def _set_fitted(self, networks):
         """Set the fitted attributes, given the `_fitted_attributes` of every network."""
@@ -250,6 +255,28 @@ class Predictor(MLPParameters):
     def _combined(self, outputs):
         """Outputs of all networks as those of the estimator."""
         return weighted_mean(outputs, self._state_["weights"]).astype(outputs[0].dtype)
+
+    @property
+    def feature_importances_(self) -> NDArray[np.float64]:
+        """Array of shape (`n_features_in_`,) of sum one: how much the outputs change with each feature.
+
+        It is zero throughout where the model is constant.
+
+        Raises
+        ------
+        AttributeError
+            Where no `fit` has found any: in a model that was stored by an earlier version, and in one that a callback
+            or a score sees during a fit.
+        """
+        check_is_fitted(self)
+        importances = [attributes["_state_"].get("importances") for attributes in self._networks()]
+        if any(each is None for each in importances):
+            raise AttributeError(
+                f"This {type(self).__name__} has no feature_importances_: it was stored by an earlier version, or its "
+                "fit has not ended. Fit it again."
+            )
+        mean = self._state_.get("weights", np.ones(1)) @ [each / (each.sum() or 1.0) for each in importances]
+        return mean / (mean.sum() or 1.0)
 
     @property
     def coefs_(self) -> list[NDArray[np.floating]]:

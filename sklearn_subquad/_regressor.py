@@ -149,6 +149,10 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         a fit are those of the one that took most steps, seconds are summed over all, and `coefs_`, `intercepts_`,
         `shifts_` and `gains_` are there for each of these only. The first two alone know deviations of predictions,
         which stand for those of all.
+    feature_importances_ : ndarray of shape (`n_features_in_`,)
+        How much the outputs change with each feature, of sum one (zeros of a constant model): from the average gradient
+        outer product, the mean squared change of the linearised network as a feature alone takes its values in the
+        training rows, summed over outputs; the weighted mean of several networks. After `partial_fit`, of all parts.
     coefs_ : list of ndarray
         Weights, as dense arrays built at every access. With skip connections item l has shape
         ``(m_l + d, m_{l+1})``, m_0 being 0: first the rows that meet the hidden layer before, then those that meet the
@@ -570,9 +574,14 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     def _predictions(self, outputs):
         if self.out_activation_ == "exp":
             # Far from the training rows, a count is neither infinite nor zero.
-            limits = np.finfo(outputs.dtype)
-            outputs = np.exp(np.clip(outputs, np.log(limits.tiny) + 1, np.log(limits.max) - 1))
+            outputs = np.exp(np.clip(outputs, *log_limits(outputs.dtype)))
         return outputs[:, 0] if self._single_output else outputs
+
+
+def log_limits(dtype):
+    """Least and largest logarithms of counts that are predicted in that dtype."""
+    limits = np.finfo(dtype)
+    return np.log(limits.tiny) + 1, np.log(limits.max) - 1
 
 
 def _require_range(Y, dtype, name):

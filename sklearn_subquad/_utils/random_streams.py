@@ -26,6 +26,7 @@ class Stream(IntEnum):
     UNSEEN_FEATURES = 10
     NETWORKS = 11
     FOLDS = 12
+    IMPORTANCES = 13
 
 
 def generator(seed, stream):

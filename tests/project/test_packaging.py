@@ -85,7 +85,7 @@ def test_documented_attributes_have_types(estimator_class):
     typed = set().union(*(inspect.get_annotations(cls) for cls in (estimator_class, *BASES)))
     assert documented >= {"coefs_", "n_iter_", "loss_curve_"}
     # These are properties.
-    assert documented - {"coefs_", "intercepts_", "estimators_"} <= typed
+    assert documented - {"coefs_", "intercepts_", "estimators_", "feature_importances_"} <= typed
 
 
 def test_names_of_the_package_are_documented_and_sorted():
