@@ -2,6 +2,7 @@
 
 python benchmarks/speed/decisions.py threads alignment small_steps nearby_shifts deviations      # results/decisions.md
 python benchmarks/speed/decisions.py searches networks      # results/searches.md
+python benchmarks/speed/decisions.py onnx        # results/decisions.md
 python benchmarks/speed/decisions.py memory         # ends with an error where the memory grows over a thousand fits
 python benchmarks/speed/decisions.py --smoke
 """
@@ -12,6 +13,7 @@ import gc
 import importlib.util
 import itertools
 import pathlib
+import pickle
 import sys
 import time
 import unittest.mock
@@ -134,6 +136,32 @@ def deviations(arguments):
     mean = median_ms(arguments, lambda: model.predict(X[1000:]))
     both = median_ms(arguments, lambda: model.predict(X[1000:], return_std=True))
     print(f"predict of 1,000 rows: {mean:.0f} ms, with deviations {both:.0f} ms", flush=True)
+
+
+def onnx(arguments):
+    """ONNX models beside `predict` on one thread: bytes, and milliseconds for 1, 100 and 1,000 rows."""
+    if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
+        print("onnx: left out, it needs onnx and onnxruntime.")
+        return
+    import onnxruntime
+
+    from sklearn_subquad.onnx import to_onnx
+
+    X, y = friedman(2000)
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    for n_folds in (1, 8):
+        options = {"n_folds": n_folds, "max_iter": 5, "n_jobs": 1, "random_state": 0} | network_options(arguments)
+        model = SubquadMLPRegressor(**options).fit(X[:1000], y[:1000])
+        stored = to_onnx(model, dtype=X.dtype).SerializeToString()
+        session = onnxruntime.InferenceSession(stored, settings)
+        print(f"{n_folds} network(s): {len(pickle.dumps(model)):,} bytes as a pickle, {len(stored):,} as ONNX")
+        for n_rows in (1, 100, 1000):
+            rows = X[1000 : 1000 + n_rows]
+            with threadpool_limits(1):
+                own = median_ms(arguments, lambda model=model, rows=rows: model.predict(rows))
+            theirs = median_ms(arguments, lambda session=session, rows=rows: session.run(None, {"X": rows}))
+            print(f"{n_rows} row(s): predict {own:.2f} ms, onnxruntime {theirs:.2f} ms", flush=True)
 
 
 # ---- parallel searches ------------------------------------------------------------------------------------
@@ -276,4 +304,4 @@ def memory(arguments):
 if __name__ == "__main__":
     # Many fits here have a few steps only.
     warnings.simplefilter("ignore", ConvergenceWarning)
-    run_chosen(__doc__, (threads, alignment, small_steps, nearby_shifts, deviations, searches, networks, memory))
+    run_chosen(__doc__, (threads, alignment, small_steps, nearby_shifts, deviations, onnx, searches, networks, memory))

@@ -62,6 +62,16 @@ class PiecewiseLinearEncoding:
         """Of encoded rows."""
         return len(self.counts) + int(self.n_ramps.sum())
 
+    @property
+    def feature_of_ramp(self):
+        """The feature of every ramp."""
+        return np.repeat(np.arange(len(self.counts)), self.n_ramps)
+
+    @property
+    def first_knots(self):
+        """Index of the knot at which every ramp begins: all but the last one of each feature."""
+        return np.delete(np.arange(len(self.knots)), np.cumsum(self.counts)[self.counts > 0] - 1)
+
     def of_feature(self, feature):
         """The encoding of that feature alone."""
         last = self.counts[: feature + 1].sum()
@@ -70,10 +80,8 @@ class PiecewiseLinearEncoding:
 
     def ramps(self, X):
         """All ramps of these rows (n x n_ramps.sum()), feature by feature, in X's dtype."""
-        knots = self.knots.astype(X.dtype)
-        # A feature's last knot begins no ramp.
-        first = np.delete(np.arange(len(knots)), np.cumsum(self.counts)[self.counts > 0] - 1)
-        ramps = X[:, np.repeat(np.arange(len(self.counts)), self.n_ramps)]
+        knots, first = self.knots.astype(X.dtype), self.first_knots
+        ramps = X[:, self.feature_of_ramp]
         # Neighbouring knots may be so close that a quotient leaves the range, and knots in double precision may be the
         # same number in single: then the ramp is a step.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):

@@ -26,7 +26,7 @@ _MAX_COARSENESS = 1e-4
 # and nearly constant features are not blown up.
 _MAX_DEVIATION = 6.0
 # Scaled numbers beyond are as good as this one: sums of products of larger ones leave the range of single precision.
-_MAX_SINGLE = float(np.finfo(np.float32).max) ** 0.75
+MAX_SINGLE = float(np.finfo(np.float32).max) ** 0.75
 # Features with values beyond so many interquartile ranges from the median are squashed to a bounded range, that of so
 # many on either side. A normal variable of a million values stays within four.
 _OUTLYING, _SQUASHED_RANGES = 5.0, 3.0
@@ -141,7 +141,7 @@ def _standardise(values, mean, scale, out, tolerance=None, metric=None, before=N
                 part[:, columns] = np.where(np.abs(deviations) <= tolerance[columns], 0.0, deviations)
             part /= scale
             if out.dtype != part.dtype:
-                np.clip(part, -_MAX_SINGLE, _MAX_SINGLE, out=part)
+                np.clip(part, -MAX_SINGLE, MAX_SINGLE, out=part)
             out[rows] = part if metric is None else part.astype(out.dtype) @ metric
 
 
@@ -264,8 +264,8 @@ class InputScaling:
         moments = self.mean[columns], scale[columns], stored[np.newaxis], self.tolerance[columns]
         _standardise(values[np.newaxis], *moments)
         if dtype != np.float64:
-            np.clip(stored, -_MAX_SINGLE, _MAX_SINGLE, out=stored)
-            np.clip(origin, -_MAX_SINGLE, _MAX_SINGLE, out=origin)
+            np.clip(stored, -MAX_SINGLE, MAX_SINGLE, out=stored)
+            np.clip(origin, -MAX_SINGLE, MAX_SINGLE, out=origin)
         stored -= origin[columns]
         entries = csr_array((stored.astype(dtype), (rows, columns)), shape=(X.shape[0], d + 1))
         entries.eliminate_zeros()

@@ -27,6 +27,11 @@ def auto_density(width):
     return min(0.5, width ** (-1 / 5))
 
 
+def n_active(width, density):
+    """Neurons that top-k keeps active in every row."""
+    return min(width, max(1, round(density * width)))
+
+
 def shifted_relu(z, shift, gain, density):
     """Sparse rows of ``gain * max(z - shift, 0)``.
 
@@ -52,14 +57,14 @@ def topk(z, shift, gain, density):
     All n x m numbers of z exist at once, because a row is chosen from as a whole.
     """
     n, m = z.shape
-    n_active = min(m, max(1, round(density * m)))
+    k = n_active(m, density)
     dense = z.dense()
-    chosen = np.argpartition(dense, m - n_active, axis=1)[:, m - n_active :]
+    chosen = np.argpartition(dense, m - k, axis=1)[:, m - k :]
     chosen.sort(axis=1)
     values = np.take_along_axis(dense, chosen, axis=1)
     values -= values.dtype.type(shift)
     values *= values.dtype.type(gain)
-    indptr = np.arange(n + 1) * n_active
+    indptr = np.arange(n + 1) * k
     return SparseRows.from_csr(csr_array((values.ravel(), chosen.ravel(), indptr), shape=(n, m)))
 
 
