@@ -10,9 +10,9 @@ from sklearn_subquad._fit.data import drawn_rows
 from sklearn_subquad._linalg.packed import times_dense
 from sklearn_subquad._utils.random_streams import Stream, generator
 
-# Rows on which gradients are averaged, of all networks together, and of each at least: with more, the smallest fits
-# would take a hundredth longer than without importances.
-_ROWS, _LEAST_ROWS = 256, 64
+# Rows on which gradients are averaged, of all networks together, and by each at least. A fit to few rows takes
+# milliseconds a network: more of them would be a hundredth of it.
+_ROWS, _LEAST_ROWS = 256, 32
 
 
 def feature_shares(model, data, n_networks, seed):
@@ -44,8 +44,9 @@ def feature_shares(model, data, n_networks, seed):
     backpropagation-free machine learning models", Science 383, 2024.
     """
     rng = generator(seed, Stream.IMPORTANCES)
-    rows = data[drawn_rows(len(data), max(_ROWS // n_networks, _LEAST_ROWS), rng)]
-    inputs, n_features = model.inputs, rows.X.shape[1]
+    n_rows = max(min(_ROWS // n_networks, len(data) // 4), _LEAST_ROWS)
+    rows = data[drawn_rows(len(data), n_rows, rng)]
+    inputs = model.inputs
     x = inputs.transform(rows.X, model.network.dtype)
     gradients = _gradients(model, x, rng)
     z = x[:, :-1]
@@ -54,7 +55,7 @@ def feature_shares(model, data, n_networks, seed):
         z = dataclasses.replace(inputs, metric=None).transform(rows.X)[:, :-1]
     z = z - np.average(z.astype(np.float64), axis=0, weights=rows.sample_weight)
     roots = np.sqrt(rows.sample_weight)[:, None]
-    changes = _linear_changes(roots * _in_range(gradients), roots * _in_range(z), inputs.encoding, n_features)
+    changes = _linear_changes(roots * _in_range(gradients), roots * _in_range(z), inputs.encoding)
     return changes / (changes.sum() or 1.0)
 
 
@@ -80,13 +81,13 @@ def _gradients(model, x, rng):
     return gradients
 
 
-def _linear_changes(gradients, z, encoding, n_features):
+def _linear_changes(gradients, z, encoding):
     """Of every feature the sum over rows of ``g^T C g`` for its columns, to a common factor."""
-    squares = np.einsum("pij,pij->j", gradients[:, :, :n_features], gradients[:, :, :n_features])
-    changes = squares * np.square(z[:, :n_features]).sum(axis=0)
-    if encoding is not None:
-        ends = n_features + np.cumsum(encoding.n_ramps)
-        for feature in np.flatnonzero(encoding.n_ramps):
-            columns = [feature, *range(ends[feature] - encoding.n_ramps[feature], ends[feature])]
-            changes[feature] = np.square(gradients[:, :, columns] @ z[:, columns].T).sum()
-    return changes
+    gradients = gradients.reshape(-1, z.shape[1])
+    if encoding is None:
+        return np.square(gradients).sum(axis=0) * np.square(z).sum(axis=0)
+    feature = np.append(np.arange(len(encoding.counts)), encoding.feature_of_ramp)
+    products = (gradients.T @ gradients) * (z.T @ z)
+    changes = np.bincount(feature, weights=np.where(feature[:, None] == feature, products, 0.0).sum(axis=1))
+    # Rounding may leave less than zero.
+    return np.maximum(changes, 0)

@@ -55,7 +55,7 @@ def shares_by_differences(model, X, sample_weight):
 @pytest.mark.parametrize("sparsifier", ["shifted_relu", "topk"])
 @pytest.mark.parametrize(("n_outputs", "n_bins"), [(None, None), (3, 5)])
 def test_shares_are_those_of_differences(n_layers, skip_connections, sparsifier, n_outputs, n_bins):
-    X, y = regression_data(60, n_outputs=n_outputs)
+    X, y = regression_data(32, n_outputs=n_outputs)
     X[:, 4] = X[:, 4] > 0
     estimator = small(
         SubquadMLPRegressor,
@@ -74,14 +74,14 @@ def test_shares_are_those_of_differences(n_layers, skip_connections, sparsifier,
 
 
 def test_a_metric_is_the_same_as_other_input_weights():
-    X, y = regression_data(60)
+    X, y = regression_data(32)
     model = of_model(small(SubquadMLPRegressor, early_stopping=False, precision="double").fit(X, y))
     metric, same = np.random.default_rng(0).standard_normal((5, 5)), copy.deepcopy(model)
     for layer in same.network.layers:
         layer.input_weights[:, :-1] = layer.input_weights[:, :-1] @ metric.T
     same.network.output_weights[1][:-1] = metric @ same.network.output_weights[1][:-1]
     model.inputs = dataclasses.replace(model.inputs, metric=metric)
-    shares = [feature_shares(each, rows_of(X, np.ones(60)), 1, seed=0) for each in (model, same)]
+    shares = [feature_shares(each, rows_of(X, np.ones(32)), 1, seed=0) for each in (model, same)]
     np.testing.assert_allclose(*shares, rtol=1e-10)
 
 
