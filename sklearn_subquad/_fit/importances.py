@@ -7,12 +7,15 @@ import numpy as np
 from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
 from sklearn_subquad._curvature.losses import IdentityFactor
 from sklearn_subquad._fit.data import drawn_rows
-from sklearn_subquad._linalg.packed import times_dense
+from sklearn_subquad._linalg.features import as_features
+from sklearn_subquad._linalg.row_span import times
 from sklearn_subquad._utils.random_streams import Stream, generator
 
 # Rows on which gradients are averaged, of all networks together, and by each at least. A fit to few rows takes
 # milliseconds a network: more of them would be a hundredth of it.
 _ROWS, _LEAST_ROWS = 256, 32
+# Fewer rows where a gradient is long: so many numbers at a time. Gram matrices of more columns take more than a loop.
+_NUMBERS, _MAX_GRAM_COLUMNS = 1 << 22, 2048
 
 
 def feature_shares(model, data, n_networks, seed):
@@ -45,14 +48,15 @@ def feature_shares(model, data, n_networks, seed):
     """
     rng = generator(seed, Stream.IMPORTANCES)
     n_rows = max(min(_ROWS // n_networks, len(data) // 4), _LEAST_ROWS)
+    n_rows = max(1, min(n_rows, _NUMBERS // len(model.inputs.mean)))
     rows = data[drawn_rows(len(data), n_rows, rng)]
     inputs = model.inputs
     x = inputs.transform(rows.X, model.network.dtype)
     gradients = _gradients(model, x, rng)
-    z = x[:, :-1]
+    z = as_features(x).to_array()[:, :-1]
     if inputs.metric is not None:
         gradients = gradients @ inputs.metric.T
-        z = dataclasses.replace(inputs, metric=None).transform(rows.X)[:, :-1]
+        z = as_features(dataclasses.replace(inputs, metric=None).transform(rows.X)).to_array()[:, :-1]
     z = z - np.average(z.astype(np.float64), axis=0, weights=rows.sample_weight)
     roots = np.sqrt(rows.sample_weight)[:, None]
     changes = _linear_changes(roots * _in_range(gradients), roots * _in_range(z), inputs.encoding)
@@ -75,7 +79,7 @@ def _gradients(model, x, rng):
     for U, C, total in zip(jacobian.probe_cotangents, jacobian.probe_outputs, gradients, strict=True):
         for u, layer in zip(U, network.layers, strict=True):
             if layer.input_weights is not None:
-                total += times_dense(u, layer.input_weights[:, :-1])
+                total += times(u, layer.input_weights)[:, :-1]
         if of_outputs is not None:
             total += C @ of_outputs[:-1].T
     return gradients
@@ -87,6 +91,10 @@ def _linear_changes(gradients, z, encoding):
     if encoding is None:
         return np.square(gradients).sum(axis=0) * np.square(z).sum(axis=0)
     feature = np.append(np.arange(len(encoding.counts)), encoding.feature_of_ramp)
+    if len(feature) > _MAX_GRAM_COLUMNS:
+        order = np.argsort(feature, kind="stable")
+        of_features = np.split(order, np.flatnonzero(np.diff(feature[order])) + 1)
+        return np.array([np.square(gradients[:, each] @ z[:, each].T).sum() for each in of_features])
     products = (gradients.T @ gradients) * (z.T @ z)
     changes = np.bincount(feature, weights=np.where(feature[:, None] == feature, products, 0.0).sum(axis=1))
     # Rounding may leave less than zero.

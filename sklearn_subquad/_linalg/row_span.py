@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_array, issparse
 
 from sklearn_subquad._linalg.features import SparseFeatures, as_features
+from sklearn_subquad._linalg.packed import times_dense
 
 # Initial weights are kept sparse that take less memory so.
 _MAX_SPARSE_SHARE = 0.4
@@ -100,6 +101,15 @@ class SpannedWeights:
         of_rows = self.span.rows.transposed_times(self.coefficients).T
         return of_rows if start is None else start + of_rows
 
+    def times(self, u):
+        """``u @ W`` for sparse rows u (n x m): dense, n x d."""
+        out = 0
+        if self.coefficients is not None:
+            out = self.span.rows.transposed_times(times_dense(u, self.coefficients.T).T).T
+        if self.start is None:
+            return out
+        return out + ((u.to_csr() @ self.start).toarray() if issparse(self.start) else times_dense(u, self.start))
+
     def any(self, axis):
         """As of an ndarray, for axis 0: which inputs have weights that are not zero, or may have."""
         if issparse(self.start):
@@ -137,6 +147,11 @@ def products(x, W):
         Other terms.
     """
     return W.products(x) if isinstance(W, SpannedWeights) else as_features(x).products(W)
+
+
+def times(u, W):
+    """``u @ W`` for sparse rows u (n x m) and weights W (m x d) of either kind: dense, n x d."""
+    return W.times(u) if isinstance(W, SpannedWeights) else times_dense(u, W)
 
 
 def as_array(W):
