@@ -32,7 +32,8 @@ def to_onnx(model: Any, *, dtype: DTypeLike = "float64") -> "ModelProto":
     input is ``X`` of shape (n, n_features) for any n. The output of a regressor is ``predictions``, of the shape of
     what `predict` returns; those of a classifier are ``label`` and ``probabilities``, as of `predict` and
     `predict_proba`. They equal those of the estimator for X of that dtype, to rounding. Standard deviations are not
-    exported, and X is not checked: predictions for missing values are not a number.
+    exported, and X is not checked: predictions for missing values are not a number. Models that were fitted to sparse
+    rows take dense ones.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 from small_fits import classification_data, data_for_loss, regression_data, small
@@ -152,6 +153,16 @@ def test_features_of_all_kinds(n_bins, dtype):
     constant_but_for_rounding = np.where(np.arange(8) == 2, X * (1 + 1e-16), X)
     for rows in (X, far, -far, constant_but_for_rounding):
         assert_same(model, rows, dtype=dtype)
+
+
+@pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+@pytest.mark.parametrize("n_features", [20, 200])
+def test_models_of_sparse_rows_take_dense_ones(estimator_class, n_features):
+    rng = np.random.default_rng(0)
+    X = np.where(rng.random((120, n_features)) < 0.2, rng.standard_normal((120, n_features)), 0.0)
+    y = X[:, :3].sum(axis=1)
+    y = y if estimator_class is SubquadMLPRegressor else y > 0
+    assert_same(small(estimator_class, n_folds=3).fit(csr_array(X), y), X)
 
 
 def test_squashed_values_of_any_size():
