@@ -8,9 +8,9 @@ import time
 import warnings
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_consistent_length, check_random_state
-from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._compat import CallbackSupportMixin, callback_context, check_sample_weight
 from sklearn_subquad._curvature.losses import loss_with_baseline, make_loss
@@ -72,16 +72,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
     def _validated_data(self, X, y, start, **checks):
         """Features and targets, with the features of a start where there is one."""
         with named_errors(X, "X"):
-            X, y = validate_data(
-                self,
-                X,
-                y,
-                accept_sparse="csr",
-                dtype=[np.float64, np.float32],
-                multi_output=True,
-                reset=start is None,
-                **checks,
-            )
+            X, y = self._validated_features(X, "X", y, reset=start is None, multi_output=True, **checks)
         return rows_of(X), y
 
     def _fit_part(self, X, Y, sample_weight, *, start, **options):
@@ -176,7 +167,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             self._require_loss_of_start(loss_name)
         _require_range(X)
         weight_unit = None if start is None or not partial else start.weight_unit
-        data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, given, weight_unit)
+        data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, given, weight_unit, self._columns)
         context = callback_context(self)
         # On one thread of BLAS, as in a fit.
         with worker_threads(1):
@@ -254,7 +245,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         X_val_given = X_val
         try:
             with named_errors(X_val, "X_val"):
-                X_val = validate_data(self, X_val, accept_sparse="csr", dtype=dtype, reset=False)
+                X_val = self._validated_features(X_val, "X_val", dtype=dtype)
         except (TypeError, ValueError) as error:
             if str(error).startswith("X_val"):
                 raise
@@ -298,7 +289,9 @@ def _ranges(Y):
 
 def _require_range(X):
     """Refuse features whose differences, of all features together, may leave the range of doubles."""
-    largest, limit = max(X.max(), -X.min()), np.finfo(np.float64).max / (4 * math.sqrt(X.shape[1]))
+    values = X.data if issparse(X) else X
+    largest = max(np.fmax.reduce(values, None, initial=0.0), -np.fmin.reduce(values, None, initial=0.0))
+    limit = np.finfo(np.float64).max / (4 * math.sqrt(X.shape[1]))
     if largest > limit:
         raise ValueError(f"X holds {largest:.3g}, but numbers beyond {limit:.3g} cannot be standardised: scale X.")
 

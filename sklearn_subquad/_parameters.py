@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sklearn_subquad._compat import Interval, Off, ScoreName, StrOptions
 from sklearn_subquad._curvature.sketch import SKETCHES
@@ -44,6 +45,7 @@ class MLPParameters(StampedEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "n_bins": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left"), None],
+        "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
         "standardize": ["boolean"],
         "precision": [StrOptions({"auto", "single", "double"})],
         "n_jobs": [
@@ -83,6 +85,7 @@ class MLPParameters(StampedEstimator):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 2,
         n_bins: Literal["auto"] | int | None = "auto",
+        categorical_features: Literal["from_dtype"] | ArrayLike | None = "from_dtype",
         standardize: bool = True,
         precision: Literal["auto", "single", "double"] = "auto",
         n_jobs: int | None = None,
@@ -114,6 +117,7 @@ class MLPParameters(StampedEstimator):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.n_bins = n_bins
+        self.categorical_features = categorical_features
         self.standardize = standardize
         self.precision = precision
         self.n_jobs = n_jobs

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_subquad._fit.data import CALIBRATION_ROWS, rows_of
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
@@ -13,12 +13,13 @@ from sklearn_subquad._fit.importances import feature_shares
 from sklearn_subquad._fit.laplace import LinearisedLaplace
 from sklearn_subquad._fit.mixture import deviation_scale, mixture_deviation, weighted_mean
 from sklearn_subquad._fit.scaling import BIAS_FEATURE, InputScaling, TargetScaling
+from sklearn_subquad._fit.target_statistics import TargetStatistics
 from sklearn_subquad._linalg.features import as_features
 from sklearn_subquad._linalg.packed import PackedMatrix
 from sklearn_subquad._linalg.row_span import as_array
 from sklearn_subquad._linalg.threads import worker_threads
 from sklearn_subquad._network.network import Architecture, Network
-from sklearn_subquad._parameters import MLPParameters
+from sklearn_subquad._tabular import TabularInput
 from sklearn_subquad._utils.missing import named_errors
 from sklearn_subquad._utils.slices import spaced_rows
 
@@ -37,7 +38,7 @@ _OF_SOME_FITS = ("loo_curve_", "validation_scores_", "oof_prediction_", "oof_dec
 _OF_ONE_NETWORK = ("_architecture_", "shifts_", "gains_")
 
 
-class Predictor(MLPParameters):
+class Predictor(TabularInput):
     """Fitted attributes, as plain arrays, scalars and dicts, and predictions from them."""
 
     # Set by `fit`.
@@ -92,6 +93,8 @@ class Predictor(MLPParameters):
                 "squash_limit": None if inputs.squash is None else inputs.squash[1],
                 "knots": None if inputs.encoding is None else inputs.encoding.knots,
                 "knot_counts": None if inputs.encoding is None else inputs.encoding.counts,
+                "level_means": None if inputs.statistics is None else inputs.statistics.means,
+                "level_counts": None if inputs.statistics is None else inputs.statistics.counts,
                 "target_mean": targets.mean,
                 "target_scale": targets.scale,
                 "laplace": None if laplace is None else laplace.to_state(),
@@ -229,9 +232,11 @@ class Predictor(MLPParameters):
         squash = None
         if state.get("squash_median") is not None:
             squash = state["squash_median"], state["squash_limit"]
-        inputs = InputScaling(
-            state["input_mean"], state["input_scale"], tolerance, state.get("input_metric"), encoding, squash
-        )  # fmt: skip
+        statistics = None
+        if state.get("level_means") is not None:
+            statistics = TargetStatistics(state["level_means"], state["level_counts"])
+        moments = state["input_mean"], state["input_scale"], tolerance, state.get("input_metric")
+        inputs = InputScaling(*moments, encoding, squash, statistics)
         return network, inputs, TargetScaling(state["target_mean"], state["target_scale"])
 
     def _outputs(self, X, return_std=False):
@@ -241,7 +246,7 @@ class Predictor(MLPParameters):
         """
         check_is_fitted(self)
         with named_errors(X, "X"):
-            X = rows_of(validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False))
+            X = rows_of(self._validated_features(X, "X"))
         with worker_threads(self.n_jobs):
             of_networks = [_outputs_of_one(X, *model, return_std) for model in self._models()]
         if len(of_networks) == 1:
@@ -333,6 +338,7 @@ class Predictor(MLPParameters):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:

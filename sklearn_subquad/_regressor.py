@@ -117,6 +117,11 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         of a feature together have its variance. Of four networks the second then has none, and the fourth up to 16
         that have its variance each. None leaves features as they are, which suits smooth functions of few features and
         features that are alike, such as pixels. A fit that goes on from another keeps its ramps.
+    categorical_features : "from_dtype", array-like of bool, int or str, or None, default="from_dtype"
+        Columns of X that hold categories: a mask, indices, or names of columns. "from_dtype" takes, of a frame (pandas,
+        polars, pyarrow), columns whose dtype is one of categories, and columns of words unless all are numbers; of
+        anything else none. None takes numbers only. Two levels are one column, up to 16 a column each; of more, every
+        network learns means of the targets from rows that it is fitted to. Levels that `fit` has not seen say nothing.
     standardize : bool, default=True
         Centre and scale every feature inside (weighted by `sample_weight`), such that no deviation from the
         mean exceeds 6. Features with values beyond five interquartile ranges from the median are squashed to three on
@@ -280,6 +285,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 2,
         n_bins: Literal["auto"] | int | None = "auto",
+        categorical_features: Literal["from_dtype"] | ArrayLike | None = "from_dtype",
         standardize: bool = True,
         precision: Literal["auto", "single", "double"] = "auto",
         n_jobs: int | None = None,
@@ -312,6 +318,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             n_bins=n_bins,
+            categorical_features=categorical_features,
             standardize=standardize,
             precision=precision,
             n_jobs=n_jobs,

@@ -8,6 +8,8 @@ import numpy as np
 from scipy.sparse import csr_array, issparse
 
 from sklearn_subquad._compat import safe_indexing
+from sklearn_subquad._fit.columns import Columns
+from sklearn_subquad._utils.missing import has_gaps
 from sklearn_subquad._utils.random_streams import Stream, generator
 from sklearn_subquad._utils.slices import batches
 
@@ -56,6 +58,8 @@ class TrainingSet:
         The number of the row that each of those became a part of, -1 for none.
     numbers : ndarray of shape (n,), int
         Numbers of these rows.
+    columns : Columns or None
+        What X was made of, None for numbers as they came.
     """
 
     X: np.ndarray
@@ -64,9 +68,10 @@ class TrainingSet:
     given: GivenRows
     groups: np.ndarray
     numbers: np.ndarray
+    columns: Columns | None = None
 
     @classmethod
-    def of_distinct_rows(cls, X, Y, sample_weight, given, weight_unit=None):
+    def of_distinct_rows(cls, X, Y, sample_weight, given, weight_unit=None, columns=None):
         """Training rows of what the caller passed, and the weight of one row.
 
         Only ratios of weights count: they are divided by `weight_unit`, or by their mean. Rows that are equal in X and
@@ -80,6 +85,7 @@ class TrainingSet:
             As the attributes; weights may be zero.
         weight_unit : float or None
             That of the rows before, where a fit goes on from one.
+        columns : Columns or None
 
         Returns
         -------
@@ -90,14 +96,15 @@ class TrainingSet:
         groups, counted = np.full(len(Y), -1), np.flatnonzero(sample_weight)
         if len(counted) < len(Y):
             X, Y, sample_weight = X[counted], Y[counted], sample_weight[counted]
-        first, number = distinct_rows(X, Y)
+        # A gap equals a gap.
+        first, number = distinct_rows(np.nan_to_num(X, nan=np.finfo(X.dtype).max) if has_gaps(X) else X, Y)
         groups[counted] = number
         if len(first) < len(Y):
             X, Y, sample_weight = X[first], Y[first], np.bincount(number, weights=sample_weight)
         unit = float(sample_weight.mean()) if weight_unit is None else weight_unit
         # Steps work with roots of weights in single precision, where small ones may not vanish.
         weights = np.maximum(sample_weight / unit, float(np.finfo(np.float32).tiny) ** 2)
-        return cls(X, Y, weights, given, groups, np.arange(len(Y))), unit
+        return cls(X, Y, weights, given, groups, np.arange(len(Y)), columns), unit
 
     @classmethod
     def of_all_rows(cls, X, Y, sample_weight, given):
@@ -114,9 +121,19 @@ class TrainingSet:
         return len(self.Y)
 
     def __getitem__(self, rows):
-        return TrainingSet(
-            self.X[rows], self.Y[rows], self.sample_weight[rows], self.given, self.groups, self.numbers[rows]
-        )
+        X, Y, sample_weight, numbers = self.X[rows], self.Y[rows], self.sample_weight[rows], self.numbers[rows]
+        return TrainingSet(X, Y, sample_weight, self.given, self.groups, numbers, self.columns)
+
+    @property
+    def n_levels(self):
+        """Levels of each category that the last columns of X are the numbers of."""
+        return np.empty(0, dtype=int) if self.columns is None else self.columns.n_levels
+
+    @property
+    def n_features(self):
+        """Features of the network, and of these how many may have ramps: all but those that say whether it is so."""
+        n_features = self.X.shape[1] + len(self.n_levels) * (self.Y.shape[1] - 1)
+        return n_features, n_features - (0 if self.columns is None else self.columns.n_indicators)
 
     def of_given(self, values):
         """An array with a number, or several, for every one of these rows as one for every row as it was passed.

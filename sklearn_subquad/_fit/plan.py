@@ -18,6 +18,7 @@ from sklearn_subquad._fit.laplace import N_COVARIANCES, covariance_sketch_size
 from sklearn_subquad._fit.layers import densities_of, widths_of
 from sklearn_subquad._fit.memory import FitSize, SparseInputs
 from sklearn_subquad._fit.scaling import InputScaling, Ramps
+from sklearn_subquad._fit.target_statistics import features_to_fit
 from sklearn_subquad._linalg.threads import resolve_n_jobs
 from sklearn_subquad._network.network import Architecture
 from sklearn_subquad._solver.options import SolverOptions
@@ -217,9 +218,10 @@ class FitPlan:
         """The same plan with the scale of initial weights for these features and their ramps, unless it is fixed."""
         if self.fixed_init_scale:
             return self
-        inputs = InputScaling.fit(data.X, data.sample_weight, self.standardize, self.ramps)
+        X = features_to_fit(data, self.seed)
+        inputs = InputScaling.fit(X, data.sample_weight, self.standardize, self.ramps)
         width = self.architecture.widths[-1]
-        init_scale = scale_of_initial_weights(inputs, data.X, data.sample_weight, width, self.seed)
+        init_scale = scale_of_initial_weights(inputs, X, data.sample_weight, width, self.seed)
         return dataclasses.replace(self, architecture=dataclasses.replace(self.architecture, init_scale=init_scale))
 
 
@@ -277,9 +279,9 @@ def _batch_size(parameters, n_rows, Y):
 
 def _kinds(parameters, data, in_folds):
     """The ramps of networks that take turns."""
-    n_rows, n_features = data.X.shape
     if parameters.n_bins != "auto":
         return (Ramps(parameters.n_bins),)
+    n_rows, n_features = len(data), max(data.n_features[1], 1)
     most = min(_MAX_AUTO_COLUMNS // n_features, n_rows // _ROWS_OF_A_BIN)
     at_least = min(_MIN_AUTO_COLUMNS // n_features, n_rows // _ROWS_OF_A_BIN)
     n_bins = min(round(n_rows ** (1 / 3)), _MAX_AUTO_BINS)
@@ -349,9 +351,9 @@ def _n_inputs(data, kinds, start):
     """Network inputs at most, the constant among them."""
     if start is not None:
         return len(start.inputs.mean) + 1
-    n_rows, n_features = data.X.shape
+    n_features, n_with_ramps = data.n_features
     # There are no more ramps than rows.
-    return n_features * (1 + min(_most_bins(kinds), n_rows)) + 1
+    return n_features + n_with_ramps * min(_most_bins(kinds), len(data)) + 1
 
 
 def _early_stopping(parameters, n_rows, in_batches, validation, score, start):

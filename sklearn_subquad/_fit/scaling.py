@@ -6,10 +6,12 @@ import numpy as np
 from scipy.sparse import csc_array, csr_array, issparse
 
 from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
+from sklearn_subquad._fit.target_statistics import TargetStatistics, with_means
 from sklearn_subquad._fit.weighted_columns import DenseColumns, columns_of
 from sklearn_subquad._linalg.features import SparseFeatures
 from sklearn_subquad._linalg.threads import blas_threads
 from sklearn_subquad._memory import densified
+from sklearn_subquad._utils.missing import has_gaps
 from sklearn_subquad._utils.slices import batches
 
 # Rows that are scaled at a time: in double precision, whatever X is in.
@@ -122,11 +124,12 @@ def _squash(x, median, limit):
         return median + distance / np.hypot(1, distance / limit)
 
 
-def _standardise(values, mean, scale, out, tolerance=None, metric=None, before=None):
+def _standardise(values, mean, scale, out, tolerance=None, metric=None, before=None, gaps=False):
     """Write ``(values - mean) / scale`` to `out`, a part of the rows in double precision at a time.
 
     `before` is done to each part first. Deviations up to the tolerance, where there is one for a column, are
-    zero. With a metric the parts are multiplied by it, in the precision of `out`.
+    zero, and so are those of `gaps`, if there may be any. With a metric the parts are multiplied by it, in the
+    precision of `out`.
     """
     n_products = 0
     if metric is not None:
@@ -140,6 +143,8 @@ def _standardise(values, mean, scale, out, tolerance=None, metric=None, before=N
                 deviations = part[:, columns]
                 part[:, columns] = np.where(np.abs(deviations) <= tolerance[columns], 0.0, deviations)
             part /= scale
+            if gaps:
+                part[np.isnan(part)] = 0
             if out.dtype != part.dtype:
                 np.clip(part, -MAX_SINGLE, MAX_SINGLE, out=part)
             out[rows] = part if metric is None else part.astype(out.dtype) @ metric
@@ -149,7 +154,8 @@ def _standardise(values, mean, scale, out, tolerance=None, metric=None, before=N
 class InputScaling:
     """The map x -> [(encoding(x) - mean) / scale @ metric / sqrt(d), bias feature].
 
-    Features that were constant are zero, but for new rows in which they are something else.
+    Features that were constant are zero, but for new rows in which they are something else. Where a row has a gap, the
+    feature and its ramps are zero, which is their mean.
 
     Attributes
     ----------
@@ -163,6 +169,8 @@ class InputScaling:
         None: the features as they are.
     squash : tuple (ndarray of shape (n_features,), ndarray of shape (n_features,)), float64, or None
         Medians and limits of the features; those without outliers have an infinite limit. None: no feature has any.
+    statistics : TargetStatistics or None
+        Means that take the place of the last columns of x, which are numbers of levels. None: there are none.
     """
 
     mean: np.ndarray
@@ -171,10 +179,11 @@ class InputScaling:
     metric: np.ndarray | None = None
     encoding: PiecewiseLinearEncoding | None = None
     squash: tuple | None = None
+    statistics: TargetStatistics | None = None
 
     @classmethod
     def fit(cls, X, sample_weight, standardize, ramps=Ramps(None)):
-        """Scaling of these rows and of `Ramps` beside them."""
+        """Scaling of these rows and of `Ramps` beside them; of a feature with gaps, by the other rows."""
         columns = columns_of(X, sample_weight / unit_of(sample_weight))
         mean, deviation, largest, tolerance = _moments(columns, _ROUNDING)
         constant, squash = ~np.isnan(tolerance), None
@@ -206,6 +215,13 @@ class InputScaling:
             encoded[:, columns] = _squash(X[:, columns].astype(np.float64), median[columns], limit[columns])
         return encoded
 
+    def _before_gaps(self, X):
+        """The same where ramps of a feature with a gap are missing as well."""
+        encoded = self._before(X)
+        if self.encoding is not None:
+            encoded[:, X.shape[1] :][np.isnan(X)[:, self.encoding.feature_of_ramp]] = np.nan
+        return encoded
+
     def _add_ramps(self, columns, encoding, deviation, loud):
         """Let the encoding come before; `deviation` is that of the features as they are."""
         means, scales = [self.mean], [self.scale]
@@ -232,17 +248,22 @@ class InputScaling:
         """Ramps of every feature; empty without any."""
         return [] if self.encoding is None else self.encoding.n_ramps
 
-    def transform(self, X, dtype=None):
+    def transform(self, X, dtype=None, encoded=False):
         """Network inputs (n x (d + 1)) of that dtype, or of X's, computed in double precision.
 
-        `SparseFeatures` of a sparse X, unless there is a metric.
+        `SparseFeatures` of a sparse X, unless there is a metric. With `encoded`, means are in the place of the
+        numbers of levels.
         """
         d, dtype = len(self.mean), X.dtype if dtype is None else np.dtype(dtype)
         if issparse(X) and self.metric is None:
             return self._transform_sparse(X.tocsc(), dtype)
         X = densified(X)
-        out = np.empty((X.shape[0], d + 1), dtype=dtype)
-        _standardise(X, self.mean, self.scale * np.sqrt(d), out[:, :-1], self.tolerance, self.metric, self._before)
+        if self.statistics is not None and not encoded:
+            n_categories = len(self.statistics.counts)
+            X = with_means(X, self.statistics.transform(X[:, -n_categories:]), n_categories)
+        out, scale, gaps = np.empty((X.shape[0], d + 1), dtype=dtype), self.scale * np.sqrt(d), has_gaps(X)
+        before = self._before_gaps if gaps else self._before
+        _standardise(X, self.mean, scale, out[:, :-1], self.tolerance, self.metric, before, gaps)
         out[:, -1] = BIAS_FEATURE
         return out
 

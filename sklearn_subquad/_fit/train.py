@@ -13,6 +13,7 @@ from sklearn_subquad._fit.calibration import HeldOutRows
 from sklearn_subquad._fit.data import calibration_rows
 from sklearn_subquad._fit.scaling import InputScaling, TargetScaling
 from sklearn_subquad._fit.snapshots import FitInProgress
+from sklearn_subquad._fit.target_statistics import TargetStatistics, features_to_fit
 from sklearn_subquad._linalg.features import as_features
 from sklearn_subquad._linalg.row_span import RowSpan
 from sklearn_subquad._network.network import Network
@@ -95,12 +96,13 @@ class Trainer:
         """
         began = time.perf_counter()
         data, rows = self.data, self.data[fitting]
-        inputs, targets = self._scalings(rows, plan)
-        batch = self._scaled(rows, inputs, targets, plan)
+        X = features_to_fit(rows, plan.seed)
+        inputs, targets = self._scalings(rows, X, plan)
+        batch = self._scaled(rows, inputs, targets, plan, None if self._follows(plan) else X)
         if plan.spans_rows:
             batch = dataclasses.replace(batch, x=RowSpan(batch.x).features())
         # Of the rows as they come, there is no copy while the solver works.
-        del rows
+        del rows, X
         source, indices = (data, fitting) if held_out is None else held_out
         network = _initial_network(batch, plan, self.start)
         unfinished = FitInProgress(self._snapshots, network, inputs, targets, source, indices, len(data))
@@ -134,23 +136,32 @@ class Trainer:
         fit = self._progress.fit(name, plan.solver.max_iter, lambda: data.as_given(fitting), unfinished.attributes)
         return stack.enter_context(fit)
 
-    def _scalings(self, rows, plan):
-        """Scaling of inputs and of targets for these rows."""
+    def _follows(self, plan):
+        """True for a part of the data that follows another one, of which scalings know nothing."""
+        return self.start is not None and plan.solver.partial
+
+    def _scalings(self, rows, X, plan):
+        """Scaling of inputs and of targets for these rows, with X from `features_to_fit`."""
         if self.start is not None:
             return self.start.inputs, self.start.targets
-        inputs = InputScaling.fit(rows.X, rows.sample_weight, plan.standardize, plan.ramps)
+        inputs = InputScaling.fit(X, rows.sample_weight, plan.standardize, plan.ramps)
+        inputs.statistics = TargetStatistics.of_rows(rows)
         if self._loss is None:
             targets = TargetScaling.fit(rows.Y, rows.sample_weight, plan.unit_variance_targets)
             return inputs, targets.for_more_rows() if plan.solver.partial else targets
         # The loss adds its baseline, and so do predictions.
         return inputs, TargetScaling(self._loss.baseline, np.ones_like(self._loss.baseline))
 
-    def _scaled(self, rows, inputs, targets, plan):
-        """Rows as network and loss take them: only the squared error's targets are scaled."""
+    def _scaled(self, rows, inputs, targets, plan, X=None):
+        """Rows as network and loss take them: only the squared error's targets are scaled.
+
+        With X, from `features_to_fit`, they are those that the scaling was fitted to.
+        """
         Y = targets.transform(rows.Y, plan.dtype) if self._loss is None else rows.Y.astype(plan.dtype)
+        encoded, X = X is not None, rows.X if X is None else X
         # A validation set may be dense.
-        X = csr_array(rows.X) if plan.spans_rows else rows.X
-        return Batch(inputs.transform(X, plan.dtype), Y, rows.sample_weight)
+        X = csr_array(X) if plan.spans_rows else X
+        return Batch(inputs.transform(X, plan.dtype, encoded), Y, rows.sample_weight)
 
 
 def _initial_network(batch, plan, start):

@@ -5,6 +5,7 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import issparse
 
+from sklearn_subquad._utils.missing import has_gaps
 from sklearn_subquad._utils.slices import batches
 
 # Columns of a dense table whose moments are taken at a time, in double precision whatever it is in.
@@ -20,8 +21,10 @@ def weighted_quantiles(x, sample_weight, levels):
 
 
 def columns_of(X, sample_weight):
-    """`DenseColumns` or `SparseColumns` of X (n x d) with weights of the rows (n,)."""
-    return (SparseColumns.of if issparse(X) else DenseColumns)(X, sample_weight)
+    """`DenseColumns` or, of a sparse X (n x d) and of one with gaps, `SparseColumns`, with weights of the rows (n,)."""
+    if issparse(X):
+        return SparseColumns.of(X, sample_weight)
+    return (SparseColumns.of_known if has_gaps(X) else DenseColumns)(X, sample_weight)
 
 
 class DenseColumns:
@@ -83,6 +86,8 @@ class DenseColumns:
 class SparseColumns:
     """Columns of a sparse matrix, one after the other: their entries, and a zero for all that have none.
 
+    Of an array with gaps, those that are no gaps.
+
     Methods are those of `DenseColumns`.
 
     Attributes
@@ -110,6 +115,16 @@ class SparseColumns:
         left = np.maximum(left, 0.0)
         entries = (X.data, np.zeros(len(zeros), dtype=X.dtype)), (weights, left), (column, zeros)
         return cls(*(np.concatenate(each)[order] for each in entries))
+
+    @classmethod
+    def of_known(cls, X, sample_weight):
+        """What is not nan in an array (n x d); a column of nothing else is a zero."""
+        known = ~np.isnan(X)
+        nothing = ~known.any(axis=0)
+        X = np.where(nothing, 0, X)
+        known[0, nothing] = True
+        column, row = np.nonzero(known.T)
+        return cls(X[row, column], sample_weight[row], column)
 
     @cached_property
     def _starts(self):

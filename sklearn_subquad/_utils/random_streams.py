@@ -27,6 +27,7 @@ class Stream(IntEnum):
     NETWORKS = 11
     FOLDS = 12
     IMPORTANCES = 13
+    TARGET_STATISTICS = 14
 
 
 def generator(seed, stream):
