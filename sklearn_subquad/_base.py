@@ -245,7 +245,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         X_val_given = X_val
         try:
             with named_errors(X_val, "X_val"):
-                X_val = self._validated_features(X_val, "X_val", dtype=dtype)
+                X_val = self._validated_features(X_val, "X_val", dtype=[dtype])
         except (TypeError, ValueError) as error:
             if str(error).startswith("X_val"):
                 raise

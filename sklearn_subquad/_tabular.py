@@ -36,7 +36,7 @@ class TabularInput(MLPParameters):
             As for `check_X_y`.
         """
         columns = None if reset else self._columns
-        table, mask = self._to_read(X, columns)
+        table, mask = self._to_read(X, name, columns)
         checks |= {"accept_sparse": "csr", "dtype": list(dtype), "estimator": self}
         checks["ensure_all_finite"] = True if issparse(X) else "allow-nan"
         if table is None:
@@ -47,7 +47,6 @@ class TabularInput(MLPParameters):
                 columns = Columns.of_numbers(gaps)
         else:
             validate_data(self, X, *y, reset=reset, skip_check_array=True)
-            table.require_different_names(name)
             if reset:
                 columns = Columns.of_table(table, mask, name)
             X, gaps = (columns or Columns.of_numbers(np.zeros((1, len(table.names)), dtype=bool))).read(table, name)
@@ -59,12 +58,14 @@ class TabularInput(MLPParameters):
             X = columns.transform(X, np.zeros(X.shape, dtype=bool) if gaps is None else gaps)
         return (X, *y) if y else X
 
-    def _to_read(self, X, columns):
+    def _to_read(self, X, name, columns):
         """X as a `Table` whose columns have to be read one by one, and the mask of those that are categories.
 
         Both are None for what scikit-learn makes an array of numbers of by itself.
         """
         table = Table.of(X)
+        if table is not None and table.is_frame:
+            table.require_different_names(name)
         if columns is not None:
             mask = np.array([levels is not None for levels in columns.levels])
         else:

@@ -56,16 +56,9 @@ class Columns:
         name : str
             Of the table, for messages.
         """
-        levels, gaps = [], []
-        for number in range(len(table.names)):
-            if _is_category(table, number, categorical, name):
-                texts, _ = _texts(table, number, name)
-                levels.append(np.array(sorted({text for text in texts if text is not None}), dtype=str))
-                gaps.append(None in texts)
-            else:
-                levels.append(None)
-                gaps.append(np.isnan(_numbers(table, number, name)).any())
-        return cls(tuple(levels), np.array(gaps, dtype=bool))
+        found = _of_columns(table, name, lambda number: _levels_and_gaps(table, number, categorical))
+        levels, gaps = zip(*found, strict=True)
+        return cls(levels, np.array(gaps, dtype=bool))
 
     @classmethod
     def from_state(cls, state):
@@ -108,20 +101,10 @@ class Columns:
 
         Both gaps and unknown levels are nan.
         """
-        n_rows = table.X.shape[0]
         single = {str(table.dtypes[number]) for number, levels in enumerate(self.levels) if levels is None}
-        values = np.empty((n_rows, len(self.levels)), np.float32 if single == {"float32"} else np.float64)
-        gaps = np.empty(values.shape, dtype=bool)
-        for number, levels in enumerate(self.levels):
-            if levels is None:
-                values[:, number] = _numbers(table, number, name)
-                gaps[:, number] = np.isnan(values[:, number])
-            else:
-                texts, index = _texts(table, number, name)
-                code = {level: float(i) for i, level in enumerate(levels.tolist())} | {None: np.nan}
-                values[:, number] = np.array([code.get(text, np.nan) for text in texts])[index]
-                gaps[:, number] = np.array([text is None for text in texts])[index]
-        return values, gaps
+        columns = _of_columns(table, name, lambda number: _read(table, number, self.levels[number]))
+        values, gaps = (np.stack(each, axis=1) for each in zip(*columns, strict=True))
+        return values.astype(np.float32 if single == {"float32"} else np.float64, copy=False), gaps
 
     def transform(self, values, gaps):
         """The columns of numbers, in the dtype of `values`, given both as from `read`."""
@@ -132,22 +115,50 @@ class Columns:
         return np.concatenate([part.astype(values.dtype, copy=False) for part in parts], axis=1)
 
 
-def _is_category(table, number, categorical, name):
-    if categorical is not None:
-        return categorical[number]
+def _of_columns(table, name, function):
+    """What a function returns for the number of every column, or an error with the names of those that it fails for."""
+    returned, errors = [], {}
+    for number, column in enumerate(table.names):
+        try:
+            returned.append(function(number))
+        except (TypeError, ValueError) as error:
+            errors[column] = error
+    if errors:
+        reason = next(iter(errors.values()))
+        raise not_numbers(name, list(errors), reason) from reason
+    return returned
+
+
+def _levels_and_gaps(table, number, categorical):
+    """Levels of a column, None for numbers, and whether it has gaps."""
+    if not (_holds_words(table, number) if categorical is None else categorical[number]):
+        return None, np.isnan(_numbers(table, number)).any()
+    texts, _ = _texts(table, number)
+    return np.array(sorted({text for text in texts if text is not None}), dtype=str), None in texts
+
+
+def _read(table, number, levels):
+    """Numbers of a column, or of its levels, nan for gaps and unknown levels; and where gaps are."""
+    if levels is None:
+        values = _numbers(table, number)
+        return values, np.isnan(values)
+    texts, index = _texts(table, number)
+    code = {level: float(i) for i, level in enumerate(levels.tolist())}
+    codes = np.array([code.get(text, np.nan) for text in texts], dtype=np.float64)
+    return codes[index], np.array([text is None for text in texts], dtype=bool)[index]
+
+
+def _holds_words(table, number):
+    """Whether a column holds categories, by its dtype, or by its values where that says nothing."""
     if table.holds_categories(number):
         return True
     if table.holds_numbers(number) or not table.is_frame:
         return False
-    found, _ = _distinct(table, number, name)
-    found = [value for value in found if not _is_gap(value)]
+    found = [value for value in distinct(table.values(number))[0] if not _is_gap(value)]
     words = [value for value in found if isinstance(value, str)]
     if words and len(words) < len(found):
-        raise not_numbers(
-            name,
-            [table.names[number]],
-            f"the word {words[0]!r} stands beside {next(value for value in found if not isinstance(value, str))!r}",
-        )
+        other = next(value for value in found if not isinstance(value, str))
+        raise ValueError(f"the word {words[0]!r} stands beside {other!r}")
     # A column of nothing may hold words in other rows.
     return not found or (bool(words) and not all(map(_is_number, words)))
 
@@ -165,20 +176,9 @@ def _is_number(word):
     return True
 
 
-def _distinct(table, number, name):
-    values = table.values(number)
-    try:
-        if values.ndim == 1:
-            return distinct(values)
-        reason = "they hold several values"
-    except TypeError as error:
-        reason = str(error)
-    raise not_numbers(name, [table.names[number]], f"cells are neither numbers nor words ({reason})")
-
-
-def _texts(table, number, name):
+def _texts(table, number):
     """Different values of a category as words, None for a gap, and of every row the index of its own."""
-    found, index = _distinct(table, number, name)
+    found, index = distinct(table.values(number))
     return [_text(value) for value in found], index
 
 
@@ -191,16 +191,13 @@ def _text(value):
     return str(value)
 
 
-def _numbers(table, number, name):
+def _numbers(table, number):
     """A column as numbers, nan for gaps."""
     values = table.values(number)
     if values.dtype.kind in "biuf" and values.ndim == 1:
         return values
-    found, index = _distinct(table, number, name)
-    try:
-        return np.array([np.nan if _is_gap(value) else float(value) for value in found], dtype=np.float64)[index]
-    except (TypeError, ValueError) as error:
-        raise not_numbers(name, [table.names[number]], error) from error
+    found, index = distinct(values)
+    return np.array([np.nan if _is_gap(value) else float(value) for value in found], dtype=np.float64)[index]
 
 
 def categorical_mask(categorical_features, X, table):

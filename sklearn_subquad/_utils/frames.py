@@ -93,6 +93,8 @@ class Table:
 
 def distinct(values):
     """Different values of a column, as a list of Python's objects, and of every row the index of its own."""
+    if values.ndim > 1:
+        raise ValueError("its cells hold several values each")
     if values.dtype.kind in "biuf":
         found, index = np.unique(values, return_inverse=True)
         return found.tolist(), index

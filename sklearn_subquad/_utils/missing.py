@@ -1,6 +1,7 @@
 """Missing values, dates and objects that scikit-learn's validation takes for numbers or complains of unclearly."""
 
 import contextlib
+import math
 import re
 
 import numpy as np
@@ -166,7 +167,7 @@ def has_gaps(X):
 def _infinite_columns(data):
     table = Table.of(data) or Table.of(data.toarray() if issparse(data) else np.asarray(data))
     columns = ((name, table.values(number)) for number, name in enumerate(table.names))
-    return [name for name, values in columns if np.isinf(values.astype(np.float64)).any()]
+    return [name for name, values in columns if any(isinstance(x, float) and math.isinf(x) for x in values.tolist())]
 
 
 def _refuse_times(data, name):
