@@ -37,12 +37,12 @@ class Columns:
 
     levels: tuple
     gaps: np.ndarray
-    max_indicators: int = MAX_INDICATORS
+    max_indicators: int
 
     @classmethod
     def of_numbers(cls, gaps):
         """Of columns of numbers, given where there are gaps (n x n_columns)."""
-        return cls((None,) * gaps.shape[1], gaps.any(axis=0))
+        return cls((None,) * gaps.shape[1], gaps.any(axis=0), MAX_INDICATORS)
 
     @classmethod
     def of_table(cls, table, categorical, name):
@@ -58,7 +58,7 @@ class Columns:
         """
         found = _of_columns(table, name, lambda number: _levels_and_gaps(table, number, categorical))
         levels, gaps = zip(*found, strict=True)
-        return cls(levels, np.array(gaps, dtype=bool))
+        return cls(levels, np.array(gaps, dtype=bool), MAX_INDICATORS)
 
     @classmethod
     def from_state(cls, state):
@@ -88,6 +88,13 @@ class Columns:
     def n_indicators(self):
         """Columns that say whether something is so."""
         return sum(len(self.levels[number]) for number in self._of_kind()[1]) + int(self.gaps.sum())
+
+    def group_sizes(self, n_targets):
+        """For every feature of the network, how many columns its category has; one for all but columns of levels."""
+        single, several, many = self._of_kind()
+        counts = [len(self.levels[number]) for number in several]
+        rest = int(self.gaps.sum()) + len(many) * n_targets
+        return np.concatenate([np.ones(len(single)), np.repeat(counts, counts), np.ones(rest)])
 
     @property
     def origins(self):
@@ -196,8 +203,7 @@ def _numbers(table, number):
     values = table.values(number)
     if values.dtype.kind in "biuf" and values.ndim == 1:
         return values
-    found, index = distinct(values)
-    return np.array([np.nan if _is_gap(value) else float(value) for value in found], dtype=np.float64)[index]
+    return np.array([np.nan if _is_gap(value) else float(value) for value in values.tolist()], dtype=np.float64)
 
 
 def categorical_mask(categorical_features, X, table):

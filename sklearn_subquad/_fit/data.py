@@ -125,6 +125,11 @@ class TrainingSet:
         return TrainingSet(X, Y, sample_weight, self.given, self.groups, numbers, self.columns)
 
     @property
+    def group_sizes(self):
+        """For every feature of the network, how many share one category; None for numbers as they came."""
+        return None if self.columns is None else self.columns.group_sizes(self.Y.shape[1])
+
+    @property
     def n_levels(self):
         """Levels of each category that the last columns of X are the numbers of."""
         return np.empty(0, dtype=int) if self.columns is None else self.columns.n_levels

@@ -219,7 +219,7 @@ class FitPlan:
         if self.fixed_init_scale:
             return self
         X = features_to_fit(data, self.seed)
-        inputs = InputScaling.fit(X, data.sample_weight, self.standardize, self.ramps)
+        inputs = InputScaling.fit(X, data.sample_weight, self.standardize, self.ramps, data.group_sizes)
         width = self.architecture.widths[-1]
         init_scale = scale_of_initial_weights(inputs, X, data.sample_weight, width, self.seed)
         return dataclasses.replace(self, architecture=dataclasses.replace(self.architecture, init_scale=init_scale))

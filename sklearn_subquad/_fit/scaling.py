@@ -182,8 +182,12 @@ class InputScaling:
     statistics: TargetStatistics | None = None
 
     @classmethod
-    def fit(cls, X, sample_weight, standardize, ramps=Ramps(None)):
-        """Scaling of these rows and of `Ramps` beside them; of a feature with gaps, by the other rows."""
+    def fit(cls, X, sample_weight, standardize, ramps=Ramps(None), group_sizes=None):
+        """Scaling of these rows and of `Ramps` beside them.
+
+        All columns of a category, which are groups of those sizes, together have the variance of one feature. That of a
+        feature with gaps is the variance of the other rows.
+        """
         columns = columns_of(X, sample_weight / unit_of(sample_weight))
         mean, deviation, largest, tolerance = _moments(columns, _ROUNDING)
         constant, squash = ~np.isnan(tolerance), None
@@ -197,6 +201,8 @@ class InputScaling:
                 values = _squash(values, *(squashed.spread(each[outlying]) for each in squash))
                 mean[outlying], deviation[outlying], largest[outlying], _ = _moments(squashed.with_values(values))
         scale = np.maximum(deviation, largest / _MAX_DEVIATION)
+        if group_sizes is not None:
+            scale = scale * np.sqrt(group_sizes)
         if not standardize:
             mean, scale = np.where(constant, mean, 0.0), np.ones_like(scale)
         scaling = cls(mean, scale, tolerance, squash=squash if standardize and len(outlying) else None)

@@ -144,7 +144,7 @@ class Trainer:
         """Scaling of inputs and of targets for these rows, with X from `features_to_fit`."""
         if self.start is not None:
             return self.start.inputs, self.start.targets
-        inputs = InputScaling.fit(X, rows.sample_weight, plan.standardize, plan.ramps)
+        inputs = InputScaling.fit(X, rows.sample_weight, plan.standardize, plan.ramps, rows.group_sizes)
         inputs.statistics = TargetStatistics.of_rows(rows)
         if self._loss is None:
             targets = TargetScaling.fit(rows.Y, rows.sample_weight, plan.unit_variance_targets)

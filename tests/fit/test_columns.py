@@ -49,7 +49,15 @@ def test_columns_are_in_the_order_that_is_documented():
 
 def test_unknown_levels_and_gaps_that_are_new_are_neither_level_nor_gap():
     new = pd.DataFrame(
-        {"number": [1.0], "two": ["c"], "three": ["w"], "many": [None], "whole": [np.nan], "one": [""], "none": ["word"]}
+        {
+            "number": [1.0],
+            "two": ["c"],
+            "three": ["w"],
+            "many": [None],
+            "whole": [np.nan],
+            "one": [""],
+            "none": ["word"],
+        }
     )
     np.testing.assert_array_equal(transformed(fitted(), new)[0], [1] + [np.nan] * 4 + [0] * 6 + [np.nan])
 
@@ -76,9 +84,7 @@ def test_state_is_plain_and_comes_back():
     state = fitted().to_state()
     assert {type(each) for each in state["levels"]} == {np.ndarray, type(None)}
     assert all(each is None or each.dtype.kind == "U" for each in state["levels"])
-    np.testing.assert_array_equal(
-        transformed(Columns.from_state(state), TABLE), transformed(fitted(), TABLE)
-    )
+    np.testing.assert_array_equal(transformed(Columns.from_state(state), TABLE), transformed(fitted(), TABLE))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +107,9 @@ def test_masks(asked, expected):
 @pytest.mark.parametrize("asked", [[3], [-1], ["d"], [True, False], [0.5], [[0, 1]], [None], ["a", 1]])
 def test_what_names_no_column_is_refused(asked):
     X = pd.DataFrame({"a": [0], "b": [0], "c": [0]})
-    with pytest.raises(ValueError, match="categorical_features must be 'from_dtype', None, or a mask, indices or names"):
+    with pytest.raises(
+        ValueError, match="categorical_features must be 'from_dtype', None, or a mask, indices or names"
+    ):
         categorical_mask(asked, X, Table.of(X))
 
 
