@@ -369,10 +369,13 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Features; anything but float32 becomes float64. At least two rows. A sparse matrix stays sparse, and gives
-            what the same rows give as an array, to rounding. Where it has more columns than rows are fitted, the model
-            keeps the fitted rows: the weights of the features are combinations of them.
+        X : {array-like, sparse matrix, frame} of shape (n_samples, n_features)
+            Features; numbers that are not float32 become float64. At least two rows. Columns of categories and of words
+            (`categorical_features`) are encoded. NaN, None and pandas.NA are gaps: a column with gaps has another one
+            beside it that says where; one that has none here has its mean where there is a gap at prediction. A sparse
+            matrix stays sparse, has neither, and gives what the same rows give as an array, to rounding. Where it has
+            more columns than rows are fitted, the model keeps the fitted rows: the weights of the features are
+            combinations of them.
         y : {array-like, sparse matrix} of shape (n_samples,) or (n_samples, n_labels)
             Classes, numbers, strings or dates (datetime64), at least two of them in rows of positive weight; or for
             every label whether a row has it, as zeros and ones in two columns or more. None may be missing.
@@ -392,7 +395,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Raises
         ------
         ValueError
-            For missing or infinite values, lengths that differ, a single class, continuous labels, bad
+            For infinite values, missing targets, columns that are neither numbers nor categories, lengths that
+            differ, a single class, continuous labels, bad
             weights or invalid parameters; the message says which.
         MemoryError
             Where the machine has less memory than the fit takes, before any of it is allocated.
@@ -450,8 +454,9 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     ) -> Self:
         """Pass once over a part of the data: one step per batch of its rows, from the present weights.
 
-        The damping of a step keeps it close to what earlier parts have taught. Features are scaled as in the first call
-        or the `fit` before it, whose rows should look like those that follow.
+        The damping of a step keeps it close to what earlier parts have taught. Levels of categories that the first part
+        does not have are unknown, and a column has gaps of its own if the first part has any. Features are scaled as in
+        the first call or the `fit` before it, whose rows should look like those that follow.
 
         Parameters
         ----------
