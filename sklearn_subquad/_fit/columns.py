@@ -223,7 +223,11 @@ def categorical_mask(categorical_features, X, table):
         return None
     n_columns = X.shape[1] if issparse(X) else len(table.names) if table is not None else np.asarray(X).shape[-1]
     chosen = np.zeros(n_columns, dtype=bool)
-    asked = np.asarray([] if categorical_features is None else categorical_features)
+    try:
+        asked = np.asarray([] if categorical_features is None else categorical_features)
+    except ValueError:
+        # Sequences of different lengths within the sequence.
+        asked = np.array([categorical_features], dtype=object)
     if asked.size == 0:
         return chosen
     if asked.ndim == 1 and asked.dtype == bool and len(asked) == n_columns:

@@ -44,6 +44,7 @@ EFFECTS = [
     ("n_folds", {"early_stopping": "validation"}, 1, 3, "outputs"),
     ("n_bins", {}, "auto", None, "outputs"),
     ("n_bins", {}, 3, 10, "outputs"),
+    ("categorical_features", {}, None, [0], "outputs"),
     ("standardize", {}, True, False, "outputs"),
     ("precision", {}, "single", "double", "outputs"),
     ("random_state", {}, 0, 1, "outputs"),

@@ -120,6 +120,21 @@ def is_scoring(value):
     return value is None or callable(value) or (isinstance(value, str) and value in {"loss", *get_scorer_names()})
 
 
+def names_columns(value):
+    """A mask or indices of those of X, which have no names."""
+    if value is None or isinstance(value, str):
+        return value is None or value == "from_dtype"
+    try:
+        asked = np.asarray(value)
+    except ValueError:
+        return False
+    if isinstance(value, (bytes, Length)) or asked.ndim == 0:
+        return False
+    mask = asked.dtype == bool and asked.shape == X.shape[1:]
+    indices = asked.ndim == 1 and asked.dtype.kind in "iu" and bool(((asked >= 0) & (asked < X.shape[1])).all())
+    return asked.size == 0 or mask or indices
+
+
 FLAG = Other(is_flag, (True, False, np.True_, np.False_))
 COUNT = Number(Integral, 1)
 PARAMETERS = {
@@ -146,6 +161,7 @@ PARAMETERS = {
     "n_iter_no_change": COUNT,
     "n_folds": Number(Integral, 1, auto=True),
     "n_bins": Number(Integral, 2, auto=True, none=True),
+    "categorical_features": Other(names_columns, (None, "from_dtype", [], [0], np.array([False] * 2))),
     "standardize": FLAG,
     "precision": Choice(("auto", "single", "double")),
     "n_jobs": Other(
@@ -255,7 +271,7 @@ def test_what_is_not_allowed_is_refused_by_name(estimator_class, name, data):
     value = data.draw(SCALARS | COLLECTIONS)
     assume(not rules(estimator_class)[name].allows(value))
     # One per hidden layer may be given as any sequence, which takes a look at each item.
-    error = ValueError if name in ("hidden_layer_sizes", "density") else InvalidParameterError
+    error = ValueError if name in ("hidden_layer_sizes", "density", "categorical_features") else InvalidParameterError
     estimator = small(estimator_class, **{name: value})
     with pytest.raises(error, match=rf"^(The '{name}' parameter of {estimator_class.__name__}|{name}) must be"):
         estimator.fit(X, Y)
