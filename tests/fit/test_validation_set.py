@@ -149,7 +149,7 @@ REFUSED = {
     "no features": ({"X_val": None}, {}, "y_val was passed without X_val"),
     "weights alone": ({"X_val": None, "y_val": None, "sample_weight_val": np.ones(100)}, {}, "sample_weight_val was"),
     "another width": ({"X_val": np.ones((100, 3))}, {}, "X_val, the features of the validation set: X has 3 features"),
-    "missing values": ({"X_val": np.full((100, 4), np.nan)}, {}, "X_val, the features of the validation set: Input X"),
+    "infinity": ({"X_val": np.full((100, 4), np.inf)}, {}, "X_val, the features of the validation set: Input X"),
     "lengths": ({"y_val": np.ones(99)}, {}, r"inconsistent numbers of samples: \[100, 99\]"),
     "weights": ({"sample_weight_val": np.ones(5)}, {}, "sample_weight_val, of the validation set"),
     "no weight": ({"sample_weight_val": np.zeros(100)}, {}, "sample_weight_val, of the validation set: .*zero"),
