@@ -36,13 +36,15 @@ class TabularInput(MLPParameters):
             As for `check_X_y`.
         """
         columns = None if reset else self._columns
-        table, mask = self._to_read(X, name, columns)
+        table, mask = self._to_read(X, name, columns, reset)
         checks |= {"accept_sparse": "csr", "dtype": list(dtype), "estimator": self}
         checks["ensure_all_finite"] = True if issparse(X) else "allow-nan"
         if table is None:
             validated = validate_data(self, X, *y, reset=reset, **checks)
             X, *y = validated if y else (validated,)
-            gaps = np.isnan(X) if not issparse(X) and has_gaps(X) else None
+            gaps = None
+            if (reset or columns is not None) and not issparse(X) and has_gaps(X):
+                gaps = np.isnan(X)
             if reset and gaps is not None:
                 columns = Columns.of_numbers(gaps)
         else:
@@ -58,17 +60,19 @@ class TabularInput(MLPParameters):
             X = columns.transform(X, np.zeros(X.shape, dtype=bool) if gaps is None else gaps)
         return (X, *y) if y else X
 
-    def _to_read(self, X, name, columns):
+    def _to_read(self, X, name, columns, reset):
         """X as a `Table` whose columns have to be read one by one, and the mask of those that are categories.
 
         Both are None for what scikit-learn makes an array of numbers of by itself.
         """
-        table = Table.of(X)
+        if columns is None and not reset and isinstance(X, np.ndarray) and X.dtype != object:
+            return None, None
+        table, mask = Table.of(X), None
         if table is not None and table.is_frame:
             table.require_different_names(name)
         if columns is not None:
             mask = np.array([levels is not None for levels in columns.levels])
-        else:
+        elif reset:
             mask = categorical_mask(self.categorical_features, X, table)
         if mask is not None and mask.any():
             if issparse(X):
