@@ -6,6 +6,7 @@ from sklearn.utils import check_array, check_X_y
 from sklearn.utils.validation import validate_data
 
 from sklearn_subquad._fit.columns import Columns, categorical_mask
+from sklearn_subquad._memory import densified
 from sklearn_subquad._parameters import MLPParameters
 from sklearn_subquad._utils.frames import Table
 from sklearn_subquad._utils.missing import has_gaps
@@ -57,6 +58,7 @@ class TabularInput(MLPParameters):
             columns = None if columns is None or columns.are_plain else columns
             self._columns_ = None if columns is None else columns.to_state()
         if columns is not None:
+            X = densified(X)
             X = columns.transform(X, np.zeros(X.shape, dtype=bool) if gaps is None else gaps)
         return (X, *y) if y else X
 

@@ -165,7 +165,7 @@ def test_a_gap_is_the_mean_of_its_column_and_says_so_where_there_were_gaps():
     model = SubquadMLPRegressor(**SETTINGS, n_bins=4).fit(with_gaps, y)
     _, inputs, _, _ = next(model._models())
     scaled = inputs.transform(model._validated_features(with_gaps, "X"))
-    ramps = np.flatnonzero(inputs.encoding.features == 0) + 3
+    ramps = np.flatnonzero(inputs.encoding.feature_of_ramp == 0) + 3
     assert not scaled[gaps][:, [0, *ramps]].any()
     assert scaled[gaps][:, 2].min() > 0 > scaled[~gaps][:, 2].max()
     for new, indicator in ((x, scaled[~gaps, 2][0]), (np.nan, scaled[gaps, 2][0])):
@@ -174,15 +174,15 @@ def test_a_gap_is_the_mean_of_its_column_and_says_so_where_there_were_gaps():
 
 
 def test_means_and_deviations_are_those_of_the_rows_without_gaps():
-    from sklearn_subquad._fit.scaling import InputScaling
+    from sklearn_subquad._fit.scaling import InputScaling, Ramps
 
     X = rng.standard_normal((N, 2)) * [1, 5] + [3, 0]
     X[::7, 1] = 1e3
     weight, missing = rng.random(N) + 0.5, rng.random(N) < 0.3
     holes = X.copy()
     holes[missing, 1] = np.nan
-    found = InputScaling.fit(holes, weight, True, n_bins=4)
-    expected = InputScaling.fit(X[~missing], weight[~missing], True, n_bins=4)
+    found = InputScaling.fit(holes, weight, True, Ramps(4))
+    expected = InputScaling.fit(X[~missing], weight[~missing], True, Ramps(4))
     np.testing.assert_allclose(found.mean[1], expected.mean[1])
     np.testing.assert_allclose(found.scale[1], expected.scale[1])
     np.testing.assert_array_equal(found.squash[1][1], expected.squash[1][1])
