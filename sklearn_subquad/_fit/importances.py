@@ -15,7 +15,7 @@ from sklearn_subquad._utils.random_streams import Stream, generator
 # milliseconds a network: more of them would be a hundredth of it.
 _ROWS, _LEAST_ROWS = 256, 32
 # Fewer rows where a gradient is long: so many numbers at a time. Gram matrices of more columns take more than a loop.
-_NUMBERS, _MAX_GRAM_COLUMNS = 1 << 22, 2048
+_NUMBERS, _MAX_GRAM_COLUMNS = 1 << 18, 2048
 
 
 def feature_shares(model, data, n_networks, seed):
