@@ -96,12 +96,11 @@ class Columns:
         rest = int(self.gaps.sum()) + len(many) * n_targets
         return np.concatenate([np.ones(len(single)), np.repeat(counts, counts), np.ones(rest)])
 
-    @property
-    def origins(self):
-        """For every column of numbers the index of the column of X that it is made of."""
+    def origins(self, n_targets):
+        """For every feature of the network the index of the column of X that it is made of."""
         single, several, many = self._of_kind()
         of_levels = np.repeat(several, [len(self.levels[number]) for number in several])
-        return np.concatenate([single, of_levels, np.flatnonzero(self.gaps), many])
+        return np.concatenate([single, of_levels, np.flatnonzero(self.gaps), np.repeat(many, n_targets)])
 
     def read(self, table, name):
         """Numbers of a `Table` (n x n_columns), with numbers of levels for categories, and where it has gaps.

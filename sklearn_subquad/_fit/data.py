@@ -130,6 +130,13 @@ class TrainingSet:
         return None if self.columns is None else self.columns.group_sizes(self.Y.shape[1])
 
     @property
+    def origins(self):
+        """For every feature of the network the index of the column of X as it was passed."""
+        if self.columns is None:
+            return np.arange(self.X.shape[1])
+        return self.columns.origins(self.Y.shape[1])
+
+    @property
     def n_levels(self):
         """Levels of each category that the last columns of X are the numbers of."""
         return np.empty(0, dtype=int) if self.columns is None else self.columns.n_levels

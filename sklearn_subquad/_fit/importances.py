@@ -21,7 +21,8 @@ _NUMBERS, _MAX_GRAM_COLUMNS = 1 << 18, 2048
 def feature_shares(model, data, n_networks, seed):
     """Shares of the features in how much the outputs of a network change with them.
 
-    With g the gradient of an output by the scaled columns of feature j (itself and its ramps) and C_j the covariance of
+    With g the gradient of an output by the scaled columns of feature j (itself and its ramps; levels of a category, and
+    where there are gaps) and C_j the covariance of
     these columns over the rows, the feature counts ``mean(g^T C_j g)``, summed over the outputs: the mean variance of
     the linearised network as the feature alone takes its values. That is the trace of a block of the average gradient
     outer product times C_j. Columns are linear pieces of a feature, over all its values: a step is seen by rows that
@@ -59,7 +60,7 @@ def feature_shares(model, data, n_networks, seed):
         z = as_features(dataclasses.replace(inputs, metric=None).transform(rows.X)).to_array()[:, :-1]
     z = z - np.average(z.astype(np.float64), axis=0, weights=rows.sample_weight)
     roots = np.sqrt(rows.sample_weight)[:, None]
-    changes = _linear_changes(roots * _in_range(gradients), roots * _in_range(z), inputs.encoding)
+    changes = _linear_changes(roots * _in_range(gradients), roots * _in_range(z), _columns_of_x(data.origins, inputs))
     return changes / (changes.sum() or 1.0)
 
 
@@ -85,17 +86,21 @@ def _gradients(model, x, rng):
     return gradients
 
 
-def _linear_changes(gradients, z, encoding):
-    """Of every feature the sum over rows of ``g^T C g`` for its columns, to a common factor."""
+def _columns_of_x(origins, inputs):
+    """For every network input the column of X that it is made of, given that of every feature."""
+    return origins if inputs.encoding is None else np.append(origins, origins[inputs.encoding.feature_of_ramp])
+
+
+def _linear_changes(gradients, z, origins):
+    """Of every column of X the sum over rows of ``g^T C g`` for all that is made of it, to a common factor."""
     gradients = gradients.reshape(-1, z.shape[1])
-    if encoding is None:
+    if np.array_equal(origins, np.arange(len(origins))):
         return np.square(gradients).sum(axis=0) * np.square(z).sum(axis=0)
-    feature = np.append(np.arange(len(encoding.counts)), encoding.feature_of_ramp)
-    if len(feature) > _MAX_GRAM_COLUMNS:
-        order = np.argsort(feature, kind="stable")
-        of_features = np.split(order, np.flatnonzero(np.diff(feature[order])) + 1)
-        return np.array([np.square(gradients[:, each] @ z[:, each].T).sum() for each in of_features])
+    if len(origins) > _MAX_GRAM_COLUMNS:
+        order = np.argsort(origins, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(origins[order])) + 1)
+        return np.array([np.square(gradients[:, part] @ z[:, part].T).sum() for part in parts])
     products = (gradients.T @ gradients) * (z.T @ z)
-    changes = np.bincount(feature, weights=np.where(feature[:, None] == feature, products, 0.0).sum(axis=1))
+    changes = np.bincount(origins, weights=np.where(origins[:, None] == origins, products, 0.0).sum(axis=1))
     # Rounding may leave less than zero.
     return np.maximum(changes, 0)

@@ -42,7 +42,9 @@ def test_columns_are_in_the_order_that_is_documented():
         ]
     )
     np.testing.assert_array_equal(transformed(columns, TABLE), expected)
-    assert columns.origins.tolist() == [0, 1, 4, 5, 6, 2, 2, 2, 0, 2, 6, 3]
+    assert columns.origins(1).tolist() == [0, 1, 4, 5, 6, 2, 2, 2, 0, 2, 6, 3]
+    # A mean of every target.
+    assert columns.origins(3).tolist() == [0, 1, 4, 5, 6, 2, 2, 2, 0, 2, 6, 3, 3, 3]
     assert columns.n_levels.tolist() == [4]
     assert columns.n_indicators == 6
 

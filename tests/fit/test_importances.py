@@ -146,6 +146,27 @@ def test_they_sum_to_one_and_are_stored(estimator_class, n_folds):
 
 
 @BOTH
+@pytest.mark.parametrize("n_folds", [1, 3])
+def test_a_column_of_a_table_has_one_whatever_is_made_of_it(estimator_class, n_folds):
+    """Three levels, as many as have means of two targets, a column with gaps, and a number that says nothing."""
+    rng, n = np.random.default_rng(0), 300
+    few, many = rng.integers(3, size=n), rng.integers(30, size=n)
+    number = rng.standard_normal(n)
+    y = few + rng.standard_normal(30)[many] + np.where(number > 1, 0.0, number)
+    y = np.column_stack([y, 2 * y]) if estimator_class is SubquadMLPRegressor else y > y.mean()
+    X = pd.DataFrame({
+        "nothing": rng.standard_normal(n),
+        "few": np.array(list("abc"))[few],
+        "many": many.astype(str),
+        "gaps": np.where(number > 1, np.nan, number),
+    }).astype({"many": "category"})  # fmt: skip
+    found = small(estimator_class, n_folds=n_folds, max_iter=5).fit(X, y).feature_importances_
+    assert found.shape == (4,)
+    assert found.sum() == pytest.approx(1)
+    assert found[0] < found[1:].min()
+
+
+@BOTH
 @pytest.mark.parametrize("n_bins", [None, 4])
 @pytest.mark.parametrize("n_features", [30, 300])
 def test_those_of_sparse_rows_are_those_of_the_array(estimator_class, n_features, n_bins, monkeypatch):
