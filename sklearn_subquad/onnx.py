@@ -32,8 +32,7 @@ def to_onnx(model: Any, *, dtype: DTypeLike = "float64") -> "ModelProto":
     input is ``X`` of shape (n, n_features) for any n. The output of a regressor is ``predictions``, of the shape of
     what `predict` returns; those of a classifier are ``label`` and ``probabilities``, as of `predict` and
     `predict_proba`. They equal those of the estimator for X of that dtype, to rounding. Standard deviations are not
-    exported, and X is not checked: predictions for missing values are not a number. Models that were fitted to sparse
-    rows take dense ones.
+    exported, and X is not checked. A gap is nan in X. Models that were fitted to sparse rows take dense ones.
 
     Parameters
     ----------
@@ -55,7 +54,7 @@ def to_onnx(model: Any, *, dtype: DTypeLike = "float64") -> "ModelProto":
     TypeError
         For other estimators, and for classes that ONNX has no type for, such as dates.
     ValueError
-        For another dtype.
+        For another dtype, and for an estimator that was fitted to categories: standard operators do not read words.
     sklearn.exceptions.NotFittedError
         For an estimator that is not fitted.
 
@@ -149,8 +148,19 @@ def _integers(*numbers):
 
 
 def _features(graph, model, dtype):
-    """The features as numbers (n x n_features): a value, and its dtype."""
-    return graph.input("X", dtype, (None, model.n_features_in_)), dtype
+    """What `Columns.transform` makes of numbers, gaps among which are nan (n x n_features): a value, and its dtype."""
+    X, columns = graph.input("X", dtype, (None, model.n_features_in_)), model._columns
+    if columns is None:
+        return X, dtype
+    categories = [number for number, levels in enumerate(columns.levels) if levels is not None]
+    if categories:
+        names = getattr(model, "feature_names_in_", np.arange(model.n_features_in_))[categories]
+        raise ValueError(
+            f"This {type(model).__name__} was fitted to categories, which to_onnx does not export: {names.tolist()}. "
+            "Fit it to numbers that stand for them, for instance from scikit-learn's OneHotEncoder."
+        )
+    gaps = graph("IsNaN", graph("Gather", X, np.flatnonzero(columns.gaps), axis=1))
+    return graph("Concat", X, graph.cast(gaps, dtype), axis=1), dtype
 
 
 def _outputs(graph, features, model):
@@ -176,6 +186,11 @@ def _network_inputs(graph, X, dtype, inputs, network_dtype):
         is_rounding = graph("LessOrEqual", graph("Abs", deviations), tolerance)
         deviations = graph("Where", is_rounding, np.zeros(1), deviations)
     scaled = graph("Div", deviations, inputs.scale * np.sqrt(len(inputs.mean)))
+    # A gap is the mean of its feature, and so are the ramps of one.
+    gaps = graph("IsNaN", X)
+    if inputs.encoding is not None:
+        gaps = graph("Concat", gaps, graph("Gather", gaps, inputs.encoding.feature_of_ramp, axis=1), axis=1)
+    scaled = graph("Where", gaps, np.zeros(1), scaled)
     if network_dtype == np.float64:
         return scaled
     return graph.cast(graph("Clip", scaled, np.array(-MAX_SINGLE), np.array(MAX_SINGLE)), network_dtype)

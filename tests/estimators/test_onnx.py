@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 from sklearn.exceptions import NotFittedError
@@ -231,11 +232,31 @@ def test_exporting_changes_nothing():
     np.testing.assert_array_equal(model.predict(X), before)
 
 
-def test_a_missing_value_is_no_number():
+@pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+@pytest.mark.parametrize("fitted_to_gaps", [True, False])
+@pytest.mark.parametrize(("n_bins", "dtype"), [(None, "float64"), (4, "float32"), (4, "float64")])
+def test_gaps(estimator_class, fitted_to_gaps, n_bins, dtype):
     X, y = regression_data(120)
-    X[3, 2] = np.nan
-    found = run(small(SubquadMLPRegressor, n_bins=4, max_iter=1).fit(np.nan_to_num(X), y), X)["predictions"]
-    np.testing.assert_array_equal(np.flatnonzero(np.isnan(found)), [3])
+    X[::10, 3] = 1e4
+    holes = X.copy()
+    holes[np.random.default_rng(0).random(X.shape) < 0.2] = np.nan
+    holes[:, 4] = X[:, 4]
+    y = y if estimator_class is SubquadMLPRegressor else y > 0
+    model = small(estimator_class, n_bins=n_bins, n_folds=3).fit(holes if fitted_to_gaps else X, y)
+    holes[:5, 4] = np.nan
+    assert_same(model, holes, dtype=dtype)
+    assert_same(model, X, dtype=dtype)
+
+
+def test_categories_are_not_exported_and_named():
+    X, y = regression_data(60)
+    X = pd.DataFrame(X, columns=list("abcde")).assign(b=np.array(list("uvw"))[np.arange(60) % 3])
+    model = small(SubquadMLPRegressor).fit(X, y)
+    with pytest.raises(ValueError, match=r"SubquadMLPRegressor was fitted to categories.*\['b'\]"):
+        to_onnx(model)
+    model = small(SubquadMLPRegressor, categorical_features=[2]).fit(np.round(X.drop(columns="b").to_numpy()), y)
+    with pytest.raises(ValueError, match=r"\[2\]"):
+        to_onnx(model)
 
 
 def test_without_onnx_an_error_says_what_to_install(monkeypatch):
