@@ -78,7 +78,7 @@ class TabularInput(MLPParameters):
             mask = categorical_mask(self.categorical_features, X, table)
         if mask is not None and mask.any():
             if issparse(X):
-                raise ValueError("X is sparse, but has categories: pass a frame, or X.toarray().")
+                raise ValueError(f"{name} is sparse, but has categories: pass a frame, or {name}.toarray().")
             return table or Table.of(np.asarray(X, dtype=object)), mask
         if table is None or table.is_of_numbers:
             return None, None

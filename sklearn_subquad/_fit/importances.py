@@ -7,15 +7,18 @@ import numpy as np
 from sklearn_subquad._curvature.jacobian import Jacobian, make_probes
 from sklearn_subquad._curvature.losses import IdentityFactor
 from sklearn_subquad._fit.data import drawn_rows
-from sklearn_subquad._linalg.features import as_features
+from sklearn_subquad._linalg.features import SparseFeatures, as_features
 from sklearn_subquad._linalg.row_span import times
+from sklearn_subquad._memory import densified
 from sklearn_subquad._utils.random_streams import Stream, generator
 
 # Rows on which gradients are averaged, of all networks together, and by each at least. A fit to few rows takes
 # milliseconds a network: more of them would be a hundredth of it.
 _ROWS, _LEAST_ROWS = 256, 32
-# Fewer rows where a gradient is long: so many numbers at a time. Gram matrices of more columns take more than a loop.
-_NUMBERS, _MAX_GRAM_COLUMNS = 1 << 18, 2048
+# Fewer rows where a gradient is long: so many numbers, which are little beside the weights, of some rows at least.
+_NUMBERS, _LEAST_LONG_ROWS = 1 << 18, 4
+# Gram matrices of more columns take more than a loop.
+_MAX_GRAM_COLUMNS = 2048
 
 
 def feature_shares(model, data, n_networks, seed):
@@ -49,17 +52,22 @@ def feature_shares(model, data, n_networks, seed):
     """
     rng = generator(seed, Stream.IMPORTANCES)
     n_rows = max(min(_ROWS // n_networks, len(data) // 4), _LEAST_ROWS)
-    n_rows = max(1, min(n_rows, _NUMBERS // len(model.inputs.mean)))
+    n_rows = max(min(n_rows, _NUMBERS // len(model.inputs.mean)), _LEAST_LONG_ROWS)
     rows = data[drawn_rows(len(data), n_rows, rng)]
     inputs = model.inputs
     x = inputs.transform(rows.X, model.network.dtype)
     gradients = _gradients(model, x, rng)
+    roots = np.sqrt(rows.sample_weight)[:, None]
+    if isinstance(x, SparseFeatures) and inputs.encoding is None:
+        # Of rare entries, few rows say little.
+        spread = model.batch.x.variances(model.batch.sample_weight)[:-1]
+        changes = np.square(roots * _in_range(gradients)).sum(axis=(0, 1)) * _in_range(spread)
+        return changes / (changes.sum() or 1.0)
     z = as_features(x).to_array()[:, :-1]
     if inputs.metric is not None:
         gradients = gradients @ inputs.metric.T
-        z = as_features(dataclasses.replace(inputs, metric=None).transform(rows.X)).to_array()[:, :-1]
+        z = dataclasses.replace(inputs, metric=None).transform(densified(rows.X))[:, :-1]
     z = z - np.average(z.astype(np.float64), axis=0, weights=rows.sample_weight)
-    roots = np.sqrt(rows.sample_weight)[:, None]
     changes = _linear_changes(roots * _in_range(gradients), roots * _in_range(z), _columns_of_x(data.origins, inputs))
     return changes / (changes.sum() or 1.0)
 

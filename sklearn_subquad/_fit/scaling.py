@@ -289,7 +289,8 @@ class InputScaling:
         stored = np.empty_like(values)
         # As one row, in which every entry has the column's moments.
         moments = self.mean[columns], scale[columns], stored[np.newaxis], self.tolerance[columns]
-        _standardise(values[np.newaxis], *moments)
+        # A validation set that was an array may have gaps.
+        _standardise(values[np.newaxis], *moments, gaps=has_gaps(values))
         if dtype != np.float64:
             np.clip(stored, -MAX_SINGLE, MAX_SINGLE, out=stored)
             np.clip(origin, -MAX_SINGLE, MAX_SINGLE, out=origin)
@@ -312,6 +313,7 @@ class InputScaling:
         for feature in np.flatnonzero(counts):
             of_feature = slice(X.indptr[feature], X.indptr[feature + 1])
             ramps = self.encoding.of_feature(feature).ramps(X.data[of_feature, np.newaxis])
+            ramps[np.isnan(X.data[of_feature])] = np.nan
             numbers = n_columns + np.arange(ramps.shape[1])
             entries.append([each.ravel() for each in np.broadcast_arrays(X.indices[of_feature, np.newaxis], numbers)])
             values.append(ramps.ravel().astype(np.float64))

@@ -202,6 +202,14 @@ class SparseFeatures:
         squares = np.bincount(columns, weights=weights * more, minlength=len(origin) + 1)[:-1]
         return np.maximum(squares + sample_weight.sum() * origin**2, 0.0)
 
+    def variances(self, sample_weight):
+        """Weighted variances of the columns, float64."""
+        share = sample_weight / sample_weight.sum()
+        columns, weights = self.stored.indices, np.repeat(share, np.diff(self.stored.indptr))
+        stored = self.stored.data.astype(np.float64)
+        mean, square = (np.bincount(columns, weights * each, self.shape[1]) for each in (stored, stored**2))
+        return np.maximum(square - mean**2, 0.0)
+
     def cleared(self, columns):
         """The same with columns of zeros in the place of these; x may be overwritten."""
         keep = np.ones(self.shape[1], dtype=self.dtype)

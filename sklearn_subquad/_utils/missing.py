@@ -115,6 +115,11 @@ def named_errors(data, name):
         message = str(error)
         if _SHAPE.match(message):
             raise ValueError(f"{name}: {message}") from error
+        if issparse(data) and message.startswith("Input X contains NaN"):
+            raise ValueError(
+                f"{name} is sparse and holds NaN, but gaps are for arrays and frames: put in numbers, or pass "
+                f"{name}.toarray()."
+            ) from error
         if message.startswith("Input X contains infinity"):
             raise infinite(_infinite_columns(data)) from error
         if not _NO_NUMBER.match(message):
@@ -165,7 +170,10 @@ def has_gaps(X):
 
 
 def _infinite_columns(data):
-    table = Table.of(data) or Table.of(data.toarray() if issparse(data) else np.asarray(data))
+    if issparse(data):
+        entries = data.tocoo()
+        return np.unique(entries.col[np.isinf(entries.data)]).tolist()
+    table = Table.of(data) or Table.of(np.asarray(data))
     columns = ((name, table.values(number)) for number, name in enumerate(table.names))
     return [name for name, values in columns if any(isinstance(x, float) and math.isinf(x) for x in values.tolist())]
 

@@ -228,9 +228,35 @@ def test_weights_of_wide_rows_are_those_of_dense_ones(estimator_class):
 
 
 @BOTH
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_stored_values_are_checked(estimator_class, value):
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "X is sparse and holds NaN"), (np.inf, r"X contains infinity in.*2")]
+)
+def test_stored_values_are_checked(estimator_class, value, message):
     X, y = data(estimator_class)
     X[3, 2] = value
-    with pytest.raises(ValueError, match="Input X contains"):
+    with pytest.raises(ValueError, match=message):
         estimator_class(**SETTINGS).fit(sparse.csr_array(X), y)
+
+
+@BOTH
+@pytest.mark.parametrize("n_features", [NARROW, WIDE])
+@pytest.mark.parametrize("n_bins", [None, 4])
+def test_an_array_with_gaps_may_follow_sparse_rows(estimator_class, n_features, n_bins):
+    """To predict, and to say when to stop."""
+    X, y = data(estimator_class, n_features)
+    holes = X.copy()
+    holes[::7, 1] = np.nan
+    found, dense = (
+        estimator_class(**SETTINGS | {"n_bins": n_bins}).fit(rows, y, X_val=holes, y_val=y)
+        for rows in (sparse.csr_array(X), X)
+    )
+    assert_near(outputs(found, holes), outputs(dense, holes))
+
+
+@BOTH
+def test_sparse_rows_may_follow_an_array_with_gaps(estimator_class):
+    X, y = data(estimator_class)
+    X[::7, 1] = np.nan
+    model = estimator_class(**SETTINGS).fit(X, y)
+    X = np.nan_to_num(X)
+    assert_near(outputs(model, sparse.csr_array(X)), outputs(model, X))

@@ -175,13 +175,13 @@ def test_those_of_sparse_rows_are_those_of_the_array(estimator_class, n_features
     rng = np.random.default_rng(0)
     X = np.where(rng.random((120, n_features)) < 0.2, rng.standard_normal((120, n_features)), 0.0)
     X[:, 0] += np.where(y > np.median(y), 1.0, 0.0)
-    fits = [
-        small(estimator_class, n_bins=n_bins, precision="double", n_folds=1).fit(rows, y).feature_importances_
-        for rows in (X, csr_array(X))
-    ]
+    # On all rows.
+    monkeypatch.setattr("sklearn_subquad._fit.importances._LEAST_ROWS", 120)
+    settings = {"n_bins": n_bins, "precision": "double", "early_stopping": False}
+    fits = [small(estimator_class, **settings).fit(rows, y).feature_importances_ for rows in (X, csr_array(X))]
     np.testing.assert_allclose(*fits, rtol=1e-3, atol=1e-5)
     monkeypatch.setattr("sklearn_subquad._fit.importances._MAX_GRAM_COLUMNS", 0)
-    looped = small(estimator_class, n_bins=n_bins, precision="double", n_folds=1).fit(X, y).feature_importances_
+    looped = small(estimator_class, **settings).fit(X, y).feature_importances_
     np.testing.assert_allclose(looped, fits[0], rtol=1e-10)
 
 
