@@ -106,8 +106,6 @@ GROUPS = {
         "in every network, 8": parameters(n_bins=8),
         "in every network, 16": parameters(n_bins=16),
         "the cube root of any number of rows": constants({"_fit.plan._MAX_AUTO_BINS": 1000}),
-        "together of four times the variance of the feature": constants({"_fit.scaling._RAMP_SHARE": 4.0}),
-        "together of half of the variance of the feature": constants({"_fit.scaling._RAMP_SHARE": 0.5}),
     },
     "Widths and depth (the default: two layers of 512)": {
         "(256, 256)": parameters(hidden_layer_sizes=(256, 256)),

@@ -182,7 +182,11 @@ def large_problems(arguments):
         noisy = y[:n_rows] + rng.standard_normal(n_rows)
         problems[f"{n_rows:,} rows"] = (SubquadMLPRegressor, X[:n_rows], noisy, X[n_rows:], y[n_rows:])
     if arguments.smoke:
-        problems = {name: (each[0], *(part[:300] for part in each[1:])) for name, each in problems.items()}
+        # Spread over the rows, which may be sorted by class.
+        problems = {
+            name: (estimator, *(part[:: -(-len(part) // 300)] for part in parts))
+            for name, (estimator, *parts) in problems.items()
+        }
     return problems
 
 
