@@ -395,9 +395,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         Raises
         ------
         ValueError
-            For infinite values, missing targets, columns that are neither numbers nor categories, lengths that
-            differ, a single class, continuous labels, bad
-            weights or invalid parameters; the message says which.
+            For infinite values, missing targets, columns that are neither numbers nor categories, lengths that differ,
+            a single class, continuous labels, bad weights or invalid parameters; the message says which.
         MemoryError
             Where the machine has less memory than the fit takes, before any of it is allocated.
 

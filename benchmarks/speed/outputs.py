@@ -89,8 +89,7 @@ def targets(arguments):
         for k in (1, 3) if arguments.smoke else (1, 3, 10, 100, 200):
             data = with_targets(n_rows, k)
             # The first fit loads what loads late.
-            timed(SubquadMLPRegressor(**options, n_folds=1, max_iter=1) if not options else
-                  SubquadMLPRegressor(**options), *data[:2])  # fmt: skip
+            timed(SubquadMLPRegressor(**options | {"n_folds": 1, "max_iter": 1}), *data[:2])
             rows.append(
                 row_of(lambda **more: SubquadMLPRegressor(random_state=0, **options | more), data, [n_rows, k], rmse)
             )

@@ -39,8 +39,8 @@ def fit_committee(trainer, plan, validation, finish):
     Returns
     -------
     list of FinishedNetwork
-        In order. Networks are fitted side by side, unless somebody is told of their
-        steps or gives scores. Where a callback asks to stop, those that come after are left out.
+        In order. Networks are fitted side by side, unless somebody is told of their steps or gives scores. Where a
+        callback asks to stop, those that come after are left out.
     """
     data, plans, starts = trainer.data, plans_of_networks(plan, trainer.data), [None] * plan.n_networks
     if trainer.start is not None:
@@ -179,7 +179,9 @@ def plans_of_networks(plan, data):
     if plan.n_networks == 1:
         return [plan]
     seeds = generator(plan.seed, Stream.NETWORKS).integers(np.iinfo(np.int32).max, size=plan.n_networks)
-    plain = dataclasses.replace(plan, ramps=Ramps(None)).with_init_scale(data)
+    plain = plan
+    if Ramps(None) in plan.kinds[1:]:
+        plain = dataclasses.replace(plan, ramps=Ramps(None)).with_init_scale(data)
     plans = []
     for number, seed in enumerate(seeds):
         ramps = plan.kinds[number % len(plan.kinds)]

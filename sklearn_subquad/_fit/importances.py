@@ -25,11 +25,11 @@ def feature_shares(model, data, n_networks, seed):
     """Shares of the features in how much the outputs of a network change with them.
 
     With g the gradient of an output by the scaled columns of feature j (itself and its ramps; levels of a category, and
-    where there are gaps) and C_j the covariance of
-    these columns over the rows, the feature counts ``mean(g^T C_j g)``, summed over the outputs: the mean variance of
-    the linearised network as the feature alone takes its values. That is the trace of a block of the average gradient
-    outer product times C_j. Columns are linear pieces of a feature, over all its values: a step is seen by rows that
-    are not on it, and of an indicator the distance between its two values counts.
+    where there are gaps) and C_j the covariance of these columns over the rows, the feature counts ``mean(g^T C_j g)``,
+    summed over the outputs: the mean variance of the linearised network as the feature alone takes its values. That is
+    the trace of a block of the average gradient outer product times C_j. Columns are linear pieces of a feature, over
+    all its values: a step is seen by rows that are not on it, and of an indicator the distance between its two values
+    counts.
 
     Parameters
     ----------

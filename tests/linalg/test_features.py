@@ -81,6 +81,16 @@ def test_shares_of_squares_are_those_of_the_array(case, dtype):
     assert not SparseFeatures(0 * x.stored, 0 * x.origin).relative_squares(weight).any()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_variances_are_those_of_the_array(case, dtype):
+    x, array = make(case, dtype)
+    weight = np.random.default_rng(3).uniform(size=len(x))
+    array = array.astype(np.float64)
+    mean = np.average(array, axis=0, weights=weight)
+    near(x.variances(weight), np.average((array - mean) ** 2, axis=0, weights=weight), dtype)
+
+
 @pytest.mark.parametrize("spanned", [False, True], ids=["", "spanned"])
 @pytest.mark.parametrize("rows", [slice(3, 50), slice(None, None, 2), np.array([5, 9, 30]), np.arange(70) % 3 == 1])
 def test_some_rows(rows, spanned):
