@@ -47,12 +47,16 @@ def peak_bytes():
 
 
 def timed_model(width, density):
-    """What is timed: a fit of `STEPS` steps, none of which is rejected. The density is "auto" or a number."""
+    """What is timed: a fit of `STEPS` steps of all rows at once, none of which is rejected.
+
+    The density is "auto" or a number.
+    """
     from sklearn_subquad import SubquadMLPRegressor
 
     return SubquadMLPRegressor(
         hidden_layer_sizes=(width, width),
         density=density,
+        batch_size=N_ROWS,
         damping=1.0,
         max_iter=STEPS,
         tol=0.0,
