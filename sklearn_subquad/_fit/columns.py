@@ -73,7 +73,7 @@ class Columns:
         """True for numbers without gaps."""
         return not self.gaps.any() and all(levels is None for levels in self.levels)
 
-    def _of_kind(self):
+    def of_kind(self):
         """Indices of columns that are one number, that have a column for every level, and that have a mean."""
         counts = np.array([0 if levels is None else len(levels) for levels in self.levels], dtype=int)
         many, several = counts > max(self.max_indicators, 2), counts > 2
@@ -82,23 +82,23 @@ class Columns:
     @property
     def n_levels(self):
         """Levels of every category that is told by means."""
-        return np.array([len(self.levels[number]) for number in self._of_kind()[2]], dtype=int)
+        return np.array([len(self.levels[number]) for number in self.of_kind()[2]], dtype=int)
 
     @property
     def n_indicators(self):
         """Columns that say whether something is so."""
-        return sum(len(self.levels[number]) for number in self._of_kind()[1]) + int(self.gaps.sum())
+        return sum(len(self.levels[number]) for number in self.of_kind()[1]) + int(self.gaps.sum())
 
     def group_sizes(self, n_targets):
         """For every feature of the network, how many columns its category has; one for all but columns of levels."""
-        single, several, many = self._of_kind()
+        single, several, many = self.of_kind()
         counts = [len(self.levels[number]) for number in several]
         rest = int(self.gaps.sum()) + len(many) * n_targets
         return np.concatenate([np.ones(len(single)), np.repeat(counts, counts), np.ones(rest)])
 
     def origins(self, n_targets):
         """For every feature of the network the index of the column of X that it is made of."""
-        single, several, many = self._of_kind()
+        single, several, many = self.of_kind()
         of_levels = np.repeat(several, [len(self.levels[number]) for number in several])
         return np.concatenate([single, of_levels, np.flatnonzero(self.gaps), np.repeat(many, n_targets)])
 
@@ -114,7 +114,7 @@ class Columns:
 
     def transform(self, values, gaps):
         """The columns of numbers, in the dtype of `values`, given both as from `read`."""
-        single, several, many = self._of_kind()
+        single, several, many = self.of_kind()
         parts = [values[:, single]]
         parts += [values[:, [number]] == np.arange(len(self.levels[number])) for number in several]
         parts += [gaps[:, self.gaps], values[:, many]]

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from scipy.sparse import csr_array
 from sklearn.exceptions import NotFittedError
@@ -31,14 +32,41 @@ def run(model, X, **options):
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     session = runtime.InferenceSession(proto.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"X": X}), strict=True))
+    inputs = {"X": X} if isinstance(X, np.ndarray) and X.dtype != object else by_column(session, X)
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def by_column(session, table):
+    """The inputs of a model of categories, one for every column of a frame or of an array of objects."""
+    declared = session.get_inputs()
+    if isinstance(table, pl.DataFrame):
+        table = table.to_pandas()
+    if isinstance(table, np.ndarray):
+        table = pd.DataFrame(table, columns=[f"x{number}" for number in range(table.shape[1])])
+    assert [each.name for each in declared] == table.columns.to_list()
+    assert all(each.shape == ["n_samples", 1] for each in declared)
+    types = {"tensor(float)": np.float32, "tensor(double)": np.float64}
+    return {
+        each.name: np.array(list(map(text_of, table[each.name])), dtype=object).reshape(-1, 1)
+        if each.type == "tensor(string)"
+        else table[[each.name]].replace("", None).to_numpy(dtype=types[each.type], na_value=np.nan)
+        for each in declared
+    }
+
+
+def text_of(value):
+    """A level as the docstring of `to_onnx` asks for it."""
+    if pd.isna(value):
+        return ""
+    return str(value) if isinstance(value, str) or value % 1 else str(int(value))
 
 
 def assert_same(model, X, **options):
     """Same types, shapes and, to the rounding of the network, numbers; for one row and for many."""
     network = next(model._models())[0]
     tolerance = 2e-5 if options.get("dtype") == "float32" or network.dtype == np.float32 else 1e-10
-    X = X.astype(options.get("dtype", "float64"))
+    if isinstance(X, np.ndarray) and X.dtype != object:
+        X = X.astype(options.get("dtype", "float64"))
     for rows in (X, X[:1]):
         found = run(model, rows, **options)
         if isinstance(model, SubquadMLPRegressor):
@@ -248,14 +276,124 @@ def test_gaps(estimator_class, fitted_to_gaps, n_bins, dtype):
     assert_same(model, X, dtype=dtype)
 
 
-def test_categories_are_not_exported_and_named():
-    X, y = regression_data(60)
-    X = pd.DataFrame(X, columns=list("abcde")).assign(b=np.array(list("uvw"))[np.arange(60) % 3])
-    model = small(SubquadMLPRegressor).fit(X, y)
-    with pytest.raises(ValueError, match=r"SubquadMLPRegressor was fitted to categories.*\['b'\]"):
-        to_onnx(model)
-    model = small(SubquadMLPRegressor, categorical_features=[2]).fit(np.round(X.drop(columns="b").to_numpy()), y)
-    with pytest.raises(ValueError, match=r"\[2\]"):
+# ---- categories -----------------------------------------------------------------------------------------------------
+
+N = 120
+rng = np.random.default_rng(0)
+number, codes = rng.standard_normal(N), rng.integers(0, 4, N)
+few, many = (
+    np.array(["north", "süd", "a b"])[rng.integers(0, 3, N)],
+    rng.integers(0, 30, N).astype(str) + np.array("th"),
+)
+gap = rng.random(N) < 0.2
+signal = number + (few == "süd") + codes % 2 + 0.1 * rng.standard_normal(N)
+
+
+def frame(column, **others):
+    return pd.DataFrame({"x": number, "hours-per-week": column} | others)
+
+
+TABLES = {
+    "few levels": frame(few),
+    "two levels": frame(np.where(number > 0, "yes", "no")),
+    "one level": frame("same"),
+    "no level": frame(pd.Series([None] * N, dtype=object)),
+    "many levels": frame(many),
+    "a level of every row": frame([f"id{i}" for i in range(N)]),
+    "many levels alone": pd.DataFrame({"many": many, "more": many[::-1]}),
+    "all kinds": frame(few, many=many, two=np.where(codes > 1, "a", "b"), y=number[::-1], more=many[::-1]),
+    "gaps everywhere": pd.DataFrame(
+        {
+            "few": np.where(gap, None, few),
+            "x": np.where(gap[::-1], np.nan, number),
+            "two": np.where(gap, None, np.where(codes > 1, "a", "b")),
+            "many": np.where(gap[::-1], "", many),
+        }
+    ),
+    "truth values": frame(few, true=number > 0),
+    "a category of integers": frame(pd.Categorical(codes)),
+    "a category of decimals": frame(pd.Categorical(codes / 2)),
+    "a category of truth values": frame(pd.Categorical(codes > 1), few=few),
+    "nullable integers": frame(few, i=pd.array([None if g else i for g, i in zip(gap, codes, strict=True)], "Int64")),
+    "numbers as text": frame(few, text=[f"{value:.3f}" for value in number]),
+    "names of values": frame(few, constant_0=few, value_0_0=number[::-1], constant_3_=many),
+    "a frame of polars": pl.DataFrame({"x": number, "few": few, "many": np.where(gap, None, many)}),
+    "an array of objects": frame(np.where(gap, None, few), many=many).to_numpy(dtype=object),
+}
+
+
+def targets(kind):
+    return {
+        "regression": signal,
+        "several outputs": np.column_stack([signal, signal**2, -signal]),
+        "two classes": signal > 0.5,
+        "three classes": np.digitize(signal, [0, 1]),
+        "several labels": np.column_stack([signal > 0, signal > 1]),
+    }[kind]
+
+
+def fitted_to(table, kind="regression", **options):
+    estimator_class = SubquadMLPRegressor if targets(kind).dtype == float else SubquadMLPClassifier
+    if isinstance(table, np.ndarray):
+        options |= {"categorical_features": [False, True, True]}
+    return small(estimator_class, **{"max_iter": 2} | options).fit(table, targets(kind))
+
+
+def unknown(table):
+    """The same rows without what the fit knows: words that are levels turned, and gaps."""
+    words = {"few", "many", "more", "hours-per-week"}
+    if isinstance(table, pl.DataFrame):
+        return table.with_columns(few=pl.lit("unknown"), many=pl.lit(None, dtype=pl.String))
+    if isinstance(table, np.ndarray):
+        return np.where([False, True, True], "unknown", table)
+    names = [name for name in table if name in words]
+    return table.astype(dict.fromkeys(names, object)).assign(**{name: ["new", None] * (N // 2) for name in names})
+
+
+@pytest.mark.parametrize("options", [{}, {"n_folds": 3, "n_bins": 4}], ids=["one network", "three"])
+@pytest.mark.parametrize("name", TABLES)
+def test_categories(name, options):
+    model = fitted_to(TABLES[name], **options)
+    assert_same(model, TABLES[name])
+    assert_same(model, unknown(TABLES[name]))
+
+
+@pytest.mark.parametrize("options", [{}, {"n_folds": 3, "n_bins": 4, "precision": "double"}], ids=["single", "double"])
+@pytest.mark.parametrize("kind", ["several outputs", "two classes", "three classes", "several labels"])
+def test_categories_of_other_targets(kind, options):
+    for name in ("all kinds", "gaps everywhere"):
+        model = fitted_to(TABLES[name], kind, **options)
+        assert_same(model, TABLES[name])
+        assert_same(model, unknown(TABLES[name]))
+
+
+@pytest.mark.parametrize("name", ["few levels", "all kinds"])
+def test_categories_beside_numbers_in_single_precision(name):
+    table = TABLES[name].astype({each: np.float32 for each in ("x", "y") if each in TABLES[name]})
+    assert_same(fitted_to(table, n_bins=4), table, dtype="float32")
+
+
+def test_numbers_are_categories_where_they_are_named():
+    X = np.column_stack([number, codes])
+    model = small(SubquadMLPRegressor, categorical_features=[1]).fit(X, signal)
+    assert_same(model, X.astype(object))
+
+
+def test_models_of_categories_have_an_input_for_every_column():
+    pytest.importorskip("onnx")
+    proto = to_onnx(fitted_to(TABLES["all kinds"]), dtype="float32")
+    kinds = {each.name: each.type.tensor_type.elem_type for each in proto.graph.input}
+    # 1 is the type of single numbers, 8 of strings.
+    assert kinds == {"x": 1, "hours-per-week": 8, "many": 8, "two": 8, "y": 1, "more": 8}
+    assert [(each.domain, each.version) for each in proto.opset_import] == [("", 19)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("regression", "predictions"), ("two classes", "label"), ("two classes", "")]
+)
+def test_columns_that_cannot_be_inputs_are_named(kind, name):
+    model = fitted_to(frame(few, **{name: number}), kind)
+    with pytest.raises(ValueError, match=f"{type(model).__name__} was fitted to categories.*'{name}'.*: rename"):
         to_onnx(model)
 
 
