@@ -140,28 +140,53 @@ def deviations(arguments):
 
 def onnx(arguments):
     """ONNX models beside `predict` on one thread: bytes, and milliseconds for 1, 100 and 1,000 rows."""
-    if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
-        print("onnx: left out, it needs onnx and onnxruntime.")
+    missing = [package for package in ("onnx", "onnxruntime", "pandas") if importlib.util.find_spec(package) is None]
+    if missing:
+        print(f"onnx: left out, it needs {', '.join(missing)}.")
         return
+    options = {"max_iter": 5, "n_jobs": 1, "random_state": 0} | network_options(arguments)
+    X, y = friedman(2000)
+    for n_folds in (1, 8):
+        model = SubquadMLPRegressor(n_folds=n_folds, **options).fit(X[:1000], y[:1000])
+        onnx_beside_predict(arguments, model, X[1000:], X.dtype)
+    table = census_table(2000)
+    model = SubquadMLPClassifier(n_folds=8, **options).fit(table[:1000], y[:1000] > np.median(y))
+    onnx_beside_predict(arguments, model, table[1000:], "float64")
+
+
+def census_table(n_rows):
+    """A frame with as many numbers and categories as the set "adult" has, and as many levels of these."""
+    import pandas
+
+    rng = np.random.default_rng(0)
+    numbers = {f"number {i}": rng.random(n_rows) for i in range(6)}
+    levels = dict(enumerate((8, 16, 7, 14, 6, 5, 2, 41)))
+    words = {f"category {i}": rng.integers(0, n, n_rows).astype("U") + np.array(" of those") for i, n in levels.items()}
+    return pandas.DataFrame(numbers | words)
+
+
+def onnx_beside_predict(arguments, model, X, dtype):
+    """Bytes of a model, and its milliseconds for rows of an array or a frame, whose columns are made inputs before."""
     import onnxruntime
 
     from sklearn_subquad.onnx import to_onnx
 
-    X, y = friedman(2000)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
-    for n_folds in (1, 8):
-        options = {"n_folds": n_folds, "max_iter": 5, "n_jobs": 1, "random_state": 0} | network_options(arguments)
-        model = SubquadMLPRegressor(**options).fit(X[:1000], y[:1000])
-        stored = to_onnx(model, dtype=X.dtype).SerializeToString()
-        session = onnxruntime.InferenceSession(stored, settings)
-        print(f"{n_folds} network(s): {len(pickle.dumps(model)):,} bytes as a pickle, {len(stored):,} as ONNX")
-        for n_rows in (1, 100, 1000):
-            rows = X[1000 : 1000 + n_rows]
-            with threadpool_limits(1):
-                own = median_ms(arguments, lambda model=model, rows=rows: model.predict(rows))
-            theirs = median_ms(arguments, lambda session=session, rows=rows: session.run(None, {"X": rows}))
-            print(f"{n_rows} row(s): predict {own:.2f} ms, onnxruntime {theirs:.2f} ms", flush=True)
+    stored = to_onnx(model, dtype=dtype).SerializeToString()
+    session = onnxruntime.InferenceSession(stored, settings)
+    n_networks = len(model.estimators_)
+    print(
+        f"{type(model).__name__}, {type(X).__name__} of {X.shape[1]} columns, {n_networks} network(s): "
+        f"{len(pickle.dumps(model)):,} bytes as a pickle, {len(stored):,} as ONNX"
+    )
+    for n_rows in (1, 100, 1000):
+        rows = X[:n_rows]
+        inputs = {"X": rows} if isinstance(X, np.ndarray) else {name: rows[[name]].to_numpy() for name in rows}
+        with threadpool_limits(1):
+            own = median_ms(arguments, lambda rows=rows: model.predict(rows))
+        theirs = median_ms(arguments, lambda inputs=inputs: session.run(None, inputs))
+        print(f"{n_rows} row(s): predict {own:.2f} ms, onnxruntime {theirs:.2f} ms", flush=True)
 
 
 # ---- parallel searches ------------------------------------------------------------------------------------
