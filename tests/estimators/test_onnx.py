@@ -371,6 +371,13 @@ def test_categories_beside_numbers_in_single_precision(name):
     assert_same(fitted_to(table, n_bins=4), table, dtype="float32")
 
 
+def test_categories_of_parts():
+    model = small(SubquadMLPRegressor, n_bins=4)
+    for rows in (slice(0, 60), slice(60, N)):
+        model.partial_fit(TABLES["gaps everywhere"][rows], signal[rows])
+    assert_same(model, TABLES["gaps everywhere"])
+
+
 def test_numbers_are_categories_where_they_are_named():
     X = np.column_stack([number, codes])
     model = small(SubquadMLPRegressor, categorical_features=[1]).fit(X, signal)
