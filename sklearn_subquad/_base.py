@@ -14,7 +14,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 
 from sklearn_subquad._compat import CallbackSupportMixin, callback_context, check_sample_weight
 from sklearn_subquad._curvature.losses import loss_with_baseline, make_loss
-from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature
+from sklearn_subquad._fit.calibration import HeldOutRows, fitted_coefficients
 from sklearn_subquad._fit.callbacks import CallbackProgress
 from sklearn_subquad._fit.committee import FinishedNetwork, OutOfFold, fit_committee, weights_of_networks
 from sklearn_subquad._fit.data import GivenRows, TrainingSet, rows_of
@@ -79,37 +79,37 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         """One pass over a part of the data; what it changes is changed at its end."""
         added_up = ("n_iter_", "loss_curve_", "n_cg_iter_", "rank_curve_")
         before = [] if start is None else [dict(attributes) for attributes in self._networks()]
-        temperature = None if start is None else self._state_.get("sharpness")
+        coefficients = None if start is None else self._calibration
         self._fit_network(X, Y, sample_weight, start=start, partial=True, **options)
         for number, attributes in enumerate(self._networks()):
             damping = attributes["damping_"]
             found = damping if np.isfinite(damping) else np.inf
             least = found if start is None else min(found, start.networks[number].batch_damping)
-            attributes["_state_"] |= {"batch_damping": least, "sharpness": temperature}
+            attributes["_state_"] |= {"batch_damping": least, "calibration": coefficients}
             if before:
                 attributes["_state_"]["importances"] += before[number]["_state_"].get("importances", 0.0)
                 attributes |= {name: before[number][name] + attributes[name] for name in added_up}
                 curves = before[number]["density_curve_"], attributes["density_curve_"]
                 attributes["density_curve_"] = np.concatenate(curves)
             attributes["best_iter_"] = attributes["n_iter_"]
-        self._state_["sharpness"] = temperature
+        self._state_["calibration"] = coefficients
         self._set_those_of_the_longest()
 
-    def _set_temperature(self, known, n_rows, independent_labels, calibration):
-        """Let all networks have one factor between outputs and logarithms of probabilities.
+    def _set_calibration(self, known, n_rows, independent_labels, calibrates):
+        """Let all networks have the same coefficients of `logits`.
 
-        It is fitted to what is `known` out of fold, of so many rows in all; where nothing is, it is the geometric mean
-        of those that they have.
+        They are fitted to what is `known` out of fold, of so many rows in all; where nothing is, they are the mean of
+        those that networks have.
         """
-        temperatures = [attributes["_state_"]["sharpness"] for attributes in self._networks()]
-        temperature = None
-        if calibration and len(known):
+        found = [attributes["_state_"]["calibration"] for attributes in self._networks()]
+        coefficients = None
+        if calibrates and len(known):
             rows = HeldOutRows(known.outputs, known.rows.Y, known.rows.sample_weight, n_rows)
-            temperature = fitted_inverse_temperature(rows, independent_labels)
-        elif None not in temperatures:
-            temperature = float(np.exp(np.mean(np.log(temperatures))))
+            coefficients = fitted_coefficients(rows, independent_labels)
+        elif all(each is not None for each in found):
+            coefficients = np.mean(found, axis=0)
         for state in (self._state_, *(attributes["_state_"] for attributes in self._networks())):
-            state["sharpness"] = temperature
+            state["calibration"] = coefficients
 
     def _weigh(self, known, kinds, data, start):
         """Say what each of several networks counts, by what is `known` out of fold, which is kept where it is all."""
@@ -208,7 +208,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
                 out_of_fold.add(network)
         known = out_of_fold.known
         if plan.in_folds or len(networks) > 1:
-            fitted._set_temperature(known, len(data), independent_labels, calibration)
+            fitted._set_calibration(known, len(data), independent_labels, calibration)
         if len(networks) > 1:
             kinds = [network.kind for network in networks]
             fitted._weigh(known, kinds, data, start)
@@ -222,12 +222,12 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
     def _finished(self, data, scored, independent_labels, plan, model, held_out):
         """A `FinishedNetwork`, which may come from another process; the data are all rows."""
         laplace = self._laplace(model, plan.seed) if plan.covariance else None
-        outputs = temperature = None
+        outputs = coefficients = None
         if plan.in_folds:
             outputs = outputs_of(data.X[held_out], model)
         elif model.held_out is not None:
-            temperature = fitted_inverse_temperature(model.held_out, independent_labels)
-        attributes = self._fitted_attributes(model, plan, scored, data, laplace, temperature)
+            coefficients = fitted_coefficients(model.held_out, independent_labels)
+        attributes = self._fitted_attributes(model, plan, scored, data, laplace, coefficients)
         return FinishedNetwork(attributes, plan.kinds.index(plan.ramps), model.history, held_out, outputs)
 
     def _validation_set(self, X_val, y_val, sample_weight_val, dtype, encode):

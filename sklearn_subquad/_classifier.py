@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
-from sklearn_subquad._fit.calibration import project_onto_simplex, scores
+from sklearn_subquad._fit.calibration import logits, project_onto_simplex, scores
 from sklearn_subquad._fit.data import GivenRows
 from sklearn_subquad._fit.plan import resolve_architecture
 from sklearn_subquad._labels import (
@@ -117,7 +117,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         of the rows as ``sample_weight``. With a score ``early_stopping="auto"`` is "validation".
     n_folds : "auto" or int, default="auto"
         Networks that are fitted for ``early_stopping="validation"``, each without one fold of the rows, which says when
-        it stops. Predictions have the mean of their probabilities, calibrated by what each says of its own fold; kinds
+        it stops. Predictions have the mean of their outputs, or with ``loss="log_loss"`` of their probabilities; kinds
         of networks (`n_bins`) count by their errors out of fold. "auto" takes eight up to 5,000 rows and
         four of more. 1 is a single network, which is fitted without `validation_fraction` of the rows. A fit that goes
         on from another has as many networks as that.
@@ -128,7 +128,8 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         in batches, at the end of a pass.
     n_bins : "auto", int or None, default="auto"
         Piecewise-linear encoding: beside every feature, ramps that rise from 0 to 1 between two neighbouring ones of
-        `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [2]_.
+        `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [2]_. A
+        value that many rows share counts for one bin.
         Thresholds and steps in single features are then learned from few rows. Features of one or two values have none.
         "auto" takes the cube root of the number of rows up to 8, or what gives 16 columns in all if bins then have ten
         rows, at most 256 columns over the number of features, and none where fewer than three bins are left. All ramps
@@ -600,6 +601,11 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         """True if the outputs of the fitted network are logarithms of probabilities, to a constant."""
         return self.out_activation_ != "identity"
 
+    @property
+    def _is_calibrated(self):
+        """True where probabilities have logarithms."""
+        return self._uses_log_loss or self._calibration is not None
+
     def predict(self, X: MatrixLike) -> NDArray[Any]:
         """Predict classes, or which labels rows have.
 
@@ -623,11 +629,12 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     def predict_proba(self, X: MatrixLike) -> NDArray[np.floating]:
         """Class probabilities.
 
-        With ``loss="log_loss"`` the probabilities that were fitted. With the squared error, the fitted indicators times
-        one factor are taken for logarithms of probabilities, to a constant per row; `fit` chooses the factor as the
-        likeliest one for rows that were held or left out, by temperature scaling [1]_. With ``early_stopping=False``
-        there are none, and the probability vector nearest to the fitted indicators is returned, which is not
-        calibrated.
+        With ``loss="log_loss"`` the probabilities that were fitted. With the squared error the fitted indicators are
+        calibrated: a combination of them and of their logarithms, from floors of 0.01 and 0.1 on, is taken for
+        logarithms of probabilities, to a constant per row. `fit` chooses its three coefficients, none of them negative,
+        as the likeliest ones for rows that were held or left out [1]_, [2]_. No decision depends on them. With
+        ``early_stopping=False`` there are no such rows, and the probability vector nearest to the fitted indicators is
+        returned, which is not calibrated.
 
         Parameters
         ----------
@@ -641,29 +648,21 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
 
         References
         ----------
-        .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017.
+        .. [1] J. Platt, "Probabilistic outputs for support vector machines", in Advances in Large Margin Classifiers,
+           1999.
+        .. [2] M. Kull, T. Silva Filho, P. Flach, "Beta calibration", AISTATS 2017.
         """
         return self._probabilities(self._outputs(X))
 
-    @property
-    def _inverse_temperature(self):
-        """Factor that makes outputs logarithms of probabilities, or None."""
-        return 1.0 if self._uses_log_loss else self._state_.get("sharpness")
-
     def _combined(self, outputs):
-        """Outputs that have the mean of the networks' probabilities; where these are not known, the mean of outputs."""
-        factor = self._inverse_temperature
-        if factor is None:
+        """Mean of outputs that are expected indicators; of logarithms, those of the mean of the probabilities."""
+        if not self._uses_log_loss:
             return super()._combined(outputs)
-        logits = factor * self._scores(np.array(outputs, dtype=np.float64))
-        weights = self._state_["weights"][:, None, None]
+        logs, weights = np.array(outputs, dtype=np.float64), self._state_["weights"][:, None, None]
         if self._independent_labels:
-            logits = logsumexp(log_expit(logits), axis=0, b=weights) - logsumexp(log_expit(-logits), axis=0, b=weights)
-            combined = logits if self._uses_log_loss else (logits / factor + 1) / 2
+            combined = logsumexp(log_expit(logs), axis=0, b=weights) - logsumexp(log_expit(-logs), axis=0, b=weights)
         else:
-            logits = logsumexp(log_softmax(logits, axis=2), axis=0, b=weights)
-            # Indicators of all classes have the sum one.
-            combined = logits if self._uses_log_loss else _with_sum_one(logits / factor)
+            combined = logsumexp(log_softmax(logs, axis=2), axis=0, b=weights)
         return combined.astype(outputs[0].dtype)
 
     def _expected(self, outputs):
@@ -683,7 +682,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         self.oof_score_ = accuracy_score(known, predicted, sample_weight=data.sample_weight)
 
     def _probabilities(self, outputs):
-        if self._inverse_temperature is not None:
+        if self._is_calibrated:
             # By way of doubles, so that this and its logarithm differ by no more than their last bits.
             return np.exp(self._log_probabilities(outputs)).astype(outputs.dtype, copy=False)
         if self._multilabel:
@@ -693,12 +692,14 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         return project_onto_simplex(outputs)
 
     def _log_probabilities(self, outputs):
-        logits = self._inverse_temperature * self._scores(outputs).astype(np.float64)
+        values = outputs.astype(np.float64)
+        if not self._uses_log_loss:
+            values = logits(values, self._calibration, self._independent_labels)
         if self._multilabel:
-            return log_expit(logits)
+            return log_expit(values)
         if len(self.classes_) == 2:
-            return np.column_stack([log_expit(-logits[:, 0]), log_expit(logits[:, 0])])
-        return log_softmax(logits, axis=1)
+            return np.column_stack([log_expit(-values[:, 0]), log_expit(values[:, 0])])
+        return log_softmax(values, axis=1)
 
     def predict_log_proba(self, X: MatrixLike) -> NDArray[np.floating]:
         """Logarithm of `predict_proba`.
@@ -713,11 +714,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
             Minus infinity where a probability is zero, which only probabilities that are not calibrated are.
         """
         outputs = self._outputs(X)
-        if self._inverse_temperature is not None:
+        if self._is_calibrated:
             return self._log_probabilities(outputs).astype(outputs.dtype, copy=False)
         with np.errstate(divide="ignore"):
             return np.log(self._probabilities(outputs))
-
-
-def _with_sum_one(rows):
-    return rows + (1 - rows.sum(axis=1, keepdims=True)) / rows.shape[1]

@@ -66,7 +66,7 @@ class Predictor(TabularInput):
     n_features_in_: int
     feature_names_in_: NDArray[np.object_]
 
-    def _model_attributes(self, network, inputs, targets, loss, *, laplace=None, inverse_temperature=None):
+    def _model_attributes(self, network, inputs, targets, loss, *, laplace=None, calibration=None):
         """Fitted attributes that predictions read, or say what the network is, on the network's arrays."""
         architecture = network.architecture
         return {
@@ -98,7 +98,7 @@ class Predictor(TabularInput):
                 "target_mean": targets.mean,
                 "target_scale": targets.scale,
                 "laplace": None if laplace is None else laplace.to_state(),
-                "sharpness": inverse_temperature,
+                "calibration": calibration,
                 "batch_damping": np.inf,
                 "weight_unit": 1.0,
             }
@@ -106,7 +106,7 @@ class Predictor(TabularInput):
             | ({} if inputs.metric is None else {"input_metric": inputs.metric}),
         }
 
-    def _fitted_attributes(self, model, plan, scored, data, laplace, inverse_temperature=None):
+    def _fitted_attributes(self, model, plan, scored, data, laplace, calibration=None):
         """All fitted attributes of one network; `scored` is True where a scorer told when to stop."""
         network, result = model.network, model.history
         attributes = {
@@ -134,7 +134,7 @@ class Predictor(TabularInput):
             model.targets,
             plan.loss,
             laplace=laplace,
-            inverse_temperature=inverse_temperature,
+            calibration=calibration,
         )
         # By rows, so that those of parts add up.
         shares = feature_shares(model, data, plan.n_networks, plan.seed)
@@ -219,6 +219,11 @@ class Predictor(TabularInput):
             state = attributes["_state_"]
             laplace = None if state.get("laplace") is None else LinearisedLaplace.from_state(state["laplace"])
             yield *self._model(attributes["_architecture_"], state), laplace
+
+    @property
+    def _calibration(self):
+        """Coefficients of `calibration.logits`, or None; of models that were stored before, the first one alone."""
+        return self._state_.get("calibration", self._state_.get("sharpness"))
 
     @staticmethod
     def _model(architecture, state):

@@ -110,7 +110,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
         in batches, at the end of a pass.
     n_bins : "auto", int or None, default="auto"
         Piecewise-linear encoding: beside every feature, ramps that rise from 0 to 1 between two neighbouring ones of
-        `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [2]_.
+        `n_bins` + 1 (weighted) quantiles of the training rows, or between its values where these are fewer [2]_. A
+        value that many rows share counts for one bin.
         Thresholds and steps in single features are then learned from few rows. Features of one or two values have none.
         "auto" takes the cube root of the number of rows up to 8, or what gives 16 columns in all if bins then have ten
         rows, at most 256 columns over the number of features, and none where fewer than three bins are left. All ramps

@@ -8,6 +8,7 @@ from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_subquad._base import BaseSubquadMLP
+from sklearn_subquad._fit.calibration import FLOORS
 from sklearn_subquad._fit.scaling import MAX_SINGLE
 from sklearn_subquad._network.activations import n_active
 from sklearn_subquad._persistence import VERSION
@@ -353,11 +354,13 @@ def _add_predictions(graph, outputs, model):
 
 def _add_classes(graph, outputs, model):
     values, dtype = outputs
-    classes, factor = model.classes_, model._inverse_temperature
-    if factor is None:
+    classes = model.classes_
+    if model._uses_log_loss:
+        probabilities = _mean(graph, [_softened(graph, value, model) for value in values], model)
+    elif model._calibration is None:
         probabilities = _nearest_probabilities(graph, _mean(graph, values, model), model)
     else:
-        probabilities = _mean(graph, [_softened(graph, value, factor, model) for value in values], model)
+        probabilities = _softened(graph, _logits(graph, _mean(graph, values, model), model), model)
     # Whatever is more probable has the higher score.
     if model._multilabel:
         label_dtype, shape = np.dtype(int), (None, len(classes))
@@ -388,12 +391,27 @@ def _is_binary(model):
     return not model._multilabel and len(model.classes_) == 2
 
 
-def _softened(graph, value, factor, model):
-    """Calibrated probabilities (n x n_classes) of one network's outputs."""
-    scores = value
-    if model._independent_labels and not model._uses_log_loss:
-        scores = graph("Sub", graph("Mul", value, np.array(2.0)), np.array(1.0))
-    logits = graph("Mul", scores, np.array(factor))
+def _logits(graph, outputs, model):
+    """`calibration.logits`."""
+    coefficients, negated = np.atleast_1d(model._calibration), graph("Sub", np.array(1.0), outputs)
+    parts = [graph("Sub", outputs, negated) if model._independent_labels else outputs]
+    for floor in FLOORS:
+        part = _logarithm(graph, outputs, floor)
+        parts.append(graph("Sub", part, _logarithm(graph, negated, floor)) if model._independent_labels else part)
+    # Stored models may have fewer coefficients.
+    terms = [graph("Mul", part, np.array(number)) for part, number in zip(parts, coefficients, strict=False)]
+    return graph("Sum", *terms)
+
+
+def _logarithm(graph, outputs, floor):
+    """The logarithm of `calibration.logits`."""
+    floor = np.array(floor)
+    below = graph("Sub", graph("Min", outputs, floor), floor)
+    return graph("Add", graph("Log", graph("Max", outputs, floor)), below)
+
+
+def _softened(graph, logits, model):
+    """Probabilities (n x n_classes) of logits."""
     if model._multilabel:
         return graph("Sigmoid", logits)
     if _is_binary(model):

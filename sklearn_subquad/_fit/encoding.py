@@ -35,6 +35,8 @@ class PiecewiseLinearEncoding:
     def fit(cls, X, sample_weight, constant, n_bins):
         """Knots at weighted quantiles of these rows; a feature of fewer different values has one at each.
 
+        No value counts for more than a bin.
+
         Parameters
         ----------
         X : ndarray or scipy.sparse.csr_array of shape (n, n_features)
@@ -96,8 +98,22 @@ class PiecewiseLinearEncoding:
 
 
 def _knots(x, sample_weight, n_bins):
-    """Different values of x at n_bins + 1 levels of its distribution, or all where there are no more; none for two."""
-    values = np.unique(x)
+    """Different values of x at n_bins + 1 levels of its distribution, or all where there are no more; none for two.
+
+    Of a value that many rows share, as zero is of amounts, what exceeds one bin is not counted: it would leave few
+    knots to all others.
+    """
+    values, index = np.unique(x, return_inverse=True)
     if len(values) > n_bins + 1:
-        values = np.unique(weighted_quantiles(x, sample_weight, np.linspace(0, 1, n_bins + 1)))
+        weights = _capped(np.bincount(index, weights=sample_weight), n_bins)
+        values = np.unique(weighted_quantiles(values, weights, np.linspace(0, 1, n_bins + 1)))
     return values.astype(np.float64) if len(values) > 2 else np.empty(0)
+
+
+def _capped(weights, n_bins):
+    """The smaller one of each weight and the n_bins-th part of the sum of what is returned."""
+    descending = -np.sort(-weights)[:n_bins]
+    # With the k largest ones capped, every one is as much as a bin of the others.
+    rest = weights.sum() - np.append(0, np.cumsum(descending[:-1]))
+    caps = rest / np.arange(n_bins, 0, -1)
+    return np.minimum(weights, caps[np.argmax(descending <= caps)])

@@ -27,6 +27,8 @@ _MAX_COARSENESS = 1e-4
 # A feature is never scaled so that its largest deviation from the mean exceeds this: rare indicators
 # and nearly constant features are not blown up.
 _MAX_DEVIATION = 6.0
+# The same for ramps, in which no row can be far out: they stay within zero and one.
+_MAX_RAMP_DEVIATION = 12.0
 # Scaled numbers beyond are as good as this one: sums of products of larger ones leave the range of single precision.
 MAX_SINGLE = float(np.finfo(np.float32).max) ** 0.75
 # Features with values beyond so many interquartile ranges from the median are squashed to a bounded range, that of so
@@ -239,7 +241,7 @@ class InputScaling:
             unit = self.scale[feature] / deviation[feature]
             means.append(mean)
             share = 1.0 if loud else np.sqrt(ramps.shape[1])
-            scales.append(np.maximum(of_ramp, largest / _MAX_DEVIATION) * share * unit)
+            scales.append(np.maximum(of_ramp, largest / _MAX_RAMP_DEVIATION) * share * unit)
         self.mean, self.scale = np.concatenate(means), np.concatenate(scales)
         self.tolerance = np.append(self.tolerance, np.full(len(self.mean) - len(self.tolerance), np.nan))
         self.encoding = encoding if len(encoding.knots) else None

@@ -2,7 +2,7 @@
 
 import copy
 
-from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature
+from sklearn_subquad._fit.calibration import HeldOutRows, fitted_coefficients
 
 
 class Snapshots:
@@ -33,12 +33,10 @@ class Snapshots:
         held_out : HeldOutRows or None
             Outputs for held-out rows, where probabilities are calibrated on them.
         """
-        temperature = None
+        coefficients = None
         if held_out is not None:
-            temperature = fitted_inverse_temperature(held_out, self._independent_labels)
-        return self._estimator._model_attributes(
-            network.copy(), inputs, targets, self._loss, inverse_temperature=temperature
-        )
+            coefficients = fitted_coefficients(held_out, self._independent_labels)
+        return self._estimator._model_attributes(network.copy(), inputs, targets, self._loss, calibration=coefficients)
 
     def estimator(self, *model):
         """A copy of the estimator with these `attributes`."""

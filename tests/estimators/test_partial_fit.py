@@ -163,11 +163,11 @@ def test_curves_of_held_out_rows_are_gone():
 def test_a_calibration_stays():
     X, y = data(SubquadMLPClassifier)
     model = SubquadMLPClassifier(max_iter=3, **SETTINGS).fit(X, y)
-    sharpness = model._state_["sharpness"]
-    assert sharpness > 0
-    assert model.partial_fit(X, y)._state_["sharpness"] == sharpness
+    coefficients = model._state_["calibration"]
+    assert coefficients.sum() > 0
+    np.testing.assert_array_equal(model.partial_fit(X, y)._state_["calibration"], coefficients)
     fresh = passes(SubquadMLPClassifier(**SETTINGS), X, y, n_passes=1)
-    assert fresh._state_["sharpness"] is None
+    assert fresh._state_["calibration"] is None
     np.testing.assert_allclose(fresh.predict_proba(X).sum(axis=1), 1)
 
 

@@ -100,7 +100,8 @@ def test_fits_are_those_of_dense_rows(estimator_class, d, parameters):
 def test_weights_and_several_outputs(estimator_class, d, n_outputs):
     X, Y = data(estimator_class, d, n_outputs=n_outputs)
     weights = np.random.default_rng(1).integers(0, 4, len(Y))
-    model = estimator_class(batch_size=60, **SETTINGS)
+    # What is left of an inner solve that ends early depends on rounding.
+    model = estimator_class(batch_size=60, max_cg_iter=500, **SETTINGS)
     assert_same(clone(model).fit(sparse.csr_array(X), Y, weights), clone(model).fit(X, Y, weights), X)
 
 

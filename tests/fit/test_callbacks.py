@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature
+from sklearn_subquad._fit.calibration import HeldOutRows, fitted_coefficients
 from sklearn_subquad._fit.snapshots import Snapshots
 from sklearn_subquad._solver.stopping import StopReason
 
@@ -135,8 +135,8 @@ def test_probabilities_on_the_way_are_calibrated_as_at_the_end(parameters):
     for fitted in steps:
         outputs_of_step = (1 + fitted.decision_function(X[160:])[:, None].astype(float)) / 2
         held_out = HeldOutRows(outputs_of_step, y[160:, None] == fitted.classes_[1], np.ones(80), 160)
-        expected = fitted_inverse_temperature(held_out, independent=True)
-        assert fitted._state_["sharpness"] == pytest.approx(expected, rel=1e-3)
+        expected = fitted_coefficients(held_out, independent=True)
+        np.testing.assert_allclose(fitted._state_["calibration"], expected, rtol=1e-3, atol=1e-6)
 
 
 @BOTH

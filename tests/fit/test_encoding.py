@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor
-from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding
+from sklearn_subquad._fit.encoding import PiecewiseLinearEncoding, _capped
 from sklearn_subquad._fit.scaling import InputScaling, Ramps
 
 SMALL = {"hidden_layer_sizes": (32, 32), "max_iter": 3, "random_state": 0, "early_stopping": False}
@@ -94,6 +94,28 @@ def test_a_value_of_most_rows_is_one_knot():
     knots = knots_of(fitted(columns()))[6]
     assert (np.diff(knots) > 0).all()
     assert (knots == 0).sum() == 1
+
+
+def test_values_beside_one_of_most_rows_have_knots_as_without_it():
+    amounts = np.random.default_rng(0).permutation(np.arange(1.0, 71.0))
+    for n_zeros in (300, 3000):
+        X = np.concatenate([np.zeros(n_zeros), amounts])[:, None]
+        # One bin is for zero, and seven are for seventy others.
+        np.testing.assert_array_equal(fitted(X, 8).knots, [0, 10, 20, 30, 40, 50, 60, 70])
+
+
+@pytest.mark.parametrize("n_bins", [2, 3, 8])
+@pytest.mark.parametrize("n_spikes", [0, 1, 2, 5])
+def test_no_value_counts_for_more_than_a_bin(n_bins, n_spikes):
+    rng = np.random.default_rng(n_spikes)
+    weights = rng.uniform(0.1, 1, 60)
+    weights[rng.choice(60, n_spikes, replace=False)] *= 1000
+    capped, expected = _capped(weights, n_bins), weights
+    # By its definition, applied until nothing changes.
+    for _ in range(2000):
+        expected = np.minimum(expected, expected.sum() / n_bins)
+    np.testing.assert_allclose(capped, expected, rtol=1e-6)
+    assert capped.max() <= capped.sum() / n_bins * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("n_bins", [3, 8])
