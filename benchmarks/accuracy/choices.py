@@ -80,12 +80,18 @@ changed alone, with `random_state=0`.
 - Standard errors take the splits of all sets as independent draws of the difference from the defaults. They leave out
   what another draw of the initial weights would change.
 - Relative seconds: geometric means of the ratios to the defaults' processor seconds.
-- "The defaults" are those of commit 4ec3584, when no network had loud ramps; today's are a row below.
 """
-NOW = "loud ones in every fourth network, as now"
 LOUD_LABELS = "loud ones in every fourth network for classes"
 CONSTANT_INPUT = ("_fit.scaling.BIAS_FEATURE", "_predictor.BIAS_FEATURE")
 DAMPING = "_solver.damping_schedule."
+CAPPED, LARGEST = "_fit.encoding._capped", "_fit.scaling._MAX_RAMP_DEVIATION"
+
+
+def every_row(weights, n_bins):
+    """Weights of values as they are."""
+    return weights
+
+
 GROUPS = {
     "Networks (the default: eight of two layers of 512, four from 5,000 rows on, each without one fold)": {
         "one network": parameters(n_folds=1),
@@ -99,13 +105,21 @@ GROUPS = {
         "sixteen": parameters(n_folds=16),
     },
     "Ramps beside the features (the default: the cube root of the rows, eight at most, none in every second network)": {
-        NOW: parameters(REGRESSION_ONLY),
         LOUD_LABELS: constants({"_fit.plan._MIN_LABELS_FOR_LOUD": 0}, CLASSIFICATION_ONLY),
         "none": parameters(n_bins=None),
         "in every network, 4": parameters(n_bins=4),
         "in every network, 8": parameters(n_bins=8),
         "in every network, 16": parameters(n_bins=16),
         "the cube root of any number of rows": constants({"_fit.plan._MAX_AUTO_BINS": 1000}),
+    },
+    "Knots (the default: no value counts for more than a bin, and ramps deviate up to 12)": {
+        "quantiles of all rows": constants({CAPPED: every_row}),
+        "deviations up to 6": constants({LARGEST: 6.0}),
+        "quantiles of all rows, deviations up to 6": constants({CAPPED: every_row, LARGEST: 6.0}),
+    },
+    "Probabilities (the default: indicators, and their logarithms from floors of 0.01 and 0.1)": {
+        "one factor on indicators": constants({"_fit.calibration.FLOORS": ()}, CLASSIFICATION_ONLY),
+        "a floor of 0.02": constants({"_fit.calibration.FLOORS": (0.02,)}, CLASSIFICATION_ONLY),
     },
     "Widths and depth (the default: two layers of 512)": {
         "(256, 256)": parameters(hidden_layer_sizes=(256, 256)),
