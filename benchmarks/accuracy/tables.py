@@ -3,6 +3,7 @@
     python benchmarks/accuracy/tables.py                         # five splits of each table
     python benchmarks/accuracy/tables.py --sets bank --splits 1
     python benchmarks/accuracy/tables.py --limits 2 4 8 16 64    # levels up to which a category has a column for each
+    python benchmarks/accuracy/tables.py --powers 0 0.25 0.5     # of their number, by which columns are divided
     python benchmarks/accuracy/tables.py --smoke                 # seconds; without the data folder a table is made up
 
 The tables are read with pandas from ``../shared/data/tables`` beside the repository (or --data), and nothing is done to
@@ -26,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from sklearn_subquad import SubquadMLPClassifier
-from sklearn_subquad._fit import columns
+from sklearn_subquad._fit import columns, scaling
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -113,15 +114,15 @@ def print_row(name, results):
     print(f"| {name} | {loss:.4f} | {seconds:.2f} |", flush=True)
 
 
-def limits(table, y, n_splits, numbers, options):
-    """Ours by the number of levels up to which a category has a column for each."""
-    default = columns.MAX_INDICATORS
-    for number in numbers:
-        columns.MAX_INDICATORS = number
+def trial(table, y, n_splits, options, label, module, name, values):
+    """Ours by the values of a constant of a module."""
+    default = getattr(module, name)
+    for value in values:
+        setattr(module, name, value)
         model = SubquadMLPClassifier(random_state=0, **options)
         results = [evaluate(same, model, {}, split) for split in splits_of(table, y, n_splits)]
-        print_row(f"up to {number} levels" + " (default)" * (number == default), results)
-    columns.MAX_INDICATORS = default
+        print_row(label.format(value) + " (default)" * (value == default), results)
+    setattr(module, name, default)
 
 
 def main():
@@ -129,6 +130,7 @@ def main():
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, metavar="SET", help="only these tables")
     parser.add_argument("--splits", type=int, default=SPLITS, help="splits of a table (default: %(default)s)")
     parser.add_argument("--limits", type=int, nargs="+", help="ours alone, with limits of levels")
+    parser.add_argument("--powers", type=float, nargs="+", help="ours alone, with powers of the number of columns")
     arguments = parser.parse_args()
     options = network_options(arguments)
     print_provenance()
@@ -144,9 +146,12 @@ def main():
     for name, (table, y) in tables.items():
         print(f"\n## {name}: {len(table)} rows, {table.shape[1]} columns, {arguments.splits} split(s)\n")
         print("| method | log loss | seconds |\n|---|---|---|")
+        ours = (table, y, arguments.splits, options)
         if arguments.limits or arguments.smoke:
-            limits(table, y, arguments.splits, arguments.limits or [2], options)
-        if not arguments.limits:
+            trial(*ours, "up to {} levels", columns, "MAX_INDICATORS", arguments.limits or [2])
+        if arguments.powers or arguments.smoke:
+            trial(*ours, "divided by their number to the {}", scaling, "_GROUP_EXPONENT", arguments.powers or [0.5])
+        if not (arguments.limits or arguments.powers):
             splits = splits_of(table, y, arguments.splits)
             results = [[evaluate(*method, split) for method in methods(table, options).values()] for split in splits]
             for number, method in enumerate(methods(table, options)):

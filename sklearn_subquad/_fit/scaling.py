@@ -29,6 +29,8 @@ _MAX_COARSENESS = 1e-4
 _MAX_DEVIATION = 6.0
 # The same for ramps, in which no row can be far out: they stay within zero and one.
 _MAX_RAMP_DEVIATION = 12.0
+# Columns of a category are divided by this power of their number: half would leave the variance of one feature to all.
+_GROUP_EXPONENT = 0.25
 # Scaled numbers beyond are as good as this one: sums of products of larger ones leave the range of single precision.
 MAX_SINGLE = float(np.finfo(np.float32).max) ** 0.75
 # Features with values beyond so many interquartile ranges from the median are squashed to a bounded range, that of so
@@ -187,8 +189,9 @@ class InputScaling:
     def fit(cls, X, sample_weight, standardize, ramps=Ramps(None), group_sizes=None):
         """Scaling of these rows and of `Ramps` beside them.
 
-        All columns of a category, which are groups of those sizes, together have the variance of one feature. That of a
-        feature with gaps is the variance of the other rows.
+        All columns of a category, which are groups of those sizes, together have the variance of as many features as
+        the root of their number: a category says more than a number, and less than a feature for each level would. That
+        of a feature with gaps is the variance of the other rows.
         """
         columns = columns_of(X, sample_weight / unit_of(sample_weight))
         mean, deviation, largest, tolerance = _moments(columns, _ROUNDING)
@@ -204,7 +207,7 @@ class InputScaling:
                 mean[outlying], deviation[outlying], largest[outlying], _ = _moments(squashed.with_values(values))
         scale = np.maximum(deviation, largest / _MAX_DEVIATION)
         if group_sizes is not None:
-            scale = scale * np.sqrt(group_sizes)
+            scale = scale * group_sizes**_GROUP_EXPONENT
         if not standardize:
             mean, scale = np.where(constant, mean, 0.0), np.ones_like(scale)
         scaling = cls(mean, scale, tolerance, squash=squash if standardize and len(outlying) else None)
