@@ -69,10 +69,10 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         weights = self._state_.get("weights", np.ones(1))
         return dataclasses.replace(starts[0], others=tuple(starts[1:]), weights=weights)
 
-    def _validated_data(self, X, y, start, **checks):
-        """Features and targets, with the features of a start where there is one."""
+    def _validated_data(self, X, y, reset, **checks):
+        """Features and targets; X says what columns are made into where `reset` is True."""
         with named_errors(X, "X"):
-            X, y = self._validated_features(X, "X", y, reset=start is None, multi_output=True, **checks)
+            X, y = self._validated_features(X, "X", y, reset=reset, multi_output=True, **checks)
         return rows_of(X), y
 
     def _fit_part(self, X, Y, sample_weight, *, start, **options):
@@ -117,7 +117,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
             # All networks have seen all rows.
             self._state_["weights"] = start.weights[: len(kinds)]
         elif len(known):
-            squares = np.square((self._expected(known.outputs) - known.rows.Y) / _ranges(data.Y)).sum(axis=1)
+            squares = np.square((self._expected(known.outputs) - known.rows.Y) / ranges_of(data.Y)).sum(axis=1)
             self._state_["weights"] = weights_of_networks(squares, known.kinds, kinds)
             if len(known) == len(data):
                 self._set_out_of_fold(known.outputs, data)
@@ -165,7 +165,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         loss_name = "binary_log_loss" if independent_labels and self.loss == "log_loss" else self.loss
         if start is not None:
             self._require_loss_of_start(loss_name)
-        _require_range(X)
+        require_range(X)
         weight_unit = None if start is None or not partial else start.weight_unit
         data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, given, weight_unit, self._columns)
         context = callback_context(self)
@@ -185,7 +185,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
                 partial=partial,
             )
         require_memory(plan, self)
-        _require_counts(plan, data, validation)
+        require_counts(plan, data, validation)
         if plan.solver.verbose:
             print(plan_table(plan))
         if score is not None and (given if validation is None else validation.given).sample_weight is not None:
@@ -196,7 +196,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         finish = functools.partial(self._finished, data.without_given(), score is not None, independent_labels)
         with worker_threads(plan.n_jobs):
             networks = fit_committee(trainer, plan, validation, finish)
-        _warn([network.history for network in networks], plan)
+        warn_of([network.history for network in networks], plan)
         # Whatever fails before the last lines leaves the estimator as it is.
         fitted = copy.copy(self)
         fitted._set_fitted([network.attributes for network in networks])
@@ -281,13 +281,13 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         return laplace
 
 
-def _ranges(Y):
+def ranges_of(Y):
     """Of every column of targets, by which errors of all are in one unit; those of indicators are one."""
     ranges = np.ptp(Y, axis=0) if Y.dtype != bool else np.ones(Y.shape[1])
     return np.where(ranges > 0, ranges, 1.0)
 
 
-def _require_range(X):
+def require_range(X):
     """Refuse features whose differences, of all features together, may leave the range of doubles."""
     values = X.data if issparse(X) else X
     largest = max(np.fmax.reduce(values, None, initial=0.0), -np.fmin.reduce(values, None, initial=0.0))
@@ -296,7 +296,7 @@ def _require_range(X):
         raise ValueError(f"X holds {largest:.3g}, but numbers beyond {limit:.3g} cannot be standardised: scale X.")
 
 
-def _require_counts(plan, data, validation):
+def require_counts(plan, data, validation):
     """Counts are fitted in their own unit: refuse those near the end of the range of the network's numbers."""
     if plan.loss != "poisson":
         return
@@ -325,7 +325,7 @@ def _loss(plan, data, start):
     return make_loss(plan.loss, data.Y, data.sample_weight)
 
 
-def _warn(histories, plan):
+def warn_of(histories, plan):
     """Tell the user of a constant model, and of steps that are mostly inexact."""
     # Of several networks, some may be constant.
     history = max(histories, key=lambda history: history.best_iter)

@@ -9,12 +9,13 @@ from scipy.special import log_expit, log_softmax, logsumexp
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import type_of_target
 
-from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 from sklearn_subquad._fit.calibration import logits, project_onto_simplex, scores
 from sklearn_subquad._fit.data import GivenRows
+from sklearn_subquad._fit.part_statistics import Moments
 from sklearn_subquad._fit.plan import resolve_architecture
 from sklearn_subquad._labels import (
+    LabelCounts,
     encode_labels,
     encode_more_labels,
     require_classes,
@@ -22,13 +23,14 @@ from sklearn_subquad._labels import (
     sorted_classes,
     weights_of_classes,
 )
+from sklearn_subquad._parts import FitsParts
 from sklearn_subquad._utils.missing import check_targets
 from sklearn_subquad._utils.typing import MatrixLike
 
 _MISSING_LABELS = "labels: drop these rows, or give them a class of their own."
 
 
-class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
+class SubquadMLPClassifier(ClassifierMixin, FitsParts):
     """Very wide multi-layer perceptron for classification, trained by Gauss-Newton at subquadratic cost.
 
     Minimises the squared error of class indicators or the log loss by damped Gauss-Newton steps [1]_, on all rows or,
@@ -279,7 +281,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
     oof_decision_function_: NDArray[np.floating]
     _multilabel: bool
 
-    _parameter_constraints = BaseSubquadMLP._parameter_constraints | {
+    _parameter_constraints = FitsParts._parameter_constraints | {
         "loss": [StrOptions({"squared_error", "log_loss"})],
         "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
@@ -409,7 +411,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         architecture, score, start = self._beginning()
         check_targets(y, "y", _MISSING_LABELS)
         check_targets(y_val, "y_val", _MISSING_LABELS)
-        rows, targets = self._validated_data(X, y, start, ensure_min_samples=2)
+        rows, targets = self._validated_data(X, y, start is None, ensure_min_samples=2)
         classes, codes, indicators = encode_labels(targets)
         if start is not None and (self._multilabel != (codes is None) or not np.array_equal(classes, self.classes_)):
             raise ValueError(
@@ -488,7 +490,7 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         start = self._present()
         architecture = resolve_architecture(self, start)
         check_targets(y, "y", _MISSING_LABELS)
-        rows, targets = self._validated_data(X, y, start)
+        rows, targets = self._validated_data(X, y, start is None)
         known, multilabel = self._classes_of_all_parts(targets, classes, start)
         indicators = encode_more_labels(targets, known, multilabel)
         if self.class_weight == "balanced":
@@ -530,6 +532,36 @@ class SubquadMLPClassifier(ClassifierMixin, BaseSubquadMLP):
         if len(classes) < 2:
             raise ValueError(f"classes must hold at least two classes; got {classes.tolist()}.")
         return classes, False
+
+    def _validated_targets(self, X, y, reset):
+        check_targets(y, "y", _MISSING_LABELS)
+        X, y = self._validated_data(X, y, reset)
+        require_classes(y, "y")
+        return X, y
+
+    def _told_of_targets(self, targets, sample_weight):
+        return LabelCounts.of_rows(targets, sample_weight)
+
+    def _share_targets(self, parts, told):
+        counts = LabelCounts.merged([part.name for part in parts], told)
+        if self.class_weight == "balanced":
+            self.class_weight = counts.balanced_weights()
+        self.classes_, self._multilabel = counts.classes, counts.multilabel
+        weights = counts.weights
+        if not self._multilabel:
+            _, weights = self._encoded(self.classes_, weights)
+            require_examples(self.classes_, np.arange(len(weights)), weights, self.loss)
+            shares = weights / weights.sum()
+            return Moments.of_indicators(shares[1:] if len(shares) == 2 else shares, 1.0)
+        # Weights of labels multiply to those of rows: the share of a label in these is not known exactly.
+        return Moments.of_indicators(weights, counts.total)
+
+    def _encoded(self, targets, sample_weight):
+        Y = encode_more_labels(targets, self.classes_, self._multilabel)
+        if self.class_weight is not None:
+            weights = weights_of_classes(self.class_weight, targets, self.classes_, Y, self._multilabel)
+            sample_weight = sample_weight * weights
+        return Y, sample_weight
 
     def _class_weighted(self, sample_weight, *targets):
         """Weights of rows times those of their classes."""

@@ -1,5 +1,7 @@
 """Targets of a classifier: classes, of which a row has one, or labels, of which it has any number."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import column_or_1d
@@ -186,3 +188,82 @@ def require_examples(classes, codes, sample_weight, loss):
             "loss='log_loss' needs rows of positive sample_weight of every class in y; there is none of "
             f"{np.delete(classes, counted).tolist()}. Leave those rows out, or use loss='squared_error'."
         )
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Classes or labels of rows, and how many rows have them.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (n_classes,)
+        The classes, sorted, or the numbers of the labels.
+    multilabel : bool
+        True if rows have any number of labels.
+    counts, weights : ndarray of shape (n_classes,)
+        Rows of each, and the sum of their weights.
+    n_rows : int
+    total : float
+        The sum of all weights.
+    """
+
+    classes: np.ndarray
+    multilabel: bool
+    counts: np.ndarray
+    weights: np.ndarray
+    n_rows: int
+    total: float
+
+    @classmethod
+    def of_rows(cls, y, sample_weight):
+        """Those of classes (n,) or labels (n, n_labels), which may be sparse."""
+        classes, codes, labels = encode_labels(y)
+        if codes is None:
+            counts, weights = labels.sum(axis=0), sample_weight @ labels
+        else:
+            counts, weights = np.bincount(codes), np.bincount(codes, sample_weight)
+        return cls(classes, codes is None, counts, weights, len(sample_weight), float(sample_weight.sum()))
+
+    @classmethod
+    def merged(cls, names, parts):
+        """Those of all parts of the rows, which have names.
+
+        Raises
+        ------
+        ValueError
+            For parts with classes of different types, or other labels.
+        """
+        first = parts[0]
+        for name, part in zip(names, parts, strict=True):
+            if part._kind != first._kind:
+                raise ValueError(f"y of {name} holds {part._kind}, but that of {names[0]} {first._kind}.")
+        if first.multilabel:
+            classes, index = first.classes, [np.arange(len(first.classes))] * len(parts)
+        else:
+            classes = np.unique(np.concatenate([part.classes for part in parts]))
+            index = [np.searchsorted(classes, part.classes) for part in parts]
+        counts, weights = np.zeros(len(classes), dtype=int), np.zeros(len(classes))
+        for part, at in zip(parts, index, strict=True):
+            counts[at] += part.counts
+            weights[at] += part.weights
+        n_rows, total = sum(part.n_rows for part in parts), sum(part.total for part in parts)
+        return cls(classes, first.multilabel, counts, weights, n_rows, total)
+
+    @property
+    def _kind(self):
+        if self.multilabel:
+            return f"{len(self.classes)} labels"
+        kind = self.classes.dtype.kind
+        return "numbers" if kind in "biuf" else "words" if kind in "OUST" else f"classes of type {self.classes.dtype}"
+
+    def balanced_weights(self):
+        """What class_weight="balanced" stands for, as a dict, or a list of dicts for labels."""
+        if not self.multilabel:
+            return dict(
+                zip(self.classes.tolist(), (self.n_rows / (len(self.classes) * self.counts)).tolist(), strict=True)
+            )
+        both = np.stack([self.n_rows - self.counts, self.counts], axis=1)
+        return [
+            {value: self.n_rows / (np.count_nonzero(of_label) * count) for value, count in enumerate(of_label) if count}
+            for of_label in both.tolist()
+        ]

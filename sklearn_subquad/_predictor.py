@@ -172,7 +172,7 @@ class Predictor(TabularInput):
                 laplace["noise"] = laplace["noise"] * (of_kind / square)
         data = data[spaced_rows(len(data), _MIXTURE_ROWS)]
         with worker_threads(n_jobs):
-            of_networks = [_outputs_of_one(data.X, *model, True) for model in self._models()]
+            of_networks = [outputs_of_one(data.X, *model, True) for model in self._models()]
         means, deviations = zip(*of_networks, strict=True)
         scale = deviation_scale(means, deviations, self._state_["weights"], data.sample_weight)
         self._state_["deviation_scale"] = scale
@@ -253,7 +253,7 @@ class Predictor(TabularInput):
         with named_errors(X, "X"):
             X = rows_of(self._validated_features(X, "X"))
         with worker_threads(self.n_jobs):
-            of_networks = [_outputs_of_one(X, *model, return_std) for model in self._models()]
+            of_networks = [outputs_of_one(X, *model, return_std) for model in self._models()]
         if len(of_networks) == 1:
             return of_networks[0] if return_std else of_networks[0][0]
         out = self._combined([mean for mean, _ in of_networks])
@@ -352,7 +352,7 @@ class Predictor(TabularInput):
 
 def outputs_of(X, model):
     """Outputs of a `FittedModel` for rows (n x k) in the targets' units."""
-    return _outputs_of_one(X, model.network, model.inputs, model.targets, None, False)[0]
+    return outputs_of_one(X, model.network, model.inputs, model.targets, None, False)[0]
 
 
 def _sums(of_networks):
@@ -361,7 +361,7 @@ def _sums(of_networks):
     return {phase: sum(seconds.get(phase, 0.0) for seconds in of_networks) for phase in sorted(phases)}
 
 
-def _outputs_of_one(X, network, inputs, targets, laplace, return_std):
+def outputs_of_one(X, network, inputs, targets, laplace, return_std):
     """Outputs of one network (n x k) in the targets' units, and their deviations if asked for and known, or None."""
     out = np.empty((X.shape[0], network.output_weights[0].shape[1]), dtype=targets.resolving(X.dtype))
     return_std = return_std and laplace is not None

@@ -8,15 +8,16 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from sklearn_subquad._base import BaseSubquadMLP
 from sklearn_subquad._compat import StrOptions, check_sample_weight, fit_context
 from sklearn_subquad._fit.data import GivenRows
+from sklearn_subquad._fit.part_statistics import Moments
 from sklearn_subquad._fit.plan import resolve_architecture
+from sklearn_subquad._parts import FitsParts
 from sklearn_subquad._utils.missing import numeric_targets
 from sklearn_subquad._utils.typing import MatrixLike
 
 
-class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
+class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, FitsParts):
     """Very wide multi-layer perceptron for regression, trained by Gauss-Newton at subquadratic cost.
 
     Minimises the squared error or the Poisson deviance by damped Gauss-Newton steps [1]_, on all rows or, where there
@@ -253,7 +254,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
     True
     """
 
-    _parameter_constraints = BaseSubquadMLP._parameter_constraints | {
+    _parameter_constraints = FitsParts._parameter_constraints | {
         "loss": [StrOptions({"squared_error", "poisson"})],
     }
 
@@ -460,14 +461,38 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, BaseSubquadMLP):
 
     def _validated(self, X, y, start, **checks):
         """Features, targets (n x k), and whether y is one column."""
+        X, Y, single_output = self._rows_and_targets(X, y, start is None, **checks)
+        if start is not None and (Y.shape[1], single_output) != (self.n_outputs_, self._single_output):
+            raise ValueError(f"y has {Y.shape[1]} columns, but the model has {self.n_outputs_} targets.")
+        return X, Y, single_output
+
+    def _rows_and_targets(self, X, y, reset, **checks):
         y = numeric_targets(y, "y")
-        X, y = self._validated_data(X, y, start, y_numeric=True, **checks)
+        X, y = self._validated_data(X, y, reset, y_numeric=True, **checks)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        Y = self._targets(y, X.dtype)
-        if start is not None and (Y.shape[1], y.ndim == 1) != (self.n_outputs_, self._single_output):
-            raise ValueError(f"y has {Y.shape[1]} columns, but the model has {self.n_outputs_} targets.")
-        return X, Y, y.ndim == 1
+        return X, self._targets(y, X.dtype), y.ndim == 1
+
+    def _validated_targets(self, X, y, reset):
+        X, Y, single_output = self._rows_and_targets(X, y, reset)
+        return X, Y[:, 0] if single_output else Y
+
+    def _told_of_targets(self, targets, sample_weight):
+        if self.loss == "poisson" and targets.min() < 0:
+            raise ValueError(f"loss='poisson' needs y >= 0, but the smallest value of y is {targets.min():.3g}.")
+        Y, counted = targets.reshape(len(targets), -1), sample_weight > 0
+        return targets.shape[1:], Moments.of_rows(Y[counted], sample_weight[counted])
+
+    def _share_targets(self, parts, told):
+        shapes, moments = zip(*told, strict=True)
+        for part, shape in zip(parts, shapes, strict=True):
+            if shape != shapes[0]:
+                raise ValueError(f"y of {part.name} has the columns {shape}, but that of {parts[0].name} {shapes[0]}.")
+        self._single_output = not shapes[0]
+        return Moments.merged(moments)
+
+    def _encoded(self, targets, sample_weight):
+        return targets.reshape(len(targets), -1), sample_weight
 
     @staticmethod
     def _targets(y, dtype, name="y"):

@@ -120,6 +120,19 @@ class Columns:
         parts += [gaps[:, self.gaps], values[:, many]]
         return np.concatenate([part.astype(values.dtype, copy=False) for part in parts], axis=1)
 
+    def values_and_gaps(self, X):
+        """What `transform` made these columns of numbers from."""
+        single, several, many = self.of_kind()
+        values, gaps = np.empty((len(X), len(self.levels)), dtype=X.dtype), np.zeros((len(X), len(self.levels)), bool)
+        values[:, single], values[:, many] = X[:, : len(single)], X[:, X.shape[1] - len(many) :]
+        first = len(single)
+        for number in several:
+            has_level = X[:, first : first + len(self.levels[number])] > 0
+            values[:, number] = np.where(has_level.any(axis=1), has_level.argmax(axis=1), np.nan)
+            first += has_level.shape[1]
+        gaps[:, self.gaps] = X[:, first : first + int(self.gaps.sum())] > 0
+        return values, gaps
+
 
 def _of_columns(table, name, function):
     """What a function returns for the number of every column, or an error with the names of those that it fails for."""

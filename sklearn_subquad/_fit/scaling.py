@@ -19,7 +19,7 @@ _CHUNK_ROWS = 1024
 # The constant input that carries every layer's bias.
 BIAS_FEATURE = 0.5
 # Features whose range is up to so many units in the last place are constant but for rounding.
-_ROUNDING = 10
+ROUNDING = 10
 # A mean that is off by more than this fraction of the deviation is computed again, from the deviations from it.
 _MAX_MEAN_ERROR = 1e-6
 # Predictions are in double precision where that of X is coarser than this fraction of the targets' scale.
@@ -57,14 +57,23 @@ class Ramps:
 
 def unit_of(values):
     """A power of two of the largest magnitude: division by it is exact, and then squares and sums are in range."""
-    return _power_of_two(np.abs(values).max())
+    return power_of_two(np.abs(values).max())
 
 
-def _power_of_two(largest):
+def power_of_two(largest):
+    """The largest power of two up to these numbers."""
     return np.ldexp(1.0, np.frexp(largest)[1] - 1)
 
 
-def _moments(columns, rounding=0):
+def range_of_constants(low, high, rounding=ROUNDING, unit=1.0):
+    """The range up to which columns with these extremes, in that unit, are constant."""
+    # By range, not by deviation from the mean: over many rows the mean's own rounding looks like a deviation. Nothing
+    # can be divided by a range of numbers that are not normal.
+    limits = np.finfo(np.float64)
+    return np.maximum(rounding * limits.eps * np.maximum(np.abs(low), np.abs(high)), 64 * limits.tiny / unit)
+
+
+def moments_of(columns, rounding=0):
     """Of every column the mean, standard deviation, largest deviation, and the range of a constant one, as float64.
 
     A column is constant whose range is at most so many units in the last place as `rounding` says. Its deviations are
@@ -76,13 +85,10 @@ def _moments(columns, rounding=0):
 
 def _column_moments(columns, rounding):
     values, spread = columns.values.astype(np.float64, copy=False), columns.spread
-    unit = _power_of_two(columns.max(np.abs(values)))
+    unit = power_of_two(columns.max(np.abs(values)))
     values = values / spread(unit)
     low, high = columns.min(values), columns.max(values)
-    # By range, not by deviation from the mean: over many rows the mean's own rounding looks like a deviation. Nothing
-    # can be divided by a range of numbers that are not normal.
-    limits = np.finfo(np.float64)
-    rounding = np.maximum(rounding * limits.eps * np.maximum(np.abs(low), np.abs(high)), 64 * limits.tiny / unit)
+    rounding = range_of_constants(low, high, rounding, unit)
     constant = high - low <= rounding
     mean = np.where(constant, low, columns.average(values))
     error = columns.average(values - spread(mean))
@@ -186,15 +192,16 @@ class InputScaling:
     statistics: TargetStatistics | None = None
 
     @classmethod
-    def fit(cls, X, sample_weight, standardize, ramps=Ramps(None), group_sizes=None):
+    def fit(cls, X, sample_weight, standardize, ramps=Ramps(None), group_sizes=None, moments=None):
         """Scaling of these rows and of `Ramps` beside them.
 
         All columns of a category, which are groups of those sizes, together have the variance of as many features as
         the root of their number: a category says more than a number, and less than a feature for each level would. That
-        of a feature with gaps is the variance of the other rows.
+        of a feature with gaps is the variance of the other rows. Where these rows stand for more, the `moments` may be
+        those of all.
         """
         columns = columns_of(X, sample_weight / unit_of(sample_weight))
-        mean, deviation, largest, tolerance = _moments(columns, _ROUNDING)
+        mean, deviation, largest, tolerance = moments_of(columns, ROUNDING) if moments is None else moments
         constant, squash = ~np.isnan(tolerance), None
         if standardize:
             median, limit = (np.concatenate(each) for each in zip(*map(_squash_of, columns.parts()), strict=True))
@@ -204,7 +211,7 @@ class InputScaling:
                 squashed = columns.selected(outlying)
                 values = squashed.values.astype(np.float64)
                 values = _squash(values, *(squashed.spread(each[outlying]) for each in squash))
-                mean[outlying], deviation[outlying], largest[outlying], _ = _moments(squashed.with_values(values))
+                mean[outlying], deviation[outlying], largest[outlying], _ = moments_of(squashed.with_values(values))
         scale = np.maximum(deviation, largest / _MAX_DEVIATION)
         if group_sizes is not None:
             scale = scale * group_sizes**_GROUP_EXPONENT
@@ -239,7 +246,7 @@ class InputScaling:
         for feature in np.flatnonzero(encoding.counts):
             values, sample_weight = columns[feature]
             ramps = encoding.of_feature(feature).ramps(values[:, np.newaxis])
-            mean, of_ramp, largest, _ = _moments(DenseColumns(ramps, sample_weight))
+            mean, of_ramp, largest, _ = moments_of(DenseColumns(ramps, sample_weight))
             # What the feature is multiplied by to have its present scale.
             unit = self.scale[feature] / deviation[feature]
             means.append(mean)
@@ -355,7 +362,7 @@ class TargetScaling:
     @classmethod
     def fit(cls, Y, sample_weight, unit_variance):
         columns = DenseColumns(Y, sample_weight / unit_of(sample_weight))
-        mean, deviation, _, constant_range = _moments(columns)
+        mean, deviation, _, constant_range = moments_of(columns)
         return cls(mean, np.where(np.isnan(constant_range), deviation, 0.0) if unit_variance else np.ones_like(mean))
 
     def for_more_rows(self):

@@ -60,11 +60,13 @@ class Trainer:
         Judges estimators on held-out rows; None: the loss does.
     progress : CallbackProgress or None
         Who is told of fits and steps.
+    scalings : dict or None
+        Where the data are a part of the rows: the `InputScaling` of all, and their `TargetScaling`, by `Ramps`.
     """
 
-    def __init__(self, data, loss, snapshots, start=None, score=None, progress=None):
+    def __init__(self, data, loss, snapshots, start=None, score=None, progress=None, scalings=None):
         self.data, self._loss, self._snapshots = data, loss, snapshots
-        self.start, self._score, self._progress = start, score, progress
+        self.start, self._score, self._progress, self._shared = start, score, progress, scalings
 
     def of(self, data):
         """The same for another data set."""
@@ -144,6 +146,9 @@ class Trainer:
         """Scaling of inputs and of targets for these rows, with X from `features_to_fit`."""
         if self.start is not None:
             return self.start.inputs, self.start.targets
+        if self._shared is not None:
+            inputs, targets = self._shared[plan.ramps]
+            return dataclasses.replace(inputs, statistics=TargetStatistics.of_rows(rows)), targets
         inputs = InputScaling.fit(X, rows.sample_weight, plan.standardize, plan.ramps, rows.group_sizes)
         inputs.statistics = TargetStatistics.of_rows(rows)
         if self._loss is None:

@@ -170,6 +170,24 @@ def each_alone(work, items):
     return Parallel(n_workers, prefer="threads")(delayed(_alone)(share, work, item) for item in items)
 
 
+def each_in_order(work, items, n_jobs):
+    """What ``work(*item)`` returns for every item, one after the other, as soon as those before are there.
+
+    They run side by side as by `each_alone`, as many as n_jobs and the user's ``joblib.parallel_config`` say. How many
+    threads each has is for the work to say.
+    """
+    n_workers, (backend, _) = None, get_active_backend()
+    if isinstance(backend, _LOCAL_BACKENDS):
+        n_workers = min(resolve_n_jobs(n_jobs), len(items))
+    if n_workers == 1:
+        yield from (work(*item) for item in items)
+        return
+    # multiprocessing alone has none.
+    return_as = "generator" if getattr(backend, "supports_return_generator", False) else "list"
+    parallel = Parallel(n_workers, prefer="threads", batch_size=1, return_as=return_as)
+    yield from parallel(delayed(work)(*item) for item in items)
+
+
 def _alone(n_threads, work, item):
     with worker_threads() if n_threads is None else so_many_threads(n_threads):
         return work(*item)

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     FOLDS = 12
     IMPORTANCES = 13
     TARGET_STATISTICS = 14
+    ROWS_OF_PARTS = 15
 
 
 def generator(seed, stream):

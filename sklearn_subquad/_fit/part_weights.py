@@ -1,0 +1,34 @@
+"""What each of many networks counts in their mean, by rows that none of them has seen."""
+
+import numpy as np
+from scipy.optimize import nnls
+
+# How strongly weights are drawn towards equal ones: as by so many held-out rows for every network.
+_SHRINKAGE = 1.0
+
+
+def least_squares_weights(outputs, Y, sample_weight):
+    """Weights of the mean of least squared error, none of which is negative, shrunken towards equal ones.
+
+    Parameters
+    ----------
+    outputs : ndarray of shape (n_networks, n, k)
+    Y : ndarray of shape (n, k)
+    sample_weight : ndarray of shape (n,)
+
+    Returns
+    -------
+    ndarray of shape (n_networks,), float64, of sum one
+    """
+    n_networks = len(outputs)
+    roots = np.sqrt(sample_weight / sample_weight.mean())[:, np.newaxis]
+    errors = ((outputs - Y) * roots).reshape(n_networks, -1)
+    # The squared error of a mean is quadratic in its weights: sum(w) = 1 is held by a row of large numbers.
+    gram = errors @ errors.T
+    equal = np.full(n_networks, 1 / n_networks)
+    shrink = _SHRINKAGE * n_networks / errors.shape[1] * np.trace(gram)
+    factor = np.linalg.cholesky(gram + shrink * np.eye(n_networks))
+    heavy = 1e3 * np.sqrt(np.trace(gram) + shrink)
+    A = np.vstack([factor.T, np.full(n_networks, heavy)])
+    weights, _ = nnls(A, np.append(shrink * np.linalg.solve(factor, equal), heavy))
+    return weights / weights.sum() if weights.sum() > 0 else equal
