@@ -24,6 +24,7 @@ from sklearn_subquad._labels import (
     weights_of_classes,
 )
 from sklearn_subquad._parts import FitsParts
+from sklearn_subquad._utils.dask_collections import of_collections
 from sklearn_subquad._utils.missing import check_targets
 from sklearn_subquad._utils.typing import MatrixLike
 
@@ -408,6 +409,8 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
         A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted, or with
         ``warm_start=True`` as it was.
         """
+        if self._takes_collections(X, y, X_val, y_val):
+            return self._fit_collections(X, y, sample_weight)
         architecture, score, start = self._beginning()
         check_targets(y, "y", _MISSING_LABELS)
         check_targets(y_val, "y_val", _MISSING_LABELS)
@@ -607,6 +610,7 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
         check_targets(y, "y", _MISSING_LABELS)
         return super().score(X, self._scored_targets(y), sample_weight)
 
+    @of_collections
     def decision_function(self, X: MatrixLike) -> NDArray[np.floating]:
         """Scores whose sign or maximum decides the class.
 
@@ -638,6 +642,7 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
         """True where probabilities have logarithms."""
         return self._uses_log_loss or self._calibration is not None
 
+    @of_collections
     def predict(self, X: MatrixLike) -> NDArray[Any]:
         """Predict classes, or which labels rows have.
 
@@ -658,6 +663,7 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
         chosen = (values[:, 0] > 0).astype(int) if self._independent_labels else values.argmax(axis=1)
         return self.classes_[chosen]
 
+    @of_collections
     def predict_proba(self, X: MatrixLike) -> NDArray[np.floating]:
         """Class probabilities.
 
@@ -733,6 +739,7 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
             return np.column_stack([log_expit(-values[:, 0]), log_expit(values[:, 0])])
         return log_softmax(values, axis=1)
 
+    @of_collections
     def predict_log_proba(self, X: MatrixLike) -> NDArray[np.floating]:
         """Logarithm of `predict_proba`.
 

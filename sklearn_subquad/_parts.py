@@ -23,13 +23,14 @@ from sklearn_subquad._fit.held_out import held_out_parts
 from sklearn_subquad._fit.memory import require_memory
 from sklearn_subquad._fit.part_statistics import PartSummary, SharedStatistics
 from sklearn_subquad._fit.part_weights import least_squares_weights
-from sklearn_subquad._fit.parts import Part, parts_of
+from sklearn_subquad._fit.parts import parts_of
 from sklearn_subquad._fit.plan import FitPlan, resolve_architecture
 from sklearn_subquad._fit.scaling import TargetScaling
 from sklearn_subquad._fit.snapshots import Snapshots
 from sklearn_subquad._fit.train import Trainer
 from sklearn_subquad._linalg.threads import each_in_order, so_many_threads, worker_threads
 from sklearn_subquad._predictor import outputs_of_one
+from sklearn_subquad._utils.dask_collections import cluster_backend, is_collection, partitions
 from sklearn_subquad._utils.random_streams import Stream, generator
 
 # Rows that no network has seen, of all parts together: these are all that leaves a worker beside the networks.
@@ -217,12 +218,26 @@ class FitsParts(BaseSubquadMLP):
         # Whatever fails before the last lines leaves the estimator as it is.
         fitted._forget()
         fitted.verbose = 0
-        statistics, moments = fitted._summarised(parts, seed, self.verbose)
-        fitted._fit_to_parts(parts, statistics, moments, seed, self.verbose)
+        with cluster_backend(source for part in parts for source in part.sources):
+            statistics, moments = fitted._summarised(parts, seed, self.verbose)
+            fitted._fit_to_parts(parts, statistics, moments, seed, self.verbose)
         for name, value in self.get_params(deep=False).items():
             setattr(fitted, name, value)
         self.__dict__ = fitted.__dict__
         return self
+
+    @staticmethod
+    def _takes_collections(X, y, *validation):
+        """Whether rows are in Dask collections, for which there is no validation set."""
+        if not (is_collection(X) or is_collection(y)):
+            return False
+        if any(each is not None for each in validation):
+            raise ValueError("X_val and y_val are for arrays and frames; of Dask collections, leave them out.")
+        return True
+
+    def _fit_collections(self, X, y, sample_weight):
+        """Fit to Dask collections, whose partitions are parts."""
+        return self.fit_parts(partitions(X, y, sample_weight))
 
     def _require_for_parts(self):
         if self.warm_start:
@@ -233,7 +248,7 @@ class FitsParts(BaseSubquadMLP):
             raise ValueError("fit_parts calls no callbacks: remove them by set_callbacks(), and use verbose=1.")
 
     def _summarised(self, parts, seed, verbose):
-        """`SharedStatistics` of all parts and `Moments` of encoded targets; sets what columns and targets are made into."""
+        """`SharedStatistics` of all parts and `Moments` of targets; sets what columns and targets are made into."""
         tasks = [(part, self, len(parts), seed) for part in parts]
         summaries = self._each(summarise_part, tasks, "read", verbose)
         statistics = SharedStatistics.merged(parts, summaries)

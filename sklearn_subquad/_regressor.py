@@ -13,6 +13,7 @@ from sklearn_subquad._fit.data import GivenRows
 from sklearn_subquad._fit.part_statistics import Moments
 from sklearn_subquad._fit.plan import resolve_architecture
 from sklearn_subquad._parts import FitsParts
+from sklearn_subquad._utils.dask_collections import of_collections
 from sklearn_subquad._utils.missing import numeric_targets
 from sklearn_subquad._utils.typing import MatrixLike
 
@@ -381,6 +382,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, FitsParts):
         A fit that is refused for its data, fails or is interrupted leaves the estimator unfitted, or with
         ``warm_start=True`` as it was.
         """
+        if self._takes_collections(X, y, X_val, y_val):
+            return self._fit_collections(X, y, sample_weight)
         architecture, score, start = self._beginning()
         y_val = numeric_targets(y_val, "y_val")
         rows, Y, single_output = self._validated(X, y, start, ensure_min_samples=2)
@@ -518,6 +521,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, FitsParts):
         self, X: MatrixLike, return_std: bool
     ) -> NDArray[np.floating] | tuple[NDArray[np.floating], NDArray[np.floating]]: ...
 
+    @of_collections
     def predict(self, X, return_std=False):
         """Predict targets and, if asked, how far they may be from that.
 

@@ -1,7 +1,7 @@
 """What all parts of the rows share, found from summaries of every part.
 
-Moments, extremes, levels and counts of the parts are merged to those of all rows. Quantiles are those of a sample, drawn
-uniformly from all rows.
+Moments, extremes, levels and counts of the parts are merged to those of all rows. Quantiles are those of a sample,
+drawn uniformly from all rows.
 """
 
 import functools

@@ -30,9 +30,14 @@ class Part:
     @property
     def name(self):
         """For messages: its number, and what its source is called where it has a name."""
-        source = self.source[0] if isinstance(self.source, tuple) and self.source else self.source
+        source = next(iter(self.sources), None)
         called = getattr(source, "key", None) if is_lazy(source) else _called(source)
         return f"part {self.number}" if called is None else f"part {self.number} ({called})"
+
+    @property
+    def sources(self):
+        """What it is loaded from, as a tuple."""
+        return self.source if isinstance(self.source, tuple) else (self.source,)
 
     @contextlib.contextmanager
     def named_errors(self):
@@ -85,7 +90,7 @@ def parts_of(sources):
     wrong = [part for part in parts if not (isinstance(part.source, tuple) or callable(part.source))]
     if wrong:
         raise ValueError(
-            f"{wrong[0].name} is {type(wrong[0].source).__name__}, but must be a tuple (X, y) or (X, y, sample_weight), "
-            "or a callable or Dask delayed object that returns one."
+            f"{wrong[0].name} is {type(wrong[0].source).__name__}, but must be a tuple (X, y) or (X, y, sample_weight) "
+            "or return one: a callable, or a Dask delayed object."
         )
     return parts

@@ -1,9 +1,16 @@
-"""Dask's delayed objects, arrays and data frames. They are known by what they offer; Dask is imported for them alone."""
+"""Dask's delayed objects, arrays and data frames, known by what they offer; Dask is imported for them alone."""
 
+import contextlib
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
+import joblib
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+_Method = TypeVar("_Method", bound=Callable)
 
 
 def is_lazy(value):
@@ -60,7 +67,8 @@ def partitions(X, y, sample_weight=None):
             )
         if hasattr(value, "chunks") and any(len(sizes) > 1 for sizes in value.chunks[1:]):
             raise ValueError(f"{name} is cut across its columns: use {name}.rechunk({{1: -1}}).")
-        cut[name] = np.ravel(value.to_delayed()).tolist()
+        # What is held by the cluster has no graph that could be cut down to a part, and may lose its keys.
+        cut[name] = np.ravel(value.to_delayed(optimize_graph=not _held_by_the_cluster(value))).tolist()
     counts = {name: len(parts) for name, parts in cut.items()}
     sizes = {name: value.chunks[0] for name, value in given.items() if hasattr(value, "chunks")}
     known = {name: each for name, each in sizes.items() if not any(map(math.isnan, each))}
@@ -72,35 +80,59 @@ def partitions(X, y, sample_weight=None):
     return list(zip(*cut.values(), strict=True))
 
 
-def mapped(method, X, example):
-    """What a method says of the rows of a Dask collection, as a Dask array that is computed where the rows lie.
+def cluster_backend(values):
+    """Where joblib's tasks run: where any value is lazy, on the cluster of the current client, if there is one."""
+    if any(map(is_lazy, values)):
+        with contextlib.suppress(ImportError, ValueError):
+            from distributed import get_client
 
-    Parameters
-    ----------
-    method : callable
-        From rows to an ndarray with a row for each.
-    X : Dask array or data frame
-    example : ndarray of shape (n, ...)
-        What it says of some rows.
+            get_client()
+            return joblib.parallel_config(backend="dask")
+    return contextlib.nullcontext()
+
+
+def of_collections(method: _Method) -> _Method:
+    """Let a method that says something of every row of X take Dask collections, too.
+
+    It returns Dask arrays then, which are computed a part at a time, where the rows lie.
     """
+
+    @functools.wraps(method)
+    def wrapper(self, X, *args, **options):
+        if not is_collection(X):
+            return method(self, X, *args, **options)
+        check_is_fitted(self)
+        from dask import delayed
+
+        call = functools.partial(_stacked, name=method.__name__, args=args, options=options)
+        of_some = method(self, _some_rows(X), *args, **options)
+        meta = np.stack(of_some, axis=-1)[:0] if isinstance(of_some, tuple) else of_some[:0]
+        # A task of its own: workers get the model once, not with every part.
+        model = delayed(self, pure=False, traverse=False)
+        if hasattr(X, "map_partitions"):
+            told = X.map_partitions(call, model=model, meta=meta)
+        elif meta.ndim == 1:
+            told = X.map_blocks(call, model=model, dtype=meta.dtype, meta=meta, drop_axis=1)
+        else:
+            chunks, new_axis = (X.chunks[0], *((size,) for size in meta.shape[1:])), list(range(2, meta.ndim)) or None
+            told = X.map_blocks(call, model=model, dtype=meta.dtype, meta=meta, chunks=chunks, new_axis=new_axis)
+        return tuple(told[..., i] for i in range(len(of_some))) if isinstance(of_some, tuple) else told
+
+    return wrapper  # type: ignore[return-value]
+
+
+def _some_rows(X):
+    """Rows of the kind that a collection has, for what they are worth."""
     if hasattr(X, "map_partitions"):
-        return _of_frame(method, X, example)
-    if len(X.chunks[1]) > 1:
-        raise ValueError("X is cut across its columns: use X.rechunk({1: -1}).")
-    options: dict[str, Any] = {"dtype": example.dtype, "meta": example[:0]}
-    if example.ndim == 1:
-        return X.map_blocks(method, drop_axis=1, **options)
-    return X.map_blocks(method, chunks=(X.chunks[0], example.shape[1:]), **options)
+        from dask.dataframe.utils import meta_nonempty
+
+        return meta_nonempty(X._meta)
+    if len(X.chunks) != 2 or len(X.chunks[1]) > 1:
+        raise ValueError(f"X has the chunks {X.chunks}, but all columns must be in one: use X.rechunk({{1: -1}}).")
+    return np.zeros((1, X.shape[1]), dtype=X.dtype)
 
 
-def _of_frame(method, X, example):
-    import dask.array
-
-    lengths, delayed = math.nan, X.to_delayed()
-    from dask.delayed import delayed as lazily
-
-    blocks = [
-        dask.array.from_delayed(lazily(method)(part), (lengths, *example.shape[1:]), meta=example[:0])
-        for part in delayed
-    ]
-    return dask.array.concatenate(blocks, allow_unknown_chunksizes=True)
+def _stacked(X, model, name, args, options):
+    """What a method says of these rows; of several arrays, one with an axis more."""
+    told = getattr(model, name)(X, *args, **options)
+    return np.stack(told, axis=-1) if isinstance(told, tuple) else told
