@@ -29,7 +29,7 @@ from sklearn_subquad._fit.scaling import TargetScaling
 from sklearn_subquad._fit.snapshots import Snapshots
 from sklearn_subquad._fit.train import Trainer
 from sklearn_subquad._linalg.threads import each_in_order, so_many_threads, worker_threads
-from sklearn_subquad._predictor import outputs_of_one
+from sklearn_subquad._predictor import OF_SOME_FITS, outputs_of_one
 from sklearn_subquad._utils.dask_collections import cluster_backend, is_collection, partitions
 from sklearn_subquad._utils.random_streams import Stream, generator
 
@@ -215,8 +215,10 @@ class FitsParts(BaseSubquadMLP):
         parts = parts_of(parts)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         fitted = copy.copy(self)
-        # Whatever fails before the last lines leaves the estimator as it is.
+        # Whatever fails before the last line leaves the estimator as it is. Workers get no predictions of a fit before.
         fitted._forget()
+        for name in OF_SOME_FITS:
+            fitted.__dict__.pop(name, None)
         fitted.verbose = 0
         with cluster_backend(source for part in parts for source in part.sources):
             statistics, moments = fitted._summarised(parts, seed, self.verbose)

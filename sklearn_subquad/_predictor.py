@@ -34,7 +34,7 @@ OUT_ACTIVATIONS = {
 # Fitted rows whose deviations say how much those of several networks exceed those of their mean, at most.
 _MIXTURE_ROWS = 256
 # Attributes that depend on how the fit was stopped, and those of a single network only.
-_OF_SOME_FITS = ("loo_curve_", "validation_scores_", "oof_prediction_", "oof_decision_function_", "oof_score_")
+OF_SOME_FITS = ("loo_curve_", "validation_scores_", "oof_prediction_", "oof_decision_function_", "oof_score_")
 _OF_ONE_NETWORK = ("_architecture_", "shifts_", "gains_")
 
 
@@ -143,7 +143,7 @@ class Predictor(TabularInput):
 
     def _set_fitted(self, networks):
         """Set the fitted attributes, given the `_fitted_attributes` of every network."""
-        for name in (*_OF_SOME_FITS, *_OF_ONE_NETWORK):
+        for name in (*OF_SOME_FITS, *_OF_ONE_NETWORK):
             self.__dict__.pop(name, None)
         if len(networks) == 1:
             # The state comes last: an estimator that has one is fitted.
@@ -198,7 +198,7 @@ class Predictor(TabularInput):
     def _of_one(self, attributes):
         one = copy.copy(self)
         one.n_folds = 1
-        for name in _OF_SOME_FITS:
+        for name in OF_SOME_FITS:
             one.__dict__.pop(name, None)
         for name, value in attributes.items():
             setattr(one, name, value)

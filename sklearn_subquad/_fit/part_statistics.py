@@ -297,25 +297,28 @@ class SharedStatistics:
     def input_scaling(self, rows, standardize, ramps, seed):
         """`InputScaling` of all rows, given the sample as a `TrainingSet`."""
         X, sample_weight = features_to_fit(rows, seed), rows.sample_weight
-        moments = tuple(moments_of(columns_of(X, sample_weight), ROUNDING))
-        for mine, exact in zip(moments, self.moments.for_scaling(), strict=True):
-            mine[: len(exact)] = exact
+        moments = moments_of(columns_of(X, sample_weight), ROUNDING)
+        for of_sample, of_all in zip(moments, self.moments.for_scaling(), strict=True):
+            of_sample[: len(of_all)] = of_all
         if len(self.sample_weight) < self.n_rows:
-            # Extremes, which decide on outliers and outer knots, are those of all rows.
-            ends = self.moments.selected(slice(None))
-            known = len(ends.mean)
-            rest = _dense(X[:, known:])
-            ends = [
-                np.append(end, f(rest, axis=0)) for end, f in ((ends.low, np.fmin.reduce), (ends.high, np.fmax.reduce))
-            ]
-            ends = np.where(np.isfinite(ends), ends, np.nan).astype(X.dtype)
-            X = sparse.vstack([X, sparse.csr_array(ends)]).tocsr() if sparse.issparse(X) else np.vstack([X, ends])
+            # Two rows more: extremes, which decide on outliers and outer knots, are those of all.
+            X = _with_rows(X, self._extremes(X))
             sample_weight = np.append(sample_weight, np.full(2, sample_weight.sum() / self.n_rows))
         return InputScaling.fit(X, sample_weight, standardize, ramps, rows.group_sizes, moments)
 
+    def _extremes(self, X):
+        """Lowest and highest numbers of all columns (2 x d); means of targets, which are the last, have those of X."""
+        means = X[:, len(self.moments.low) :]
+        means = means if means.shape[1] else np.empty((1, 0))
+        extremes = np.stack([
+            np.append(self.moments.low, np.fmin.reduce(means, axis=0)),
+            np.append(self.moments.high, np.fmax.reduce(means, axis=0)),
+        ])  # fmt: skip
+        return np.where(np.isfinite(extremes), extremes, np.nan).astype(X.dtype)
 
-def _dense(X):
-    return X.toarray() if sparse.issparse(X) else X
+
+def _with_rows(X, rows):
+    return sparse.csr_array(sparse.vstack([X, sparse.csr_array(rows)])) if sparse.issparse(X) else np.vstack([X, rows])
 
 
 def _require_same_columns(parts, summaries):

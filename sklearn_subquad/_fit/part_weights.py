@@ -3,8 +3,10 @@
 import numpy as np
 from scipy.optimize import nnls
 
-# How strongly weights are drawn towards equal ones: as by so many held-out rows for every network.
-_SHRINKAGE = 1.0
+# How strongly weights are drawn towards equal ones.
+_SHRINKAGE = 0.3
+# So much of the mean is that of all networks alike: each has a say, also in deviations, for which some stand for all.
+_EQUAL_SHARE = 0.1
 
 
 def least_squares_weights(outputs, Y, sample_weight):
@@ -31,4 +33,4 @@ def least_squares_weights(outputs, Y, sample_weight):
     heavy = 1e3 * np.sqrt(np.trace(gram) + shrink)
     A = np.vstack([factor.T, np.full(n_networks, heavy)])
     weights, _ = nnls(A, np.append(shrink * np.linalg.solve(factor, equal), heavy))
-    return weights / weights.sum() if weights.sum() > 0 else equal
+    return (1 - _EQUAL_SHARE) * weights / weights.sum() + _EQUAL_SHARE * equal
