@@ -253,6 +253,7 @@ class FitsParts(BaseSubquadMLP):
         """`SharedStatistics` of all parts and `Moments` of targets; sets what columns and targets are made into."""
         tasks = [(part, self, len(parts), seed) for part in parts]
         summaries = self._each(summarise_part, tasks, "read", verbose)
+        moments = self._share_targets(parts, [summary.told for summary in summaries])
         statistics = SharedStatistics.merged(parts, summaries)
         names = summaries[0].names
         self.__dict__.pop("feature_names_in_", None)
@@ -260,7 +261,7 @@ class FitsParts(BaseSubquadMLP):
             self.feature_names_in_ = names
         self.n_features_in_ = len(summaries[0].columns.levels)
         self._columns_ = None if statistics.columns is None else statistics.columns.to_state()
-        return statistics, self._share_targets(parts, [summary.told for summary in summaries])
+        return statistics, moments
 
     def _each(self, work, tasks, done, verbose):
         """What work returns for every task, the first argument of which is a part."""

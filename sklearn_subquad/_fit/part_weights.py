@@ -28,6 +28,8 @@ def least_squares_weights(outputs, Y, sample_weight):
     # The squared error of a mean is quadratic in its weights: sum(w) = 1 is held by a row of large numbers.
     gram = errors @ errors.T
     equal = np.full(n_networks, 1 / n_networks)
+    if not gram.any():
+        return equal
     shrink = _SHRINKAGE * n_networks / errors.shape[1] * np.trace(gram)
     factor = np.linalg.cholesky(gram + shrink * np.eye(n_networks))
     heavy = 1e3 * np.sqrt(np.trace(gram) + shrink)

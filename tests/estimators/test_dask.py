@@ -1,6 +1,8 @@
-"""Searches on Dask's workers, and data that is read a part at a time."""
+"""Searches and parts on Dask's workers, and data that is read a part at a time."""
 
 import importlib.util
+import os
+import signal
 
 import joblib
 import numpy as np
@@ -101,6 +103,148 @@ def test_processors_of_a_cluster_are_no_threads_of_a_fit(n_jobs):
     with joblib.parallel_config(backend="a cluster"):
         assert joblib.effective_n_jobs() == 64
         assert resolve_n_jobs(n_jobs) == expected
+
+
+# ---- parts of the rows ---------------------------------------------------------------------------------------------
+
+
+def in_parts(estimator_class, n_parts=4):
+    """Parts, rows of all, and the model of a fit in this process."""
+    X, y = data(estimator_class)
+    parts = [(X[rows], y[rows]) for rows in np.array_split(np.arange(len(X)), n_parts)]
+    return parts, X, y, estimator_class(**SETTINGS).fit_parts(parts)
+
+
+def predictions(model, X):
+    return model.predict_proba(X) if hasattr(model, "predict_proba") else model.predict(X)
+
+
+@needs_dask
+@pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+@pytest.mark.parametrize("persisted", [False, True])
+def test_partitions_of_arrays_are_parts(estimator_class, persisted, client):
+    import dask.array
+
+    _, X, y, expected = in_parts(estimator_class)
+    collections = [dask.array.from_array(each, (75, *each.shape[1:])) for each in (X, y, np.ones(300))]
+    if persisted:
+        collections = [each.persist() for each in collections]
+    model = estimator_class(**SETTINGS).fit(*collections)
+    assert predictions(model, X).tobytes() == predictions(expected, X).tobytes()
+    assert {"batch_of_summarise_part_1_calls", "batch_of_fit_part_1_calls"} <= set(names_of_tasks(client))
+
+
+def names_of_tasks(client):
+    return client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
+
+
+@needs_dask
+def test_partitions_of_frames_are_parts(client):
+    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    _, X, y, _ = in_parts(SubquadMLPClassifier)
+    frame = pd.DataFrame(X[:, :4], columns=list("abcd")).assign(word=np.where(X[:, 4] > 0.1, "high", "low"), y=y)
+    expected = SubquadMLPClassifier(**SETTINGS)
+    expected.fit_parts([(frame[i : i + 75].drop(columns="y"), y[i : i + 75]) for i in range(0, 300, 75)])
+    collection = dd.from_pandas(frame, npartitions=4)
+    features = collection.drop(columns="y")
+    model = SubquadMLPClassifier(**SETTINGS).fit(features, collection["y"])
+    predicted = model.predict_proba(features)
+    assert predicted.dtype == float
+    assert predicted.shape[1:] == (2,)
+    np.testing.assert_array_equal(*(each.predict_proba(frame.drop(columns="y")) for each in (model, expected)))
+    np.testing.assert_allclose(predicted.compute(), model.predict_proba(frame.drop(columns="y")), rtol=1e-5)
+
+
+class SaysWhere:
+    """Loads a part, and says in a folder which process did."""
+
+    def __init__(self, part, folder):
+        self.part, self.folder = part, folder
+
+    def __call__(self):
+        (self.folder / f"{os.getpid()}").touch()
+        return self.part
+
+
+@needs_dask
+def test_delayed_parts_are_loaded_by_workers(client, tmp_path):
+    import dask
+
+    parts, X, _, expected = in_parts(SubquadMLPRegressor)
+    delayed = [dask.delayed(SaysWhere(part, tmp_path))() for part in parts]
+    model = SubquadMLPRegressor(**SETTINGS).fit_parts(delayed)
+    assert model.predict(X).tobytes() == expected.predict(X).tobytes()
+    pids = {int(path.name) for path in tmp_path.iterdir()}
+    assert pids <= set(client.run(os.getpid).values())
+
+
+class KillsItsWorker(SaysWhere):
+    """Kills the process when it is to be fitted, which is the second time that it is loaded."""
+
+    def __call__(self):
+        loads = [self.folder / f"load {number}" for number in range(3)]
+        next(path for path in loads if not path.exists()).touch()
+        if loads[1].exists() and not loads[2].exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.part
+
+
+@needs_dask
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a signal that kills")
+def test_a_worker_that_is_killed_changes_nothing(client, tmp_path):
+    parts, X, _, expected = in_parts(SubquadMLPRegressor)
+    with joblib.parallel_config(backend="dask"):
+        model = SubquadMLPRegressor(**SETTINGS).fit_parts([*parts[:2], KillsItsWorker(parts[2], tmp_path), parts[3]])
+    assert (tmp_path / "load 2").exists()
+    assert model.predict(X).tobytes() == expected.predict(X).tobytes()
+
+
+@needs_dask
+def test_what_dask_collections_lack_is_an_error():
+    import dask.array
+
+    _, X, y, _ = in_parts(SubquadMLPRegressor)
+    X, y = dask.array.from_array(X, (75, 10)), dask.array.from_array(y, 75)
+    for arguments, message in (
+        ((X, y.compute()), "y is ndarray, but other arguments are Dask collections"),
+        ((X.rechunk((75, 5)), y), "X is cut across its columns"),
+        ((X, y.rechunk(100)), "Partitions differ"),
+        ((X, y, None), "leave them out"),
+    ):
+        validation = {"X_val": X, "y_val": y} if len(arguments) == 3 else {}
+        with pytest.raises(ValueError, match=message):
+            SubquadMLPRegressor(**SETTINGS).fit(*arguments, **validation)
+
+
+METHODS = [
+    (SubquadMLPRegressor, "predict", {}),
+    (SubquadMLPRegressor, "predict", {"return_std": True}),
+    (SubquadMLPClassifier, "predict", {}),
+    (SubquadMLPClassifier, "predict_proba", {}),
+    (SubquadMLPClassifier, "predict_log_proba", {}),
+    (SubquadMLPClassifier, "decision_function", {}),
+]
+
+
+@needs_dask
+@pytest.mark.parametrize(("estimator_class", "method", "options"), METHODS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("several", [False, True])
+def test_predictions_for_collections_are_lazy_and_the_same(estimator_class, method, options, dtype, several):
+    import dask.array
+
+    X, y = data(estimator_class)
+    if several:
+        y = np.stack([y, y[::-1]], axis=1)
+    model = estimator_class(**SETTINGS | {"n_folds": 2, "max_iter": 1}).fit(X.astype(dtype), y)
+    expected = getattr(model, method)(X.astype(dtype), **options)
+    found = getattr(model, method)(dask.array.from_array(X.astype(dtype), (100, X.shape[1])), **options)
+    for lazy, array in zip(*((each,) if not options else each for each in (found, expected)), strict=True):
+        assert isinstance(lazy, dask.array.Array)
+        assert (lazy.shape, lazy.dtype, lazy.chunks[0]) == (array.shape, array.dtype, (100, 100, 100))
+        computed = lazy.compute(scheduler="synchronous")
+        assert computed.dtype == array.dtype
+        np.testing.assert_allclose(computed, array, rtol=1e-5, atol=1e-6)
 
 
 # ---- out of core ---------------------------------------------------------------------------------------------------
