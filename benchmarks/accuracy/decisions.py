@@ -1,11 +1,10 @@
-"""Accuracy behind decisions: rows held out, random starts, luck of the draw, parts of the rows, the paper's setting.
+"""Accuracy behind decisions: rows held out, random starts, luck of the draw, the paper's setting.
 
 python benchmarks/accuracy/decisions.py noise mirrored draws      # results/decisions.md
-python benchmarks/accuracy/decisions.py parts                     # results/parts.md
 python benchmarks/accuracy/decisions.py differences               # results/differences.md
 python benchmarks/accuracy/decisions.py --smoke
 
-Every one takes minutes. Mirrored, draws and parts need the data folder, see common/sets.py.
+Every one takes minutes. Mirrored and draws need the data folder, see common/sets.py.
 """
 
 import math
@@ -27,9 +26,8 @@ from sklearn_subquad._network import network as network_module
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from common.evaluation import accuracy, one_core_each, rmse
+from common.evaluation import one_core_each, rmse
 from common.program import network_options, run_chosen
-from common.results import table
 from common.sets import SMALL, has_data, load_splits
 
 
@@ -102,43 +100,6 @@ def print_draws(title, scores):
     print(f"{title}: draws {', '.join(f'{score:.3f}' for score in single)}, their mean {together:.3f}", flush=True)
 
 
-# ---- a part of the rows at a time -------------------------------------------------------------------------
-
-SETS_IN_PARTS = {
-    "kin8nm": SubquadMLPRegressor,
-    "energy": SubquadMLPRegressor,
-    "concrete": SubquadMLPRegressor,
-    "optical": SubquadMLPClassifier,
-    "statlog-image": SubquadMLPClassifier,
-    "semeion": SubquadMLPClassifier,
-}
-PASSES, PARTS = 6, (5, 20)
-
-
-def parts(arguments):
-    """`partial_fit` to 5 or 20 parts of the rows, shown six times and shuffled anew every time, beside `fit`."""
-    if not has_data(arguments.data, "parts"):
-        return
-    rows = []
-    for name in ("energy",) if arguments.smoke else SETS_IN_PARTS:
-        X, y, X_test, y_test = load_splits(arguments.data, name)[0]
-        models = [SETS_IN_PARTS[name](random_state=0, **network_options(arguments)) for _ in (1, *PARTS)]
-        models[0].fit(X, y)
-        for model, n_parts in zip(models[1:], PARTS, strict=True):
-            fit_in_parts(model, X, y, n_parts)
-        title, score = ("accuracy, %", accuracy) if is_classifier(models[0]) else ("RMSE", rmse)
-        rows.append([f"{name} ({title})", *(f"{score(model.predict(X_test), y_test):.4g}" for model in models)])
-    print("", *table(["", "`fit`", *(f"{n} parts" for n in PARTS)], rows), sep="\n", flush=True)
-
-
-def fit_in_parts(model, X, y, n_parts):
-    options = {"classes": np.unique(y)} if is_classifier(model) else {}
-    rng = np.random.default_rng(0)
-    for _ in range(PASSES):
-        for part in np.array_split(rng.permutation(len(X)), n_parts):
-            model.partial_fit(X[part], y[part], **options)
-
-
 # ---- differences from the paper ---------------------------------------------------------------------------
 
 N_ROWS, N_NEW = 400, 1000
@@ -197,4 +158,4 @@ def score_on_new_rows(parameters, draw):
 
 
 if __name__ == "__main__":
-    run_chosen(__doc__, (noise, mirrored, draws, parts, differences))
+    run_chosen(__doc__, (noise, mirrored, draws, differences))
