@@ -68,7 +68,7 @@ def turns(arguments):
             for _ in range(PASSES):
                 for part in np.array_split(rng.permutation(len(X)), n_parts):
                     pass_over(model, (X[part], y[part]), np.unique(y))
-        title, score = score_of(models[0])
+        title, score = score_of(is_classifier(models[0]))
         rows.append([f"{name} ({title})", *(f"{score(model.predict(X_test), y_test):.4g}" for model in models)])
     print("", *table(["", "`fit`", *(f"{n} parts" for n in PARTS_IN_TURNS)], rows), sep="\n", flush=True)
 
@@ -77,8 +77,8 @@ def pass_over(model, part, classes):
     return model.partial_fit(*part, **({"classes": classes} if is_classifier(model) else {}))
 
 
-def score_of(model):
-    return ("accuracy, %", accuracy) if is_classifier(model) else ("RMSE", rmse)
+def score_of(classifies):
+    return ("accuracy, %", accuracy) if classifies else ("RMSE", rmse)
 
 
 # ---- what to average ----------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def average_of(name, arguments):
             warnings.simplefilter("ignore", ConvergenceWarning)
             model = fit(*rows)
         seconds = time.perf_counter() - began
-        title, score = score_of(model)
+        title, score = score_of(not regresses)
         print(
             f"{name}, {n_parts}, {method}: {title} {score(model.predict(X_test), y_test):.4f}, {seconds:.1f} s",
             flush=True,
@@ -189,7 +189,30 @@ def in_rounds(model, parts, classes):
     return model
 
 
-METHODS = {"found": found, "turns": in_turn, "rounds": in_rounds}
+class Mean:
+    """The mean of what models predict."""
+
+    def __init__(self, models):
+        self.models = models
+
+    def predict(self, X):
+        if not is_classifier(self.models[0]):
+            return np.mean([model.predict(X) for model in self.models], axis=0)
+        chosen = np.mean([model.predict_proba(X) for model in self.models], axis=0).argmax(axis=1)
+        return self.models[0].classes_[chosen]
+
+
+def on_tour(model, parts, classes):
+    """A trial as well: networks of parts go on to the next parts, a pass at each, all side by side; equal weights."""
+    models = model.fit_parts(parts).estimators_
+    for number in range(1, N_ROUNDS + 1):
+        pairs = ((copy.deepcopy(each), parts[(i + number) % len(parts)]) for i, each in enumerate(models))
+        tasks = (joblib.delayed(pass_over)(each, part, classes) for each, part in pairs)
+        models = joblib.Parallel(2, prefer="threads")(tasks)
+    return Mean(models)
+
+
+METHODS = {"found": found, "turns": in_turn, "rounds": in_rounds, "tours": on_tour}
 
 
 # ---- a cluster of two processes -----------------------------------------------------------------------------
