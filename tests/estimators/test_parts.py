@@ -200,11 +200,14 @@ def test_no_more_than_a_few_rows_leave_a_part(monkeypatch):
         assert len(pickle.dumps(part)) < len(pickle.dumps(part.networks)) + 5000
 
 
-def keeping(function, returned):
+def keeping(function, seen, arguments=False):
+    """The same function, which keeps what it returns, or what it is called with."""
+
     @functools.wraps(function)
-    def kept(*arguments):
-        returned.append(function(*arguments))
-        return returned[-1]
+    def kept(*given):
+        result = function(*given)
+        seen.append(given if arguments else result)
+        return result
 
     return kept
 
@@ -247,6 +250,27 @@ def test_equal_networks_count_alike():
     Y = np.zeros((10, 1))
     for found in (np.zeros((3, 10, 1)), np.ones((3, 10, 1))):
         np.testing.assert_allclose(least_squares_weights(found, Y, np.ones(10)), np.full(3, 1 / 3))
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_probabilities_of_the_mean_are_the_likeliest_for_rows_that_no_network_has_seen(k, monkeypatch):
+    seen = []
+    original = _parts.FitsParts._learn_from_held_out
+    monkeypatch.setattr(_parts.FitsParts, "_learn_from_held_out", keeping(original, seen, arguments=True))
+    X, y = classification_data(n=400, n_classes=k)
+    model = small(SubquadMLPClassifier).fit_parts(cut(4, X, y))
+    rows = seen[0][1]
+    labels = rows.Y[:, 0].astype(int) if k == 2 else rows.Y.argmax(axis=1)
+
+    def log_loss(factor):
+        changed = pickle.loads(pickle.dumps(model))
+        for state in (changed._state_, *(each["_state_"] for each in changed._networks())):
+            state["sharpness"] = factor * model._state_["sharpness"]
+        probabilities = changed.predict_proba(rows.X)[np.arange(len(labels)), labels]
+        return -np.average(np.log(probabilities), weights=rows.sample_weight)
+
+    # One row more in a hundred, of another label, counts besides.
+    assert log_loss(1) < min(log_loss(0.3), log_loss(3))
 
 
 # ---- errors --------------------------------------------------------------------------------------------------------

@@ -311,3 +311,10 @@ def test_clones_keep_callbacks_and_files_can_do_without():
 def test_only_callbacks_are_taken():
     with pytest.raises(TypeError, match="FitCallback protocol"):
         SubquadMLPRegressor().set_callbacks(print)
+
+
+@BOTH
+def test_fits_of_parts_call_none(estimator_class):
+    model = small(estimator_class).set_callbacks(Listener())
+    with pytest.raises(ValueError, match="fit_parts calls no callbacks"):
+        model.fit_parts([data_for(estimator_class)])

@@ -14,11 +14,11 @@ import typing
 import pytest
 
 import sklearn_subquad
-from sklearn_subquad import _base, _parameters, _predictor
+from sklearn_subquad import _base, _parameters, _parts, _predictor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ESTIMATORS = [sklearn_subquad.SubquadMLPRegressor, sklearn_subquad.SubquadMLPClassifier]
-BASES = (_base.BaseSubquadMLP, _predictor.Predictor, _parameters.MLPParameters)
+BASES = (_parts.FitsParts, _base.BaseSubquadMLP, _predictor.Predictor, _parameters.MLPParameters)
 
 
 def imported_modules(statement):
@@ -38,6 +38,7 @@ def test_import_loads_no_part_of_scikit_learn_that_only_fits_need():
     added = imported_modules("import sklearn_subquad") - imported_modules("import sklearn")
     packages = {".".join(name.split(".")[:2]) for name in added if name.startswith("sklearn.")}
     assert packages <= {"sklearn.utils", "sklearn.base", "sklearn.exceptions"}
+    assert not {"dask", "distributed", "pandas"} & {name.split(".")[0] for name in added}
 
 
 # ---- types -----------------------------------------------------------------------------------------------------
