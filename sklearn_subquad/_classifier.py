@@ -18,6 +18,7 @@ from sklearn_subquad._labels import (
     LabelCounts,
     encode_labels,
     encode_more_labels,
+    one_column_or_labels,
     require_classes,
     require_examples,
     sorted_classes,
@@ -379,7 +380,8 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
             beside it that says where; one that has none here has its mean where there is a gap at prediction. A sparse
             matrix stays sparse, has neither, and gives what the same rows give as an array, to rounding. Where it has
             more columns than rows are fitted, the model keeps the fitted rows: the weights of the features are
-            combinations of them.
+            combinations of them. Of Dask arrays and data frames, which y and weights are then as well, partitions are
+            fitted as the parts of `fit_parts`.
         y : {array-like, sparse matrix} of shape (n_samples,) or (n_samples, n_labels)
             Classes, numbers, strings or dates (datetime64), at least two of them in rows of positive weight; or for
             every label whether a row has it, as zeros and ones in two columns or more. None may be missing.
@@ -539,8 +541,7 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
     def _validated_targets(self, X, y, reset):
         check_targets(y, "y", _MISSING_LABELS)
         X, y = self._validated_data(X, y, reset)
-        require_classes(y, "y")
-        return X, y
+        return X, one_column_or_labels(y)
 
     def _told_of_targets(self, targets, sample_weight):
         return LabelCounts.of_rows(targets, sample_weight)

@@ -71,6 +71,13 @@ def encode_labels(y):
     return classes, codes, _indicators(codes, len(classes))
 
 
+def one_column_or_labels(y):
+    """Targets as an array: classes (n,), or labels (n, n_labels)."""
+    require_classes(y, "y")
+    y = y.toarray() if issparse(y) else y
+    return y if y.ndim == 2 and y.shape[1] > 1 else column_or_1d(y, warn=True)
+
+
 def _indicators(codes, n_classes):
     """Indicators of the class of every row: one column for two classes, else one for each."""
     # A byte each: of many rows and classes, they would be most of the data.

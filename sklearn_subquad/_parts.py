@@ -117,7 +117,8 @@ def fit_part(part, shared, plans):
         data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, None, None, estimator._columns)
         plans = _plans_of_part(estimator, data, shared, plans)
         require_counts(plans[0], data, None)
-        require_memory(plans[0], estimator)
+        # One after the other, of which these alone are kept here.
+        require_memory(dataclasses.replace(plans[0], n_networks=len(plans), n_jobs=1), estimator)
         fitting, held_out = slice(None), None
         if shared.early_stopping == "validation":
             held_out = held_out_parts(data, 1, plans[0].validation_fraction, plans[0].seed)[0]

@@ -351,7 +351,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, FitsParts):
             beside it that says where; one that has none here has its mean where there is a gap at prediction. A sparse
             matrix stays sparse, has neither, and gives what the same rows give as an array, to rounding. Where it has
             more columns than rows are fitted, the model keeps the fitted rows: the weights of the features are
-            combinations of them.
+            combinations of them. Of Dask arrays and data frames, which y and weights are then as well, partitions are
+            fitted as the parts of `fit_parts`.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets. Dates (in UTC, where they have a time zone) and durations are numbers in their own unit, such as
             nanoseconds since 1970, and so are predictions then. None may be missing.

@@ -70,11 +70,11 @@ class Trainer:
 
     def of(self, data):
         """The same for another data set."""
-        return Trainer(data, self._loss, self._snapshots, self.start, self._score, self._progress)
+        return Trainer(data, self._loss, self._snapshots, self.start, self._score, self._progress, self._shared)
 
     def from_start(self, start):
         """The same for fits that go on from another model, or from none."""
-        return Trainer(self.data, self._loss, self._snapshots, start, self._score, self._progress)
+        return Trainer(self.data, self._loss, self._snapshots, start, self._score, self._progress, self._shared)
 
     @property
     def is_watched(self):

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from sklearn.base import clone, is_classifier
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 from small_fits import BOTH, classification_data, data_for, data_for_loss, outputs, regression_data
 
 from sklearn_subquad import SubquadMLPClassifier, SubquadMLPRegressor, _parts
@@ -117,6 +117,13 @@ def test_classes_are_those_of_all_parts():
     assert model.score(X, words) > 0.6
 
 
+def test_classes_in_a_column_are_classes():
+    X, y = classification_data(n=240, n_classes=3)
+    expected = small(SubquadMLPClassifier).fit_parts(cut(3, X, y))
+    with pytest.warns(DataConversionWarning):
+        assert_same(small(SubquadMLPClassifier).fit_parts([*cut(3, X, y)[:2], (X[2::3], y[2::3, None])]), expected, X)
+
+
 def test_labels_of_rows():
     X, y = classification_data(n=240, n_classes=3)
     Y = np.stack([y == 0, y > 0, X[:, 1] > 0], axis=1).astype(int)
@@ -124,6 +131,8 @@ def test_labels_of_rows():
     assert model.predict(X).shape == Y.shape
     assert model.class_weight == "balanced"
     assert (model.predict(X) == Y).mean() > 0.8
+    sparse = small(SubquadMLPClassifier, class_weight="balanced").fit_parts(cut(3, X, csr_array(Y)))
+    assert_same(sparse, model, X)
 
 
 def test_balanced_weights_are_those_of_all_rows():
@@ -210,6 +219,15 @@ def keeping(function, seen, arguments=False):
         return result
 
     return kept
+
+
+def test_a_part_takes_the_memory_of_its_own_networks(monkeypatch):
+    asked = []
+    monkeypatch.setattr(_parts, "require_memory", lambda plan, estimator: asked.append(plan))
+    X, y = regression_data(n=600)
+    small(SubquadMLPRegressor).fit_parts(cut(30, X, y))
+    assert {plan.n_networks for plan in asked} == {1}
+    assert {plan.size.n_rows for plan in asked} == {20}
 
 
 def test_progress_tells_of_parts_done_and_to_come(capsys):
