@@ -6,6 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -35,6 +36,9 @@ from sklearn_subquad._utils.random_streams import Stream, generator
 
 # Rows that no network has seen, of all parts together: these are all that leaves a worker beside the networks.
 _HELD_OUT_ROWS = 4096
+# Parts of up to so many rows have so many networks, up to so many in all: these are quick, cost no more than those of a
+# fit in memory, and their kinds make up for what few rows do not show.
+_SMALL_PART, _NETWORKS_OF_SMALL_PARTS, _MOST_NETWORKS = 5000, 3, 32
 
 
 @dataclass(frozen=True)
@@ -205,8 +209,8 @@ class FitsParts(BaseSubquadMLP):
         -----
         A fit that fails or is interrupted leaves the estimator as it was.
 
-        There are as many networks as `fit` would have for all rows, or one for each part where there are more parts. A
-        part holds out `validation_fraction` of its rows, which say when to stop its networks; up to 4,096 of those of
+        There are as many networks as `fit` would have for all rows, and one for each part at least; unless `n_folds` is
+        a number, three for each part of up to 5,000 rows, but no more than 32 for that. A part holds out `validation_fraction` of its rows, which say when to stop its networks; up to 4,096 of those of
         all parts say what each network counts and calibrate probabilities. Moments, extremes, levels and class counts
         are exact. Quantiles are those of a sample of 8,192 rows of all parts, or more than half as many where the
         largest part is up to four times as large as the mean: the share of rows below one is off by less than 0.018
@@ -282,6 +286,8 @@ class FitsParts(BaseSubquadMLP):
         sample = statistics.training_set(*self._encoded(statistics.targets, statistics.sample_weight))
         plan = self._plan_of_parts(sample, seed)
         n_of_part = -(-plan.n_networks // len(parts))
+        if not isinstance(self.n_folds, Integral) and plan.in_folds and statistics.n_rows <= _SMALL_PART * len(parts):
+            n_of_part = max(n_of_part, min(_NETWORKS_OF_SMALL_PARTS, _MOST_NETWORKS // len(parts)))
         plan = dataclasses.replace(plan, n_networks=n_of_part * len(parts))
         shared = self._shared(statistics, moments, sample, plan, len(parts))
         plans = plans_of_networks(plan, sample)

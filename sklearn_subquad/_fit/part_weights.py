@@ -4,7 +4,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 # How strongly weights are drawn towards equal ones.
-_SHRINKAGE = 0.3
+_SHRINKAGE = 1.0
 # So much of the mean is that of all networks alike: each has a say, also in deviations, for which some stand for all.
 _EQUAL_SHARE = 0.1
 

@@ -56,15 +56,30 @@ class Loads:
 def test_a_network_or_several_for_every_part(estimator_class, n_parts):
     X, y = data_for(estimator_class, n=300)
     model = small(estimator_class).fit_parts(cut(n_parts, X, y))
-    # Eight networks for so few rows; as many for each part.
+    # Eight networks for so few rows, or three for each part.
     assert len(model.estimators_) == {1: 8, 3: 9}[n_parts]
     assert model.score(X, y) > 0.5
     assert model.n_features_in_ == 5
     np.testing.assert_allclose(model.feature_importances_.sum(), 1)
     np.testing.assert_allclose(model._state_["weights"].sum(), 1)
     assert_same(pickle.loads(pickle.dumps(model)), model, X)
-    assert len(small(estimator_class).fit_parts(cut(10, X, y)).estimators_) == 10
-    assert len(small(estimator_class, n_folds=1).fit_parts(cut(1, X, y)).estimators_) == 1
+
+
+@pytest.mark.parametrize(
+    ("n_parts", "n_folds", "expected"),
+    [(2, "auto", 8), (4, "auto", 12), (11, "auto", 22), (20, "auto", 20), (4, 6, 8), (4, 1, 4), (1, 1, 1)],
+)
+def test_small_parts_have_several_networks_unless_their_number_is_given(n_parts, n_folds, expected):
+    X, y = regression_data(n=240)
+    model = SubquadMLPRegressor(hidden_layer_sizes=8, max_iter=1, n_folds=n_folds, random_state=0)
+    assert len(model.fit_parts(cut(n_parts, X, y)).estimators_) == expected
+
+
+def test_large_parts_have_one(monkeypatch):
+    monkeypatch.setattr(_parts, "_SMALL_PART", 19)
+    X, y = regression_data(n=240)
+    model = SubquadMLPRegressor(hidden_layer_sizes=8, max_iter=1, random_state=0)
+    assert len(model.fit_parts(cut(12, X, y)).estimators_) == 12
 
 
 def test_parts_are_nearly_as_good_as_all_rows_at_once():
