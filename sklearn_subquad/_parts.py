@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -166,9 +167,17 @@ def _plans_of_part(estimator, data, shared, plans):
         start=None,
         partial=False,
     )
+    solver = own.solver
+    if solver.in_batches and len(data) <= _SMALL_PART:
+        # A few held-out rows say little of a single pass: two in a row without progress end a fit.
+        n_steps = 2 * math.ceil(len(data) / solver.batch_size)
+        solver = dataclasses.replace(solver, n_iter_no_change=max(solver.n_iter_no_change, n_steps))
     size = dataclasses.replace(own.size, n_inputs=plans[0].size.n_inputs, itemsize=plans[0].dtype.itemsize)
     of_all = ("architecture", "n_networks", "kinds", "ramps", "dtype", "covariance", "seed")
-    return [dataclasses.replace(own, size=size, **{name: getattr(plan, name) for name in of_all}) for plan in plans]
+    return [
+        dataclasses.replace(own, solver=solver, size=size, **{name: getattr(plan, name) for name in of_all})
+        for plan in plans
+    ]
 
 
 class FitsParts(BaseSubquadMLP):
@@ -210,11 +219,15 @@ class FitsParts(BaseSubquadMLP):
         A fit that fails or is interrupted leaves the estimator as it was.
 
         There are as many networks as `fit` would have for all rows, and one for each part at least; unless `n_folds` is
-        a number, three for each part of up to 5,000 rows, but no more than 32 for that. A part holds out `validation_fraction` of its rows, which say when to stop its networks; up to 4,096 of those of
-        all parts say what each network counts and calibrate probabilities. Moments, extremes, levels and class counts
-        are exact. Quantiles are those of a sample of 8,192 rows of all parts, or more than half as many where the
-        largest part is up to four times as large as the mean: the share of rows below one is off by less than 0.018
-        with a probability of 99 % (0.025 of half the sample), by the inequality of Dvoretzky, Kiefer and Wolfowitz.
+        a number, three for each part of up to 5,000 rows, but no more than 32 for that. A part holds out
+        `validation_fraction` of its rows, which say when to stop its networks; in batches of such a small part, after
+        two passes without progress at the earliest. Up to 4,096 of those of all parts say what each network counts and
+        calibrate probabilities.
+
+        Moments, extremes, levels and class counts are exact. Quantiles are those of a sample of 8,192 rows of all
+        parts, or more than half as many where the largest part is up to four times as large as the mean: the share of
+        rows below one is off by less than 0.018 with a probability of 99 % (0.025 of half the sample), by the
+        inequality of Dvoretzky, Kiefer and Wolfowitz.
         """
         self._require_for_parts()
         parts = parts_of(parts)
