@@ -18,7 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn_subquad._base import BaseSubquadMLP, ranges_of, require_counts, require_range, warn_of
 from sklearn_subquad._compat import check_sample_weight, fit_context
 from sklearn_subquad._curvature.losses import Loss, make_loss
-from sklearn_subquad._fit.calibration import HeldOutRows, fitted_inverse_temperature, scores
+from sklearn_subquad._fit.calibration import HeldOutRows, fitted_coefficients
 from sklearn_subquad._fit.committee import plans_of_networks
 from sklearn_subquad._fit.data import TrainingSet, drawn_rows, rows_of
 from sklearn_subquad._fit.held_out import held_out_parts
@@ -356,33 +356,22 @@ class FitsParts(BaseSubquadMLP):
         return Shared(self, loss, scalings, plan.early_stopping, -(-_HELD_OUT_ROWS // n_parts))
 
     def _learn_from_held_out(self, rows, n_rows):
-        """Weights of networks and the temperature of probabilities, by rows that no network has seen."""
-        calibrates = is_classifier(self) and self.loss == "squared_error"
-        several = len(self._networks()) > 1
+        """Weights of networks and the calibration of probabilities, by rows that no network has seen."""
         if not len(rows):
             return
         outputs = np.array([outputs_of_one(rows.X, *model, False)[0] for model in self._models()], dtype=np.float64)
-        if calibrates:
-            self._set_temperature_of_mean(outputs, rows, n_rows)
-        if several:
-            expected = np.array([self._expected(each) for each in outputs])
+        squared = self.loss == "squared_error"
+        if len(outputs) > 1:
+            # By the squared error outputs are averaged, of other losses what they mean.
+            expected = outputs if squared else np.array([self._expected(each) for each in outputs])
             unit = ranges_of(rows.Y)
             self._state_["weights"] = least_squares_weights(expected / unit, rows.Y / unit, rows.sample_weight)
-            if calibrates:
-                self._set_temperature_of_mean(outputs, rows, n_rows)
-
-    def _set_temperature_of_mean(self, outputs, rows, n_rows):
-        """Let the mean of the networks' probabilities be the likeliest for these rows, by one factor for all."""
-
-        def logits(factor):
-            self._state_["sharpness"] = factor
-            combined = self._combined(outputs) if len(outputs) > 1 else outputs[0]
-            return factor * scores(combined, self._independent_labels)
-
-        held_out = HeldOutRows(outputs[0], rows.Y, rows.sample_weight, n_rows)
-        temperature = fitted_inverse_temperature(held_out, self._independent_labels, logits)
-        for state in (self._state_, *(attributes["_state_"] for attributes in self._networks())):
-            state["sharpness"] = temperature
+        if squared and is_classifier(self):
+            mean = self._combined(outputs) if len(outputs) > 1 else outputs[0]
+            held_out = HeldOutRows(mean, rows.Y, rows.sample_weight, n_rows)
+            coefficients = fitted_coefficients(held_out, self._independent_labels)
+            for state in (self._state_, *(attributes["_state_"] for attributes in self._networks())):
+                state["calibration"] = coefficients
 
     @property
     def _independent_labels(self):

@@ -129,7 +129,7 @@ def test_classes_are_those_of_all_parts():
     parts = [(X[rows], words[rows]) for rows in np.split(order, [40, 100])]
     model = small(SubquadMLPClassifier).fit_parts(parts)
     assert model.classes_.tolist() == ["one", "three", "two"]
-    assert model.score(X, words) > 0.6
+    assert model.score(X, words) > 0.5
 
 
 def test_classes_in_a_column_are_classes():
@@ -298,7 +298,7 @@ def test_probabilities_of_the_mean_are_the_likeliest_for_rows_that_no_network_ha
     def log_loss(factor):
         changed = pickle.loads(pickle.dumps(model))
         for state in (changed._state_, *(each["_state_"] for each in changed._networks())):
-            state["sharpness"] = factor * model._state_["sharpness"]
+            state["calibration"] = factor * model._state_["calibration"]
         probabilities = changed.predict_proba(rows.X)[np.arange(len(labels)), labels]
         return -np.average(np.log(probabilities), weights=rows.sample_weight)
 
