@@ -26,22 +26,22 @@ def test_result_files_name_commit_machine_and_versions(page):
     assert "-dirty" not in text
 
 
-def test_accuracy_in_the_readme():
-    readme = dict(table_rows("README.md"))
+def test_accuracy_on_the_page_of_what_to_expect():
+    quoted_rows = dict(table_rows("doc/what_to_expect.md"))
     # What has no rows held out has tables of its own, further down.
     measured = dict(reversed(list(table_rows("benchmarks/results/accuracy.md"))))
     for name in ("yacht", "energy", "concrete", "boston", "kin8nm", "power-plant"):
         ours = float(measured[name][0].split()[0])
-        quoted = readme[f"{name}, RMSE, 20 splits"][0]
+        quoted = quoted_rows[f"{name}, RMSE, 20 splits"][0]
         decimals = len(quoted.partition(".")[2])
         assert quoted == f"{ours:.{decimals}f}"
     for quoted, of_group in (("16 small", "16 sets, n <= 1100"), ("27", "27 sets, n <= 5000")):
-        cell = readme[f"{quoted} classification sets, mean accuracy"][0]
+        cell = quoted_rows[f"{quoted} classification sets, mean accuracy"][0]
         assert cell == f"{float(measured[f'mean, {of_group}'][0]):.1f} %"
 
 
-def test_seconds_of_an_iteration_in_the_readme():
-    readme = dict(table_rows("README.md"))
+def test_seconds_of_an_iteration_on_that_page():
+    quoted_rows = dict(table_rows("doc/what_to_expect.md"))
     results = json.loads((RESULTS / "scaling.json").read_text())["results"]
     for label, series in {
         "density auto, m^(-1/5)": "auto",
@@ -49,14 +49,14 @@ def test_seconds_of_an_iteration_in_the_readme():
         "the same iteration with dense NumPy": "dense",
     }.items():
         seconds = {r["width"]: r["seconds"] for r in results if r["series"] == series}
-        for width, quoted in zip((2048, 8192, 16384, 32768), readme[label], strict=False):
+        for width, quoted in zip((2048, 8192, 16384, 32768), quoted_rows[label], strict=False):
             assert not quoted or float(quoted) == pytest.approx(seconds[width], rel=0.03)
 
 
-def test_seconds_of_the_quickstart_in_the_readme():
+def test_seconds_of_the_quickstart_on_that_page():
     printed = (RESULTS / "newcomer.md").read_text(encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    quoted = re.findall(r"^\| [a-z ]*\| (\w*MLP\w+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", readme, re.MULTILINE)
+    page = (ROOT / "doc" / "what_to_expect.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\| [a-z ]*\| (\w*MLP\w+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
     measured = re.findall(r"^[a-z ]+ (\w*MLP\w+) +(\d+) +([\d.]+) +([\d.]+)$", printed, re.MULTILINE)
     assert len(quoted) == len(measured) == 6
     for mine, theirs in zip(quoted, measured, strict=True):
