@@ -112,8 +112,8 @@ def _knots(x, sample_weight, n_bins):
 
 def _capped(weights, n_bins):
     """The smaller one of each weight and the n_bins-th part of the sum of what is returned."""
-    descending = -np.sort(-weights)[:n_bins]
-    # With the k largest ones capped, every one is as much as a bin of the others.
-    rest = weights.sum() - np.append(0, np.cumsum(descending[:-1]))
+    ascending = np.sort(weights)
+    # With the k largest ones capped, every one is as much as a bin of the others, which are summed without the largest.
+    descending, rest = ascending[::-1][:n_bins], np.cumsum(ascending)[::-1][:n_bins]
     caps = rest / np.arange(n_bins, 0, -1)
     return np.minimum(weights, caps[np.argmax(descending <= caps)])

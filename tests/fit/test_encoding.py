@@ -118,6 +118,11 @@ def test_no_value_counts_for_more_than_a_bin(n_bins, n_spikes):
     assert capped.max() <= capped.sum() / n_bins * (1 + 1e-12)
 
 
+def test_weights_are_capped_next_to_one_that_outweighs_them_by_far():
+    weights = np.append(np.ones(100), 1e18)
+    np.testing.assert_allclose(_capped(weights, 5), np.append(np.ones(100), 25.0))
+
+
 @pytest.mark.parametrize("n_bins", [3, 8])
 def test_a_weight_is_a_row_repeated(n_bins):
     X, weights = columns(), np.random.default_rng(1).integers(1, 5, 200)
