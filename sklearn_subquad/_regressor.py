@@ -13,7 +13,7 @@ from sklearn_subquad._fit.data import GivenRows
 from sklearn_subquad._fit.part_statistics import Moments
 from sklearn_subquad._fit.plan import resolve_architecture
 from sklearn_subquad._parts import FitsParts
-from sklearn_subquad._utils.dask_collections import of_collections
+from sklearn_subquad._utils.dask_collections import in_memory, of_collections
 from sklearn_subquad._utils.missing import numeric_targets
 from sklearn_subquad._utils.typing import MatrixLike
 
@@ -600,6 +600,7 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, FitsParts):
         ValueError
             For missing or infinite values and other targets that `fit` refuses.
         """
+        y, sample_weight = in_memory(y), in_memory(sample_weight)
         return super().score(X, self._scored_targets(numeric_targets(y, "y")), sample_weight)
 
     def _set_out_of_fold(self, outputs, data):

@@ -20,7 +20,8 @@ def is_lazy(value):
 
 def is_collection(value):
     """Whether a value is a Dask array, data frame or series."""
-    return is_lazy(value) and (hasattr(value, "map_blocks") or hasattr(value, "map_partitions"))
+    # Of delayed objects any attribute is one more delayed object.
+    return is_lazy(value) and any(hasattr(type(value), name) for name in ("map_blocks", "map_partitions"))
 
 
 def computed(value):
@@ -35,10 +36,20 @@ def computed(value):
 
     if not _held_by_the_cluster(value):
         return dask.compute(value, scheduler="synchronous")[0]
-    from distributed import worker_client
+    from distributed import get_client, get_worker, worker_client
 
+    try:
+        get_worker()
+    except ValueError:
+        # Joblib runs the tasks of a single thread in the client.
+        return get_client().compute(value, sync=True)
     with worker_client() as client:
         return client.compute(value, sync=True)
+
+
+def in_memory(value):
+    """A collection computed by Dask's own choice of where, for results that are not lazy; any other value as it is."""
+    return value.compute() if is_collection(value) else value
 
 
 def _held_by_the_cluster(value):
@@ -104,9 +115,9 @@ def of_collections(method: _Method) -> _Method:
         check_is_fitted(self)
         from dask import delayed
 
-        call = functools.partial(_stacked, name=method.__name__, args=args, options=options)
         of_some = method(self, _some_rows(X), *args, **options)
         meta = np.stack(of_some, axis=-1)[:0] if isinstance(of_some, tuple) else of_some[:0]
+        call = functools.partial(_stacked, name=method.__name__, args=args, options=options, of_none=meta)
         # A task of its own: workers get the model once, not with every part.
         model = delayed(self, pure=False, traverse=False)
         if hasattr(X, "map_partitions"):
@@ -132,7 +143,9 @@ def _some_rows(X):
     return np.zeros((1, X.shape[1]), dtype=X.dtype)
 
 
-def _stacked(X, model, name, args, options):
-    """What a method says of these rows; of several arrays, one with an axis more."""
+def _stacked(X, model, name, args, options, of_none):
+    """What a method says of these rows; of several arrays, one with an axis more. No rows are what filters leave."""
+    if not X.shape[0]:
+        return of_none
     told = getattr(model, name)(X, *args, **options)
     return np.stack(told, axis=-1) if isinstance(told, tuple) else told

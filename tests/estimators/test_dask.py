@@ -134,6 +134,18 @@ def test_partitions_of_arrays_are_parts(estimator_class, persisted, client):
     assert {"batch_of_summarise_part_1_calls", "batch_of_fit_part_1_calls"} <= set(names_of_tasks(client))
 
 
+@needs_dask
+def test_persisted_arrays_are_fitted_by_a_cluster_of_a_single_thread():
+    import dask.array
+    from distributed import Client
+
+    _, X, y, expected = in_parts(SubquadMLPRegressor)
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None):
+        collections = [dask.array.from_array(each, (75, *each.shape[1:])).persist() for each in (X, y, np.ones(300))]
+        model = SubquadMLPRegressor(**SETTINGS).fit(*collections)
+    assert predictions(model, X).tobytes() == predictions(expected, X).tobytes()
+
+
 def names_of_tasks(client):
     return client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
 
@@ -245,6 +257,40 @@ def test_predictions_for_collections_are_lazy_and_the_same(estimator_class, meth
         computed = lazy.compute(scheduler="synchronous")
         assert computed.dtype == array.dtype
         np.testing.assert_allclose(computed, array, rtol=1e-5, atol=1e-6)
+
+
+@needs_dask
+@pytest.mark.parametrize(("estimator_class", "method", "options"), METHODS)
+def test_partitions_may_be_empty_at_prediction(estimator_class, method, options):
+    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    X, y = data(estimator_class)
+    frame = pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
+    model = estimator_class(**SETTINGS | {"n_folds": 2, "max_iter": 1}).fit(frame, y)
+    filtered = dd.from_pandas(frame, npartitions=3).map_partitions(lambda rows: rows[rows.index >= 100])
+    found, expected = (getattr(model, method)(rows, **options) for rows in (filtered, frame[100:]))
+    for lazy, array in zip(*((each,) if not options else each for each in (found, expected)), strict=True):
+        np.testing.assert_allclose(lazy.compute(scheduler="synchronous"), array, rtol=1e-5, atol=1e-6)
+
+
+@needs_dask
+@pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+def test_collections_have_a_score(estimator_class):
+    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    X, y = data(estimator_class)
+    frame = pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])]).assign(y=y)
+    model = estimator_class(**SETTINGS).fit(frame.drop(columns="y"), y)
+    lazy = dd.from_pandas(frame, npartitions=3)
+    expected = model.score(frame.drop(columns="y"), y)
+    np.testing.assert_allclose(model.score(lazy.drop(columns="y"), lazy["y"]), expected, rtol=1e-5)
+
+
+@needs_dask
+def test_delayed_objects_are_no_collections():
+    from dask import delayed
+
+    from sklearn_subquad._utils.dask_collections import is_collection
+
+    assert not is_collection(delayed(np.ones((2, 2))))
 
 
 # ---- out of core ---------------------------------------------------------------------------------------------------
