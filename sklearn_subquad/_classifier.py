@@ -25,7 +25,7 @@ from sklearn_subquad._labels import (
     weights_of_classes,
 )
 from sklearn_subquad._parts import FitsParts
-from sklearn_subquad._utils.dask_collections import of_collections
+from sklearn_subquad._utils.dask_collections import in_memory, of_collections
 from sklearn_subquad._utils.missing import check_targets
 from sklearn_subquad._utils.typing import MatrixLike
 
@@ -562,10 +562,7 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
 
     def _encoded(self, targets, sample_weight):
         Y = encode_more_labels(targets, self.classes_, self._multilabel)
-        if self.class_weight is not None:
-            weights = weights_of_classes(self.class_weight, targets, self.classes_, Y, self._multilabel)
-            sample_weight = sample_weight * weights
-        return Y, sample_weight
+        return Y, self._class_weighted(sample_weight, targets, self.classes_, Y, self._multilabel)
 
     def _class_weighted(self, sample_weight, *targets):
         """Weights of rows times those of their classes."""
@@ -608,6 +605,7 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
         ValueError
             For missing labels.
         """
+        y, sample_weight = in_memory(y), in_memory(sample_weight)
         check_targets(y, "y", _MISSING_LABELS)
         return super().score(X, self._scored_targets(y), sample_weight)
 

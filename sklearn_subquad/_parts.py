@@ -117,8 +117,6 @@ def fit_part(part, shared, plans):
         X, targets, sample_weight = estimator._validated_part(X, y, sample_weight, reset=False)
         Y, sample_weight = estimator._encoded(targets, sample_weight)
         del targets, y
-        if not (sample_weight > 0).any():
-            raise ValueError(f"With class_weight={estimator.class_weight!r} no row has a positive weight.")
         data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, None, None, estimator._columns)
         plans = _plans_of_part(estimator, data, shared, plans)
         require_counts(plans[0], data, None)
@@ -128,7 +126,9 @@ def fit_part(part, shared, plans):
         if shared.early_stopping == "validation":
             held_out = held_out_parts(data, 1, plans[0].validation_fraction, plans[0].seed)[0]
             fitting = np.delete(np.arange(len(data)), held_out)
-        snapshots = Snapshots(estimator, plans[0].loss, False, estimator._independent_labels)
+        # Without held-out rows, networks are calibrated one by one, on outputs for rows as if they were left out.
+        calibrates = shared.early_stopping == "loo" and is_classifier(estimator)
+        snapshots = Snapshots(estimator, plans[0].loss, calibrates, estimator._independent_labels)
         trainer = Trainer(data, shared.loss, snapshots, scalings=shared.scalings)
         networks = []
         for plan in plans:
@@ -358,6 +358,7 @@ class FitsParts(BaseSubquadMLP):
     def _learn_from_held_out(self, rows, n_rows):
         """Weights of networks and the calibration of probabilities, by rows that no network has seen."""
         if not len(rows):
+            self._set_calibration(rows, n_rows, self._independent_labels, False)
             return
         outputs = np.array([outputs_of_one(rows.X, *model, False)[0] for model in self._models()], dtype=np.float64)
         squared = self.loss == "squared_error"

@@ -306,6 +306,16 @@ def test_probabilities_of_the_mean_are_the_likeliest_for_rows_that_no_network_ha
     assert log_loss(1) < min(log_loss(0.3), log_loss(3))
 
 
+@pytest.mark.parametrize("parameters", [{}, {"early_stopping": "loo"}])
+@pytest.mark.parametrize("n_parts", [1, 2])
+@pytest.mark.parametrize("k", [2, 3])
+def test_few_rows_are_calibrated_as_if_they_were_left_out(k, n_parts, parameters):
+    X, y = classification_data(n=80, n_classes=k)
+    model = small(SubquadMLPClassifier, **parameters).fit_parts(cut(n_parts, X, y))
+    assert np.isfinite(model.predict_log_proba(X)).all()
+    np.testing.assert_array_equal(model.classes_[model.predict_proba(X).argmax(axis=1)], model.predict(X))
+
+
 # ---- errors --------------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +389,10 @@ def test_kinds_of_columns_and_classes_agree():
         model.fit_parts([(X, y), (X, y.astype(str))])
     with pytest.raises(ValueError, match="at least two classes"):
         model.fit_parts([(X, np.ones(60)), (X, np.ones(60))])
+    with pytest.raises(ValueError, match="no row has a positive weight"):
+        small(SubquadMLPClassifier, class_weight={0: 0, 1: 0}).fit_parts([(X, y), (X, y)])
+    with pytest.raises(ValueError, match="part 1: With class_weight=.* no row has a positive weight"):
+        small(SubquadMLPClassifier, class_weight={0: 0}).fit_parts([(X, y + 1), (X[y == 0], y[y == 0])])
     with pytest.raises(ValueError, match="part 1: y holds missing labels"):
         model.fit_parts([(X, y), (X, np.where(y == 1, None, "a"))])
     with pytest.raises(ValueError, match="part 1: loss='poisson' needs y >= 0"):
