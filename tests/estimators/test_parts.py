@@ -391,7 +391,7 @@ def test_kinds_of_columns_and_classes_agree():
         model.fit_parts([(X, np.ones(60)), (X, np.ones(60))])
     with pytest.raises(ValueError, match="no row has a positive weight"):
         small(SubquadMLPClassifier, class_weight={0: 0, 1: 0}).fit_parts([(X, y), (X, y)])
-    with pytest.raises(ValueError, match="part 1: With class_weight=.* no row has a positive weight"):
+    with pytest.raises(ValueError, match=r"part 1: With class_weight=.* no row has a positive weight"):
         small(SubquadMLPClassifier, class_weight={0: 0}).fit_parts([(X, y + 1), (X[y == 0], y[y == 0])])
     with pytest.raises(ValueError, match="part 1: y holds missing labels"):
         model.fit_parts([(X, y), (X, np.where(y == 1, None, "a"))])
