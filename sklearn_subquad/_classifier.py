@@ -605,9 +605,12 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
         ValueError
             For missing labels.
         """
+        # Not with the package: it loads a large part of scikit-learn.
+        from sklearn.metrics import accuracy_score
+
         y, sample_weight = in_memory(y), in_memory(sample_weight)
         check_targets(y, "y", _MISSING_LABELS)
-        return super().score(X, self._scored_targets(y), sample_weight)
+        return accuracy_score(self._scored_targets(y), in_memory(self.predict(X)), sample_weight=sample_weight)
 
     @of_collections
     def decision_function(self, X: MatrixLike) -> NDArray[np.floating]:
