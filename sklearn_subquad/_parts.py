@@ -91,8 +91,10 @@ class FittedPart:
 
 
 def summarise_part(part, estimator, n_parts, seed):
-    """Load a part and tell of it what all parts share, as a `PartSummary`."""
+    """Load a part and tell of it what all parts share, as a `PartSummary`; None of an empty partition."""
     X, y, sample_weight = part.load()
+    if part.is_partition and not X.shape[0]:
+        return None
     estimator = copy.copy(estimator)
     with part.named_errors(), so_many_threads(1):
         X, targets, sample_weight = estimator._validated_part(X, y, sample_weight, reset=True)
@@ -118,6 +120,8 @@ def fit_part(part, shared, plans):
         Y, sample_weight = estimator._encoded(targets, sample_weight)
         del targets, y
         data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, None, None, estimator._columns)
+        if len(data) < 2 and shared.early_stopping == "validation":
+            raise ValueError("There is one row, of those that differ, to fit and to hold out: join it to another part.")
         plans = _plans_of_part(estimator, data, shared, plans)
         require_counts(plans[0], data, None)
         # One after the other, of which these alone are kept here.
@@ -239,7 +243,7 @@ class FitsParts(BaseSubquadMLP):
             fitted.__dict__.pop(name, None)
         fitted.verbose = 0
         with cluster_backend(source for part in parts for source in part.sources):
-            statistics, moments = fitted._summarised(parts, seed, self.verbose)
+            parts, statistics, moments = fitted._summarised(parts, seed, self.verbose)
             fitted._fit_to_parts(parts, statistics, moments, seed, self.verbose)
         for name, value in self.get_params(deep=False).items():
             setattr(fitted, name, value)
@@ -268,9 +272,16 @@ class FitsParts(BaseSubquadMLP):
             raise ValueError("fit_parts calls no callbacks: remove them by set_callbacks(), and use verbose=1.")
 
     def _summarised(self, parts, seed, verbose):
-        """`SharedStatistics` of all parts and `Moments` of targets; sets what columns and targets are made into."""
+        """Parts that have rows, their `SharedStatistics` and `Moments` of targets.
+
+        Sets what columns and targets are made into.
+        """
         tasks = [(part, self, len(parts), seed) for part in parts]
         summaries = self._each(summarise_part, tasks, "read", verbose)
+        told = [(part, summary) for part, summary in zip(parts, summaries, strict=True) if summary is not None]
+        if not told:
+            raise ValueError("All partitions are empty: no row is left to fit.")
+        parts, summaries = zip(*told, strict=True)
         moments = self._share_targets(parts, [summary.told for summary in summaries])
         statistics = SharedStatistics.merged(parts, summaries)
         names = summaries[0].names
@@ -279,7 +290,7 @@ class FitsParts(BaseSubquadMLP):
             self.feature_names_in_ = names
         self.n_features_in_ = len(summaries[0].columns.levels)
         self._columns_ = None if statistics.columns is None else statistics.columns.to_state()
-        return statistics, moments
+        return parts, statistics, moments
 
     def _each(self, work, tasks, done, verbose):
         """What work returns for every task, the first argument of which is a part."""
@@ -289,7 +300,8 @@ class FitsParts(BaseSubquadMLP):
                 results.append(result)
                 if verbose:
                     print(
-                        f"{part.name}: {result.n_rows} rows {done}; {len(tasks) - len(results)} parts to come",
+                        f"{part.name}: {0 if result is None else result.n_rows} rows {done}; "
+                        f"{len(tasks) - len(results)} parts to come",
                         flush=True,
                     )
         return results

@@ -39,6 +39,11 @@ class Part:
         """What it is loaded from, as a tuple."""
         return self.source if isinstance(self.source, tuple) else (self.source,)
 
+    @property
+    def is_partition(self):
+        """True for partitions of collections, among which empty ones are left by filters."""
+        return isinstance(self.source, tuple) and all(map(is_lazy, self.source))
+
     @contextlib.contextmanager
     def named_errors(self):
         """Let errors in the body begin with the name of this part."""
@@ -56,11 +61,11 @@ class Part:
         RuntimeError
             For what cannot be loaded.
         ValueError
-            For what is no tuple of two or three, and for a part without rows.
+            For what is no tuple of two or three, and for a part without rows that is no partition.
         """
         try:
             loaded = computed(self.source)
-            loaded = loaded() if callable(loaded) and not is_lazy(loaded) else loaded
+            loaded = computed(loaded()) if callable(loaded) and not is_lazy(loaded) else loaded
             loaded = tuple(map(computed, loaded)) if isinstance(loaded, tuple) else loaded
         except Exception as error:
             raise RuntimeError(f"{self.name} cannot be loaded: {type(error).__name__}: {error}") from error
@@ -69,7 +74,7 @@ class Part:
                 f"{self.name} is {type(loaded).__name__}, but must be a tuple (X, y) or (X, y, sample_weight)."
             )
         X, y, *weights = loaded
-        if not getattr(X, "shape", (1,))[0]:
+        if not getattr(X, "shape", (1,))[0] and not self.is_partition:
             raise ValueError(f"{self.name} has no rows: leave it out.")
         return X, y, weights[0] if weights else None
 
@@ -84,6 +89,8 @@ def _called(source):
 
 def parts_of(sources):
     """A `Part` for each source, or ValueError where there are none, or one is no part."""
+    if sources is None:
+        raise ValueError("parts is None: pass a tuple (X, y), or a callable that returns one, for every part.")
     parts = [Part(number, source) for number, source in enumerate(sources)]
     if not parts:
         raise ValueError("parts is empty: pass a tuple (X, y), or a callable that returns one, for every part.")
@@ -91,6 +98,6 @@ def parts_of(sources):
     if wrong:
         raise ValueError(
             f"{wrong[0].name} is {type(wrong[0].source).__name__}, but must be a tuple (X, y) or (X, y, sample_weight) "
-            "or return one: a callable, or a Dask delayed object."
+            "or return one: a callable, or a Dask delayed object. One part alone is [(X, y)]; collections are for fit."
         )
     return parts

@@ -179,13 +179,16 @@ def each_in_order(work, items, n_jobs):
     n_workers, (backend, _) = None, get_active_backend()
     if isinstance(backend, _LOCAL_BACKENDS):
         n_workers = min(resolve_n_jobs(n_jobs), len(items))
-    if n_workers == 1:
-        yield from (work(*item) for item in items)
-        return
-    # multiprocessing alone has none.
-    return_as = "generator" if getattr(backend, "supports_return_generator", False) else "list"
-    parallel = Parallel(n_workers, prefer="threads", batch_size=1, return_as=return_as)
-    yield from parallel(delayed(work)(*item) for item in items)
+    # Of work that overlaps in threads, each would set BLAS' limit, and where the first one ends others would find
+    # another limit for a moment, which other roundings come from.
+    with _one_blas_thread():
+        if n_workers == 1:
+            yield from (work(*item) for item in items)
+            return
+        # multiprocessing alone has none.
+        return_as = "generator" if getattr(backend, "supports_return_generator", False) else "list"
+        parallel = Parallel(n_workers, prefer="threads", batch_size=1, return_as=return_as)
+        yield from parallel(delayed(work)(*item) for item in items)
 
 
 def _alone(n_threads, work, item):

@@ -274,6 +274,22 @@ def test_partitions_may_be_empty_at_prediction(estimator_class, method, options)
 
 @needs_dask
 @pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
+def test_partitions_may_be_empty_in_a_fit(estimator_class):
+    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    X, y = data(estimator_class)
+    frame = pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])]).assign(y=y)
+    filtered = dd.from_pandas(frame, npartitions=4).map_partitions(lambda rows: rows[rows.index < 150])
+    model = estimator_class(**SETTINGS).fit(filtered.drop(columns="y"), filtered["y"])
+    whole = dd.from_pandas(frame[:150], npartitions=2)
+    expected = estimator_class(**SETTINGS).fit(whole.drop(columns="y"), whole["y"])
+    np.testing.assert_array_equal(model.predict(frame.drop(columns="y")), expected.predict(frame.drop(columns="y")))
+    none = filtered.map_partitions(lambda rows: rows[:0])
+    with pytest.raises(ValueError, match="All partitions are empty"):
+        estimator_class(**SETTINGS).fit(none.drop(columns="y"), none["y"])
+
+
+@needs_dask
+@pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 def test_collections_have_a_score(estimator_class):
     dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
     X, y = data(estimator_class)

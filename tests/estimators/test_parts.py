@@ -349,7 +349,7 @@ ERRORS = {
     "more targets": (changed(lambda X, y: (X, np.stack([y, y], 1))), "y of part 2 has the columns"),
     "sparse": (changed(lambda X, y: (csr_array(X), y)), "part 0 and part 2 one is sparse"),
     "names": (changed(lambda X, y: (FRAMES, y)), "part 2 has columns of the names"),
-    "a row": (changed(lambda X, y: (X[:1], y[:1])), "part 2: early_stopping='validation' needs at least two rows"),
+    "a row": (changed(lambda X, y: (X[:1], y[:1])), "part 2: There is one row, of those that differ"),
     "a file": (
         changed(lambda X, y: cannot_be_read),
         r"part 2 \(cannot_be_read\) cannot be loaded: OSError: no such file",

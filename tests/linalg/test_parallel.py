@@ -442,3 +442,22 @@ def test_an_item_that_fails_alone_ends_all_and_leaves_the_pool_as_it_was():
         with pytest.raises(ValueError, match="item 1"):
             each_alone(failing, [(i,) for i in range(4)])
         assert threads._pool.get()[1] == 2
+
+
+def test_nobody_has_to_keep_the_limit_of_blas_for_work_in_order():
+    """Where the first of two threads ends, the other one still finds the limit that was set before both."""
+    first_ended, users = threading.Event(), threads._blas_users
+
+    def work(number):
+        with threads.so_many_threads(1):
+            if number:
+                assert first_ended.wait(TIMEOUT)
+                return users.keeper, max(library["num_threads"] for library in threads.blas_libraries())
+        return None
+
+    with joblib.parallel_config("threading", n_jobs=2):
+        returned = threads.each_in_order(work, [(0,), (1,)], None)
+        assert next(returned) is None
+        first_ended.set()
+        assert next(returned) == (None, 1)
+        returned.close()
