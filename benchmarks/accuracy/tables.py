@@ -4,6 +4,7 @@
     python benchmarks/accuracy/tables.py --sets bank --splits 1
     python benchmarks/accuracy/tables.py --limits 2 4 8 16 64    # levels up to which a category has a column for each
     python benchmarks/accuracy/tables.py --powers 0 0.25 0.5     # of their number, by which columns are divided
+    python benchmarks/accuracy/tables.py --knots                 # at quantiles of all rows, ramps deviate up to 6
     python benchmarks/accuracy/tables.py --smoke                 # seconds; without the data folder a table is made up
 
 The tables are read with pandas from ``../shared/data/tables`` beside the repository (or --data), and nothing is done to
@@ -15,6 +16,7 @@ import importlib.util
 import pathlib
 import sys
 import time
+import unittest.mock
 
 import numpy as np
 import pandas as pd
@@ -27,7 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from sklearn_subquad import SubquadMLPClassifier
-from sklearn_subquad._fit import columns, scaling
+from sklearn_subquad._fit import columns, encoding, scaling
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -131,6 +133,7 @@ def main():
     parser.add_argument("--splits", type=int, default=SPLITS, help="splits of a table (default: %(default)s)")
     parser.add_argument("--limits", type=int, nargs="+", help="ours alone, with limits of levels")
     parser.add_argument("--powers", type=float, nargs="+", help="ours alone, with powers of the number of columns")
+    parser.add_argument("--knots", action="store_true", help="ours alone, with knots and ramps as they were")
     arguments = parser.parse_args()
     options = network_options(arguments)
     print_provenance()
@@ -151,7 +154,16 @@ def main():
             trial(*ours, "up to {} levels", columns, "MAX_INDICATORS", arguments.limits or [2])
         if arguments.powers or arguments.smoke:
             trial(*ours, "divided by their number to the {}", scaling, "_GROUP_EXPONENT", arguments.powers or [0.5])
-        if not (arguments.limits or arguments.powers):
+        if arguments.knots or arguments.smoke:
+            with unittest.mock.patch.object(scaling, "_MAX_RAMP_DEVIATION", 6.0):
+                trial(
+                    *ours,
+                    "quantiles of all rows, deviations up to 6",
+                    encoding,
+                    "_capped",
+                    [lambda weights, _: weights],
+                )
+        if not (arguments.limits or arguments.powers or arguments.knots):
             splits = splits_of(table, y, arguments.splits)
             results = [[evaluate(*method, split) for method in methods(table, options).values()] for split in splits]
             for number, method in enumerate(methods(table, options)):
