@@ -95,17 +95,25 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         self._state_["calibration"] = coefficients
         self._set_those_of_the_longest()
 
-    def _set_calibration(self, known, n_rows, independent_labels, calibrates):
+    @property
+    def _independent_labels(self):
+        """True if every output is for or against one label."""
+        return False
+
+    @property
+    def _loss_name(self):
+        """The loss by the names of `FitPlan`."""
+        return "binary_log_loss" if self._independent_labels and self.loss == "log_loss" else self.loss
+
+    def _set_calibration(self, rows):
         """Let all networks have the same coefficients of `logits`.
 
-        They are fitted to what is `known` out of fold, of so many rows in all; where nothing is, they are the mean of
-        those that networks have.
+        They are fitted to `HeldOutRows`; where these are None, they are the mean of those that networks have.
         """
         found = [attributes["_state_"]["calibration"] for attributes in self._networks()]
         coefficients = None
-        if calibrates and len(known):
-            rows = HeldOutRows(known.outputs, known.rows.Y, known.rows.sample_weight, n_rows)
-            coefficients = fitted_coefficients(rows, independent_labels)
+        if rows is not None:
+            coefficients = fitted_coefficients(rows, self._independent_labels)
         elif all(each is not None for each in found):
             coefficients = np.mean(found, axis=0)
         for state in (self._state_, *(attributes["_state_"] for attributes in self._networks())):
@@ -145,7 +153,6 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         score=None,
         covariance=False,
         calibration=False,
-        independent_labels=False,
         validation=None,
         start=None,
         partial=False,
@@ -159,12 +166,11 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         one. A `partial` one is a single pass over rows that others will follow.
 
         With `covariance`, what deviations of outputs are computed from is among the attributes; with `calibration`,
-        what outputs are multiplied by to be logarithms of probabilities. With `independent_labels`, every column of Y
+        what outputs are multiplied by to be logarithms of probabilities. With `_independent_labels`, every column of Y
         is one of its own.
         """
-        loss_name = "binary_log_loss" if independent_labels and self.loss == "log_loss" else self.loss
         if start is not None:
-            self._require_loss_of_start(loss_name)
+            self._require_loss_of_start(self._loss_name)
         require_range(X)
         weight_unit = None if start is None or not partial else start.weight_unit
         data, weight_unit = TrainingSet.of_distinct_rows(X, Y, sample_weight, given, weight_unit, self._columns)
@@ -176,7 +182,7 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
                 architecture,
                 data,
                 check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
-                loss=loss_name,
+                loss=self._loss_name,
                 unit_variance_targets=unit_variance_targets,
                 covariance=covariance,
                 validation=validation,
@@ -191,9 +197,9 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if score is not None and (given if validation is None else validation.given).sample_weight is not None:
             score.warn_without_weights()
         progress = None if context is None else CallbackProgress(self, context, given)
-        snapshots = Snapshots(self, loss_name, calibration, independent_labels)
+        snapshots = Snapshots(self, self._loss_name, calibration, self._independent_labels)
         trainer = Trainer(data, _loss(plan, data, start), snapshots, start, score, progress)
-        finish = functools.partial(self._finished, data.without_given(), score is not None, independent_labels)
+        finish = functools.partial(self._finished, data.without_given(), score is not None)
         with worker_threads(plan.n_jobs):
             networks = fit_committee(trainer, plan, validation, finish)
         warn_of([network.history for network in networks], plan)
@@ -208,7 +214,10 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
                 out_of_fold.add(network)
         known = out_of_fold.known
         if plan.in_folds or len(networks) > 1:
-            fitted._set_calibration(known, len(data), independent_labels, calibration)
+            rows = None
+            if calibration and len(known):
+                rows = HeldOutRows(known.outputs, known.rows.Y, known.rows.sample_weight, len(data))
+            fitted._set_calibration(rows)
         if len(networks) > 1:
             kinds = [network.kind for network in networks]
             fitted._weigh(known, kinds, data, start)
@@ -219,14 +228,14 @@ class BaseSubquadMLP(CallbackSupportMixin, Predictor):
         if progress is not None:
             progress.end()
 
-    def _finished(self, data, scored, independent_labels, plan, model, held_out):
+    def _finished(self, data, scored, plan, model, held_out):
         """A `FinishedNetwork`, which may come from another process; the data are all rows."""
         laplace = self._laplace(model, plan.seed) if plan.covariance else None
         outputs = coefficients = None
         if plan.in_folds:
             outputs = outputs_of(data.X[held_out], model)
         elif model.held_out is not None:
-            coefficients = fitted_coefficients(model.held_out, independent_labels)
+            coefficients = fitted_coefficients(model.held_out, self._independent_labels)
         attributes = self._fitted_attributes(model, plan, scored, data, laplace, coefficients)
         return FinishedNetwork(attributes, plan.kinds.index(plan.ramps), model.history, held_out, outputs)
 

@@ -445,7 +445,6 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
             architecture=architecture,
             unit_variance_targets=False,
             calibration=self.loss == "squared_error",
-            independent_labels=self._independent_labels,
             validation=validation,
             start=start,
         )
@@ -514,7 +513,6 @@ class SubquadMLPClassifier(ClassifierMixin, FitsParts):
             given=given,
             architecture=architecture,
             unit_variance_targets=False,
-            independent_labels=self._independent_labels,
             start=start,
         )
         return self

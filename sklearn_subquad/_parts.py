@@ -11,16 +11,15 @@ from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from scipy import sparse
 from sklearn.base import is_classifier
 from sklearn.utils import check_random_state
 
 from sklearn_subquad._base import BaseSubquadMLP, ranges_of, require_counts, require_range, warn_of
 from sklearn_subquad._compat import check_sample_weight, fit_context
 from sklearn_subquad._curvature.losses import Loss, make_loss
-from sklearn_subquad._fit.calibration import HeldOutRows, fitted_coefficients
+from sklearn_subquad._fit.calibration import HeldOutRows
 from sklearn_subquad._fit.committee import plans_of_networks
-from sklearn_subquad._fit.data import TrainingSet, drawn_rows, rows_of
+from sklearn_subquad._fit.data import TrainingSet, drawn_rows, rows_of, stacked
 from sklearn_subquad._fit.held_out import held_out_parts
 from sklearn_subquad._fit.memory import require_memory
 from sklearn_subquad._fit.part_statistics import PartSummary, SharedStatistics
@@ -92,9 +91,10 @@ class FittedPart:
 
 def summarise_part(part, estimator, n_parts, seed):
     """Load a part and tell of it what all parts share, as a `PartSummary`; None of an empty partition."""
-    X, y, sample_weight = part.load()
-    if part.is_partition and not X.shape[0]:
+    loaded = part.load()
+    if loaded is None:
         return None
+    X, y, sample_weight = loaded
     estimator = copy.copy(estimator)
     with part.named_errors(), so_many_threads(1):
         X, targets, sample_weight = estimator._validated_part(X, y, sample_weight, reset=True)
@@ -137,7 +137,7 @@ def fit_part(part, shared, plans):
         networks = []
         for plan in plans:
             model = trainer.train(plan, fitting, None if held_out is None else (data, held_out))
-            networks.append(estimator._finished(data, False, estimator._independent_labels, plan, model, None))
+            networks.append(estimator._finished(data, False, plan, model, None))
         errors = [network.history.left_out_error for network in networks]
         for network in networks:
             # They hold outputs for all rows that were held out.
@@ -335,14 +335,13 @@ class FitsParts(BaseSubquadMLP):
 
     def _plan_of_parts(self, sample, seed):
         """Every choice that all parts share, by the sample, which is as large as makes any difference to these."""
-        loss = "binary_log_loss" if self._independent_labels and self.loss == "log_loss" else self.loss
         with so_many_threads(1):
             return FitPlan.resolve(
                 self,
                 resolve_architecture(self),
                 sample,
                 seed,
-                loss=loss,
+                loss=self._loss_name,
                 unit_variance_targets=not is_classifier(self),
                 covariance=not is_classifier(self) and self.loss == "squared_error",
                 validation=None,
@@ -370,7 +369,7 @@ class FitsParts(BaseSubquadMLP):
     def _learn_from_held_out(self, rows, n_rows):
         """Weights of networks and the calibration of probabilities, by rows that no network has seen."""
         if not len(rows):
-            self._set_calibration(rows, n_rows, self._independent_labels, False)
+            self._set_calibration(None)
             return
         outputs = np.array([outputs_of_one(rows.X, *model, False)[0] for model in self._models()], dtype=np.float64)
         squared = self.loss == "squared_error"
@@ -381,15 +380,7 @@ class FitsParts(BaseSubquadMLP):
             self._state_["weights"] = least_squares_weights(expected / unit, rows.Y / unit, rows.sample_weight)
         if squared and is_classifier(self):
             mean = self._combined(outputs) if len(outputs) > 1 else outputs[0]
-            held_out = HeldOutRows(mean, rows.Y, rows.sample_weight, n_rows)
-            coefficients = fitted_coefficients(held_out, self._independent_labels)
-            for state in (self._state_, *(attributes["_state_"] for attributes in self._networks())):
-                state["calibration"] = coefficients
-
-    @property
-    def _independent_labels(self):
-        """True if every output is for or against one label."""
-        return False
+            self._set_calibration(HeldOutRows(mean, rows.Y, rows.sample_weight, n_rows))
 
     def _validated_part(self, X, y, sample_weight, reset):
         """Features, targets and weights of a part, whose X says what columns are made into where `reset` is True."""
@@ -416,7 +407,6 @@ class FitsParts(BaseSubquadMLP):
 
 def _joined(sets):
     """Rows of several `TrainingSet` without any that they were given from."""
-    stack = sparse.vstack if sparse.issparse(sets[0].X) else np.concatenate
-    X = rows_of(stack([each.X for each in sets]))
+    X = rows_of(stacked([each.X for each in sets]))
     Y, sample_weight = (np.concatenate([getattr(each, name) for each in sets]) for name in ("Y", "sample_weight"))
     return TrainingSet.of_all_rows(X, Y, sample_weight, None)

@@ -372,9 +372,8 @@ class SubquadMLPRegressor(MultiOutputMixin, RegressorMixin, FitsParts):
         Raises
         ------
         ValueError
-            For infinite values, missing targets, columns that are neither numbers nor categories, lengths that
-            differ, bad weights or invalid parameters; the
-            message says which.
+            For infinite values, missing targets, columns that are neither numbers nor categories, lengths that differ,
+            bad weights or invalid parameters; the message says which.
         MemoryError
             Where the machine has less memory than the fit takes, before any of it is allocated.
 

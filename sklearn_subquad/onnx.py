@@ -393,14 +393,19 @@ def _is_binary(model):
 
 def _logits(graph, outputs, model):
     """`calibration.logits`."""
-    coefficients, negated = np.atleast_1d(model._calibration), graph("Sub", np.array(1.0), outputs)
-    parts = [graph("Sub", outputs, negated) if model._independent_labels else outputs]
-    for floor in FLOORS:
-        part = _logarithm(graph, outputs, floor)
-        parts.append(graph("Sub", part, _logarithm(graph, negated, floor)) if model._independent_labels else part)
+    parts = _parts(graph, outputs)
+    if model._independent_labels:
+        others = _parts(graph, graph("Sub", np.array(1.0), outputs))
+        parts = [graph("Sub", part, other) for part, other in zip(parts, others, strict=True)]
     # Stored models may have fewer coefficients.
-    terms = [graph("Mul", part, np.array(number)) for part, number in zip(parts, coefficients, strict=False)]
+    pairs = zip(parts, np.atleast_1d(model._calibration), strict=False)
+    terms = [graph("Mul", part, np.array(number)) for part, number in pairs]
     return graph("Sum", *terms)
+
+
+def _parts(graph, outputs):
+    """What outputs, or what is left of them to one, contribute to what is combined."""
+    return [outputs, *(_logarithm(graph, outputs, floor) for floor in FLOORS)]
 
 
 def _logarithm(graph, outputs, floor):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array, issparse, vstack
 
 from sklearn_subquad._compat import safe_indexing
 from sklearn_subquad._fit.columns import Columns
@@ -212,6 +212,11 @@ def rows_of(X):
         rows = rows.copy()
         rows.sum_duplicates()
     return rows
+
+
+def stacked(parts):
+    """Rows of several arrays, or of several sparse ones, as one."""
+    return csr_array(vstack(parts)) if issparse(parts[0]) else np.concatenate(parts)
 
 
 def _equal_rows(A, B):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_subquad._fit.weighted_columns import columns_of, weighted_quantiles
+from sklearn_subquad._fit.weighted_columns import columns_of, quantiles
 
 
 @dataclass
@@ -106,7 +106,7 @@ def _knots(x, sample_weight, n_bins):
     values, index = np.unique(x, return_inverse=True)
     if len(values) > n_bins + 1:
         weights = _capped(np.bincount(index, weights=sample_weight), n_bins)
-        values = np.unique(weighted_quantiles(values, weights, np.linspace(0, 1, n_bins + 1)))
+        values = np.unique(quantiles(values, weights, np.linspace(0, 1, n_bins + 1)))
     return values.astype(np.float64) if len(values) > 2 else np.empty(0)
 
 

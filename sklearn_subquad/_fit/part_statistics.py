@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from sklearn_subquad._fit.columns import MAX_INDICATORS, Columns
-from sklearn_subquad._fit.data import TrainingSet
+from sklearn_subquad._fit.data import TrainingSet, stacked
 from sklearn_subquad._fit.scaling import ROUNDING, InputScaling, moments_of, power_of_two, range_of_constants
 from sklearn_subquad._fit.target_statistics import features_to_fit
 from sklearn_subquad._fit.weighted_columns import columns_of
@@ -151,13 +151,11 @@ class Sample:
         """So many rows of all as `SAMPLED_ROWS` at most."""
         limit = min(each.limit for each in samples)
         samples = [each._below(limit) if limit < 1 else each for each in samples]
-        stack = sparse.vstack if sparse.issparse(samples[0].values) else np.concatenate
         arrays = (np.concatenate([getattr(each, name) for each in samples]) for name in ("gaps", "targets"))
-        values = stack([each.values for each in samples])
+        values = stacked([each.values for each in samples])
         keys, weights = (
             np.concatenate([getattr(each, name) for each in samples]) for name in ("keys", "sample_weight")
         )
-        values = values.tocsr() if sparse.issparse(values) else values
         return cls(keys, limit, values, *arrays, weights)._smallest(SAMPLED_ROWS)
 
 
@@ -302,7 +300,7 @@ class SharedStatistics:
             of_sample[: len(of_all)] = of_all
         if len(self.sample_weight) < self.n_rows:
             # Two rows more: extremes, which decide on outliers and outer knots, are those of all.
-            X = _with_rows(X, self._extremes(X))
+            X = stacked([X, self._extremes(X)])
             sample_weight = np.append(sample_weight, np.full(2, sample_weight.sum() / self.n_rows))
         return InputScaling.fit(X, sample_weight, standardize, ramps, rows.group_sizes, moments)
 
@@ -315,10 +313,6 @@ class SharedStatistics:
             np.append(self.moments.high, np.fmax.reduce(means, axis=0)),
         ])  # fmt: skip
         return np.where(np.isfinite(extremes), extremes, np.nan).astype(X.dtype)
-
-
-def _with_rows(X, rows):
-    return sparse.csr_array(sparse.vstack([X, sparse.csr_array(rows)])) if sparse.issparse(X) else np.vstack([X, rows])
 
 
 def _require_same_columns(parts, summaries):

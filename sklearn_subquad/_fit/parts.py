@@ -39,11 +39,6 @@ class Part:
         """What it is loaded from, as a tuple."""
         return self.source if isinstance(self.source, tuple) else (self.source,)
 
-    @property
-    def is_partition(self):
-        """True for partitions of collections, among which empty ones are left by filters."""
-        return isinstance(self.source, tuple) and all(map(is_lazy, self.source))
-
     @contextlib.contextmanager
     def named_errors(self):
         """Let errors in the body begin with the name of this part."""
@@ -54,14 +49,14 @@ class Part:
             raise kind(f"{self.name}: {error}") from error
 
     def load(self):
-        """X, y and weights or None.
+        """X, y and weights or None; None of an empty partition of collections, such as filters leave.
 
         Raises
         ------
         RuntimeError
             For what cannot be loaded.
         ValueError
-            For what is no tuple of two or three, and for a part without rows that is no partition.
+            For what is no tuple of two or three, and for another part without rows.
         """
         try:
             loaded = computed(self.source)
@@ -74,7 +69,9 @@ class Part:
                 f"{self.name} is {type(loaded).__name__}, but must be a tuple (X, y) or (X, y, sample_weight)."
             )
         X, y, *weights = loaded
-        if not getattr(X, "shape", (1,))[0] and not self.is_partition:
+        if not getattr(X, "shape", (1,))[0]:
+            if isinstance(self.source, tuple) and all(map(is_lazy, self.source)):
+                return None
             raise ValueError(f"{self.name} has no rows: leave it out.")
         return X, y, weights[0] if weights else None
 

@@ -15,7 +15,12 @@ _CHUNK_COLUMNS = 16
 def weighted_quantiles(x, sample_weight, levels):
     """Of the values of x (n,), for every level the least that at least such a share of the weight does not exceed."""
     values, of_row = np.unique(x, return_inverse=True)
-    weight_up_to = np.cumsum(np.bincount(of_row, weights=sample_weight))
+    return quantiles(values, np.bincount(of_row, weights=sample_weight), levels)
+
+
+def quantiles(values, weights, levels):
+    """The same of different values, ascending, with the weight of each."""
+    weight_up_to = np.cumsum(weights)
     # Rounding of the sums is not to move a level to the next value.
     return values[np.searchsorted(weight_up_to, np.asarray(levels) * weight_up_to[-1] * (1 - 1e-9))]
 

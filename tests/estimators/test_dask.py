@@ -259,12 +259,17 @@ def test_predictions_for_collections_are_lazy_and_the_same(estimator_class, meth
         np.testing.assert_allclose(computed, array, rtol=1e-5, atol=1e-6)
 
 
+def frame_of(X):
+    pd = pytest.importorskip("pandas")
+    return pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
+
+
 @needs_dask
 @pytest.mark.parametrize(("estimator_class", "method", "options"), METHODS)
 def test_partitions_may_be_empty_at_prediction(estimator_class, method, options):
-    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe")
     X, y = data(estimator_class)
-    frame = pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
+    frame = frame_of(X)
     model = estimator_class(**SETTINGS | {"n_folds": 2, "max_iter": 1}).fit(frame, y)
     filtered = dd.from_pandas(frame, npartitions=3).map_partitions(lambda rows: rows[rows.index >= 100])
     found, expected = (getattr(model, method)(rows, **options) for rows in (filtered, frame[100:]))
@@ -275,9 +280,9 @@ def test_partitions_may_be_empty_at_prediction(estimator_class, method, options)
 @needs_dask
 @pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 def test_partitions_may_be_empty_in_a_fit(estimator_class):
-    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe")
     X, y = data(estimator_class)
-    frame = pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])]).assign(y=y)
+    frame = frame_of(X).assign(y=y)
     filtered = dd.from_pandas(frame, npartitions=4).map_partitions(lambda rows: rows[rows.index < 150])
     model = estimator_class(**SETTINGS).fit(filtered.drop(columns="y"), filtered["y"])
     whole = dd.from_pandas(frame[:150], npartitions=2)
@@ -291,9 +296,9 @@ def test_partitions_may_be_empty_in_a_fit(estimator_class):
 @needs_dask
 @pytest.mark.parametrize("estimator_class", [SubquadMLPRegressor, SubquadMLPClassifier])
 def test_collections_have_a_score(estimator_class):
-    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe")
     X, y = data(estimator_class)
-    frame = pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])]).assign(y=y)
+    frame = frame_of(X).assign(y=y)
     model = estimator_class(**SETTINGS).fit(frame.drop(columns="y"), y)
     lazy = dd.from_pandas(frame, npartitions=3)
     expected = model.score(frame.drop(columns="y"), y)
